@@ -1,0 +1,55 @@
+"""What every component answers and announces."""
+
+from typing import ClassVar, Literal
+
+from ipc.message import Event, Reply, Request
+
+HealthState = Literal["ok", "busy", "degraded"]
+
+
+class Description(Reply, frozen=True, kw_only=True):
+    """Who is speaking."""
+
+    component: str
+    version: str
+    pid: int
+    protocol_major: int
+    protocol_minor: int
+    started_at: float
+    """UTC, seconds since the epoch."""
+
+
+class Describe(Request[Description], frozen=True, kw_only=True):
+    """Who are you?"""
+
+    reply: ClassVar[type[Reply]] = Description
+
+
+class HealthReport(Reply, frozen=True, kw_only=True):
+    """How a component judges itself. That it answers at all is what tells hung from alive."""
+
+    state: HealthState
+    what: str = ""
+    """busy: the operation; degraded: the reason."""
+    since: float | None = None
+    """UTC, seconds since the epoch, when this state began."""
+    limit_seconds: float | None = None
+    """busy: after how long it would no longer be normal."""
+
+
+class Health(Request[HealthReport], frozen=True, kw_only=True):
+    """How are you?"""
+
+    reply: ClassVar[type[Reply]] = HealthReport
+
+
+class Hello(Event, frozen=True, kw_only=True):
+    """A component has started and answers requests."""
+
+    component: str
+    version: str
+    pid: int
+
+
+REQUESTS = (Describe, Health)
+EVENTS = (Hello,)

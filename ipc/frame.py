@@ -1,0 +1,87 @@
+"""Messages to bytes and back, and nothing else: two MessagePack frames, header and body.
+
+The header alone suffices to route, log, refuse or drop. Types are checked here; whatever the bytes are, the only
+error is FrameError.
+"""
+
+from typing import Annotated, Literal, TypeVar
+
+import msgpack
+import msgspec
+
+from ipc.contract import PROTOCOL
+from ipc.errors import FrameError, RefusalCode
+from ipc.message import Message
+
+HEADER_LIMIT = 4 * 1024
+BODY_LIMIT = 256 * 1024
+
+Kind = Literal["request", "reply", "refusal", "event"]
+Word = Annotated[str, msgspec.Meta(max_length=200)]
+"""Short enough that an answer's header, which repeats the question's, always fits."""
+M = TypeVar("M", bound=msgspec.Struct)
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """First frame."""
+
+    id: Word
+    """Of the request; a reply or refusal repeats it."""
+    kind: Kind
+    name: Word
+    """Wire name of the body's class."""
+    sender: Word
+    version: Word
+    """The sender's component version."""
+    protocol: tuple[int, int] = PROTOCOL
+    deadline: float | None = None
+    """CLOCK_MONOTONIC seconds after which the sender no longer cares: one machine, one clock."""
+
+
+class RefusalBody(msgspec.Struct, frozen=True, kw_only=True):
+    """Second frame of a refusal."""
+
+    code: RefusalCode
+    reason: str
+
+
+def encode(header: Header, body: Message | RefusalBody) -> list[bytes]:
+    """Two frames. Raises FrameError if they are larger than the other side takes."""
+    frames = [_pack(header), _pack(body)]
+    _check_sizes(frames)
+    return frames
+
+
+def decode_header(frames: list[bytes]) -> Header:
+    """The first of exactly two frames. Raises FrameError (`shape`, `size`, `header`, `protocol`)."""
+    if len(frames) != 2:
+        raise FrameError("shape", f"{len(frames)} frames instead of 2")
+    _check_sizes(frames)
+    header = _unpack("header", frames[0], Header)
+    if header.protocol[0] != PROTOCOL[0]:
+        raise FrameError("protocol", f"{header.sender} speaks version {header.protocol[0]}, we speak {PROTOCOL[0]}")
+    return header
+
+
+def decode_body(frame: bytes, kind: type[M]) -> M:
+    """The second frame as a `kind`; fields we do not know are left out. Raises FrameError (`body`)."""
+    return _unpack("body", frame, kind)
+
+
+def _pack(value: msgspec.Struct) -> bytes:
+    packed: bytes = msgpack.packb(msgspec.to_builtins(value, builtin_types=(bytes,)))
+    return packed
+
+
+def _unpack(part: str, data: bytes, kind: type[M]) -> M:
+    try:
+        return msgspec.convert(msgpack.unpackb(data), kind)
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
+        # msgpack's own errors and msgspec's ValidationError are all ValueErrors, UnicodeDecodeError too.
+        raise FrameError(part, f"no {kind.__name__}: {error}") from error
+
+
+def _check_sizes(frames: list[bytes]) -> None:
+    for part, frame, limit in zip(("header", "body"), frames, (HEADER_LIMIT, BODY_LIMIT), strict=True):
+        if len(frame) > limit:
+            raise FrameError("size", f"{part} of {len(frame)} bytes, limit {limit}")

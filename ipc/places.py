@@ -1,0 +1,89 @@
+"""Where everything lies: one set of names for a checkout's root and for a VM."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from ipc.errors import UnsafeDirectory
+
+COMPONENTS = ("rdagent", "guestagent", "netagent", "telemetry")
+
+# sockaddr_un.sun_path holds 108 bytes with its closing zero (unix(7)).
+_SOCKET_PATH_LIMIT = 107
+
+
+class Places(msgspec.Struct, frozen=True):
+    """Every directory and file that more than one of us names. Built once per process and handed on."""
+
+    config: Path
+    """The TOML file; drop-ins lie beside it in a folder of the same name plus `.d`."""
+    run: Path
+    """Sockets and locks, 0700. Gone after a reboot or `agentctl down`."""
+    state: Path
+    """What each component remembers, in a folder of its own name."""
+    log: Path
+    """Agent logs, and one folder per extension handler (`/var/log/azure` on a VM)."""
+    lib: Path
+    """The library directory extensions know (`/var/lib/waagent` on a VM)."""
+
+    @classmethod
+    def under(cls, root: Path) -> "Places":
+        """Everything below one directory: a checkout, a test."""
+        root = root.absolute()
+        return cls(
+            config=root / "azvmagent.toml",
+            run=root / "run",
+            state=root / "state",
+            log=root / "log" / "azure",
+            lib=root / "lib" / "waagent",
+        )
+
+    @classmethod
+    def on_vm(cls) -> "Places":
+        """The standard paths of an installed agent."""
+        return cls(
+            config=Path("/etc/azvmagent/azvmagent.toml"),
+            run=Path("/run/azvmagent"),
+            state=Path("/var/lib/azvmagent"),
+            log=Path("/var/log/azure"),
+            lib=Path("/var/lib/waagent"),
+        )
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Places":
+        """What `AZVMAGENT_ROOT` says; the standard paths when it says nothing."""
+        root = environment.get("AZVMAGENT_ROOT", "")
+        return cls.under(Path(root)) if root else cls.on_vm()
+
+    def state_of(self, component: str) -> Path:
+        """The folder only `component` writes to; others may read what its contract names."""
+        return self.state / component
+
+    def requests_socket(self, component: str) -> Path:
+        return self.run / f"{component}.requests"
+
+    def events_socket(self, component: str) -> Path:
+        return self.run / f"{component}.events"
+
+    def lock(self, name: str) -> Path:
+        return self.run / f"{name}.lock"
+
+    @property
+    def supervisor_socket(self) -> Path:
+        return self.run / "supervisor.sock"
+
+    def check_socket_lengths(self) -> None:
+        """Refuse a root whose socket paths the kernel would cut.
+
+        Raises UnsafeDirectory, naming the way out.
+        """
+        longest = max((len(os.fsencode(self.requests_socket(name))) for name in COMPONENTS), default=0)
+        # supervisord binds `<socket>.<pid>` first and links it into place.
+        longest = max(longest, len(os.fsencode(self.supervisor_socket)) + 8)
+        if longest > _SOCKET_PATH_LIMIT:
+            raise UnsafeDirectory(
+                self.run,
+                f"socket paths of {longest} bytes, the kernel takes {_SOCKET_PATH_LIMIT}: choose a shorter --root",
+            )

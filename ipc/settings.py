@@ -1,0 +1,90 @@
+"""The configuration file, read once: TOML, one table per component plus `[host]`, drop-ins after it.
+
+Unknown tables and keys are errors that name the nearest one.
+"""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from ipc.errors import IpcError
+from ipc.places import COMPONENTS, Places
+
+_SIZE_LIMIT = 1024 * 1024
+
+C = TypeVar("C", bound=msgspec.Struct)
+
+
+class SettingsError(IpcError):
+    """The configuration cannot be used; the text names file, key, reason and the nearest key."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+
+
+class HostSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[host]`: where the host is, for whoever speaks to it. Empty means: found out, or the well-known address."""
+
+    wireserver: str = ""
+    """Base URL, e.g. `http://168.63.129.16:80`; empty: what netagent found, else 168.63.129.16."""
+    hostgaplugin: str = ""
+    """Base URL; empty: port 32526 of the WireServer's address."""
+    imds: str = "http://169.254.169.254"
+    """Base URL of the instance metadata service."""
+
+
+def read_tables(places: Places) -> dict[str, dict[str, Any]]:
+    """All tables, drop-ins (`<file>.d/*.toml` in name order) laid over the file key by key. No file: no tables.
+
+    Raises SettingsError.
+    """
+    tables: dict[str, dict[str, Any]] = {}
+    folder = places.config.with_name(places.config.name + ".d")
+    for path in (places.config, *sorted(folder.glob("*.toml"))):
+        for name, table in _read_file(path).items():
+            _check_known(path, "table", name, ("host", *COMPONENTS))
+            if not isinstance(table, dict):
+                raise SettingsError(path, f"{name} must be a table: write [{name}]")
+            tables.setdefault(name, {}).update(table)
+    return tables
+
+
+def load_settings(places: Places, table: str, kind: type[C]) -> C:
+    """The table as a `kind`, whose defaults fill in what the file leaves out. Raises SettingsError."""
+    found = read_tables(places).get(table, {})
+    for key in found:
+        _check_known(
+            places.config, f"key in [{table}]", key, tuple(field.name for field in msgspec.structs.fields(kind))
+        )
+    try:
+        return msgspec.convert(found, kind)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise SettingsError(places.config, f"[{table}]: {error}") from error
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_SIZE_LIMIT + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise SettingsError(path, f"cannot be read: {error.strerror}") from error
+    if len(data) > _SIZE_LIMIT:
+        raise SettingsError(path, f"is larger than {_SIZE_LIMIT} bytes")
+    try:
+        return tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SettingsError(path, f"is not TOML: {error}") from error
+
+
+def _check_known(path: Path, what: str, name: str, known: tuple[str, ...]) -> None:
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise SettingsError(path, f"unknown {what}: {name!r}{hint}")
