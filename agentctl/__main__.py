@@ -1,0 +1,111 @@
+"""The command `agentctl`: inside the VM, or beside a local host in a checkout."""
+
+import asyncio
+import contextlib
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+
+from agentctl import __version__, group, render
+from agentctl.deployment import Deployment, choose
+from agentctl.errors import CommandError, WrongUse
+from agentctl.view import gather, is_ready
+from ipc.places import COMPONENTS
+
+
+def _deployment(_: click.Context, __: click.Parameter, root: Path | None) -> Deployment:
+    return choose(root)
+
+
+root_option = click.option(
+    "--root",
+    "deployment",
+    type=click.Path(path_type=Path, file_okay=False),
+    callback=_deployment,
+    show_default=".azvmagent of this checkout; the standard paths on a VM",
+    help="Everything the agent keeps lies under this directory.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="agentctl")
+def cli() -> None:
+    """The VM agent: start it, look at it, restart its parts.
+
+    \b
+    A first minute:
+      agentctl up          a local Azure host and the four processes; stays in front until Ctrl-C
+      agentctl status      in another terminal
+      agentctl down        nothing is left
+
+    Exit status: 0 done, 1 the answer is no (not Ready), 2 wrong use, 3 nothing to talk to.
+    """
+
+
+@cli.command()
+@root_option
+@click.option("--detach", is_flag=True, help="Return once the host was told Ready; end it later with `agentctl down`.")
+@click.option("--sample/--no-sample", default=True, show_default=True, help="Have the host ask for a sample extension.")
+def up(deployment: Deployment, detach: bool, sample: bool) -> None:
+    """Start a local host and the process group, and show what happens until Ready.
+
+    Needs no root and no Azure account. All ports are free ones on loopback; all files lie under --root.
+    """
+    # rich's live display is needed by no other command.
+    from agentctl.up import up as bring_up
+
+    bring_up(deployment, Console(), detach=detach, sample=sample)
+
+
+@cli.command()
+@root_option
+def down(deployment: Deployment) -> None:
+    """End what `agentctl up` started: processes and sockets; state and logs stay under the root."""
+    if deployment.root is None:
+        raise WrongUse("on a VM systemd runs the group: systemctl stop azvmagent")
+    ended = group.end_all(deployment)
+    click.echo(f"{ended} processes ended." if ended else "Nothing was running.")
+
+
+@cli.command()
+@root_option
+@json_option
+def status(deployment: Deployment, as_json: bool) -> None:
+    """Show components, host and extensions. Exit status 1 if not Ready, 3 if nothing runs."""
+    view = asyncio.run(gather(deployment))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(view), indent=2).decode())
+    else:
+        Console().print(render.status(view))
+    sys.exit(0 if is_ready(view) else 1)
+
+
+@cli.command()
+@click.argument("component", type=click.Choice(COMPONENTS))
+@root_option
+def restart(component: str, deployment: Deployment) -> None:
+    """Stop and start one component; the others go on, and so do running extension commands."""
+    from agentctl.restart import restart as restart_component
+
+    back = restart_component(deployment, component)
+    click.echo(f"{component} {back.version} runs as pid {back.pid}.")
+
+
+def main() -> None:
+    """Entry point: turns our errors into a paragraph and an exit status."""
+    try:
+        with contextlib.suppress(click.Abort):
+            cli(standalone_mode=True)
+    except CommandError as error:
+        click.echo(f"agentctl: {error}", err=True)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

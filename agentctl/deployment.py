@@ -1,0 +1,69 @@
+"""Which agent a command is about: a checkout's root, or this VM."""
+
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from agentctl.errors import WrongUse
+from ipc.places import Places
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+_CONFIGURATIONS = (
+    _CHECKOUT / "supervisord.conf",
+    Path(sys.prefix) / "share" / "azvmagent" / "supervisord.conf",
+    Path("/etc/azvmagent/supervisord.conf"),
+)
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent's places; `root` is None for the VM's standard paths."""
+
+    root: Path | None
+    places: Places
+
+    @property
+    def up_lock(self) -> Path:
+        return self.places.run / "up.lock"
+
+    @property
+    def endpoints_file(self) -> Path | None:
+        """Where the local host writes its addresses; a VM has none."""
+        return self.root / "fabric" / "endpoints.json" if self.root else None
+
+    @property
+    def up_command(self) -> str:
+        """What starts this deployment."""
+        if self.root is None:
+            return "systemctl start azvmagent"
+        return "agentctl up" if self.root == default_root() else f"agentctl up --root {self.root}"
+
+    def environment(self) -> dict[str, str]:
+        """What supervisord.conf expects, over what we were started with."""
+        return {
+            **os.environ,
+            "AZVMAGENT_ROOT": str(self.root or ""),
+            "AZVMAGENT_RUN": str(self.places.run),
+            "AZVMAGENT_LOG": str(self.places.log),
+            "AZVMAGENT_PYTHON": sys.executable,
+        }
+
+
+def default_root() -> Path | None:
+    """`.azvmagent` of the checkout this code lies in; None if it is installed."""
+    return _CHECKOUT / ".azvmagent" if (_CHECKOUT / "pyproject.toml").is_file() else None
+
+
+def choose(root: Path | None) -> Deployment:
+    """The deployment `--root` names, or the default one."""
+    chosen = root.absolute() if root else default_root()
+    return Deployment(root=chosen, places=Places.under(chosen) if chosen else Places.on_vm())
+
+
+def supervisord_configuration() -> Path:
+    """The file that describes the process group. Raises WrongUse if the installation lacks it."""
+    for path in _CONFIGURATIONS:
+        if path.is_file():
+            return path
+    raise WrongUse("supervisord.conf is missing, looked for in: " + ", ".join(str(path) for path in _CONFIGURATIONS))

@@ -1,0 +1,136 @@
+"""Starting and ending what one root runs: the local host and supervisord with the four."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agentctl.deployment import Deployment, supervisord_configuration
+from agentctl.errors import CommandError, WrongUse
+from agentctl.processes import Process, end, process, wait_until, with_environment
+from agentctl.view import Endpoints, read_endpoints
+from ipc.settings import SettingsError, read_tables
+from ipc.statefile import write_atomically
+from ipc.supervisord import Supervisord, SupervisordError
+
+_START_PATIENCE = 20.0
+_END_PATIENCE = 10.0
+
+
+def prepare(deployment: Deployment) -> None:
+    """Make the folders, and refuse a configuration nobody could start with. Raises CommandError."""
+    for folder in (deployment.places.state, deployment.places.log, deployment.places.lib):
+        folder.mkdir(parents=True, exist_ok=True)
+    # Extensions keep their keys and settings here.
+    deployment.places.lib.chmod(0o700)
+    try:
+        read_tables(deployment.places)
+    except SettingsError as error:
+        raise CommandError(str(error)) from error
+
+
+def start_host(deployment: Deployment) -> Endpoints:
+    """Start the local host on free loopback ports, and point the agent at it by a drop-in. Raises CommandError."""
+    if deployment.root is None:
+        raise WrongUse("a local host needs a root of its own: agentctl up --root DIR")
+    log = deployment.places.log / "fabric.log"
+    command = [sys.executable, "-P", "-m", "fabric", "serve", "--root", str(deployment.root)]
+    child = _spawn(deployment, command, log)
+    wait_until(lambda: _endpoints_of(deployment, child.pid) is not None or child.poll() is not None, _START_PATIENCE)
+    endpoints = _endpoints_of(deployment, child.pid)
+    if endpoints is None:
+        raise CommandError(f"the local host did not start; the end of {log}:\n{_tail(log)}")
+    _write_drop_in(deployment, endpoints)
+    return endpoints
+
+
+def start_supervisord(deployment: Deployment) -> None:
+    """Start supervisord, which starts the four. Raises CommandError."""
+    log = deployment.places.log / "supervisord.out"
+    configuration = supervisord_configuration()
+    command = [sys.executable, "-P", "-m", "supervisor.supervisord", "--nodaemon", "-c", str(configuration)]
+    child = _spawn(deployment, command, log)
+
+    def answers() -> bool:
+        try:
+            return Supervisord(deployment.places).pid() == child.pid
+        except SupervisordError:
+            return False
+
+    wait_until(lambda: answers() or child.poll() is not None, _START_PATIENCE)
+    if not answers():
+        raise CommandError(f"supervisord did not start; the end of {log}:\n{_tail(log)}")
+
+
+def running(deployment: Deployment) -> set[Process]:
+    """Every process this root started, directly or not, by the variable each inherits."""
+    return with_environment("AZVMAGENT_ROOT", str(deployment.root or ""))
+
+
+def end_all(deployment: Deployment) -> int:
+    """End supervisord and the four, then the local host, then whatever is left; the number of processes ended.
+
+    Works from any state: half started, supervisord killed, a component stopped by SIGSTOP.
+    """
+    before = running(deployment)
+    supervisord = supervisord_process(deployment)
+    if supervisord is not None:
+        end([supervisord], _END_PATIENCE)
+    endpoints = read_endpoints(deployment)
+    if endpoints is not None and (host := process(endpoints.pid)) in before and host is not None:
+        end([host], _END_PATIENCE)
+    # A process started while we looked inherits the variable too: look until there is none.
+    while left := running(deployment):
+        end(left, 2.0)
+    shutil.rmtree(deployment.places.run, ignore_errors=True)
+    return len(before)
+
+
+def supervisord_process(deployment: Deployment) -> Process | None:
+    """The supervisord that answers on this root's socket."""
+    try:
+        return process(Supervisord(deployment.places).pid())
+    except SupervisordError:
+        return None
+
+
+def _spawn(deployment: Deployment, command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            env=deployment.environment(),
+            start_new_session=True,
+        )
+
+
+def _endpoints_of(deployment: Deployment, pid: int) -> Endpoints | None:
+    endpoints = read_endpoints(deployment)
+    return endpoints if endpoints is not None and endpoints.pid == pid else None
+
+
+def _write_drop_in(deployment: Deployment, endpoints: Endpoints) -> None:
+    folder = deployment.places.config.with_name(deployment.places.config.name + ".d")
+    folder.mkdir(exist_ok=True)
+    table: dict[str, Any] = {
+        "host": {
+            "wireserver": endpoints.wireserver,
+            "hostgaplugin": endpoints.hostgaplugin,
+            "imds": endpoints.imds,
+        }
+    }
+    comment = b"# Written by `agentctl up` at each start: where the local host listens.\n"
+    write_atomically(folder / "10-local-host.toml", comment + msgspec.toml.encode(table), 0o644)
+
+
+def _tail(log: Path, lines: int = 15) -> str:
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    except OSError as error:
+        return str(error)

@@ -1,0 +1,161 @@
+"""`agentctl up`: from nothing to Ready, shown as it happens."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from agentctl import group, render
+from agentctl.deployment import Deployment
+from agentctl.errors import CommandError, NothingThere
+from agentctl.view import StatusView, gather, is_ready
+from ipc.errors import AlreadyRunning, UnsafeDirectory
+from ipc.lock import Lock, make_private_directory
+
+_READY_PATIENCE = 60.0
+_LOOK_SECONDS = 0.25
+
+
+class Goal(msgspec.Struct, frozen=True):
+    """One line of the list that fills with marks."""
+
+    text: str
+    reached: bool
+
+
+def goals(view: StatusView | None, *, with_sample: bool) -> list[Goal]:
+    """How far the start has come, from what status shows."""
+    alive = [one.name for one in view.components if one.state in {"ok", "busy"}] if view else []
+    steps = [
+        Goal(f"{len(alive)} of 4 processes answer", len(alive) == 4),
+        Goal("the goal state was read", bool(view and view.goal_state)),
+        Goal("the host was told Ready", bool(view and view.host.ready)),
+    ]
+    if with_sample:
+        done = view is not None and any(one.status == "success" for one in view.extensions)
+        steps.append(Goal("the sample extension reports success", done))
+    return steps
+
+
+def up(deployment: Deployment, console: Console, *, detach: bool, sample: bool) -> None:
+    """Start everything, wait for Ready, and stay in front unless detached. Raises CommandError.
+
+    Whatever ends it before it is detached, Ctrl-C included, ends what it started.
+    """
+    lock = _take_lock(deployment)
+    with _ending_on_failure(deployment, console):
+        group.prepare(deployment)
+        started = time.monotonic()
+        endpoints = group.start_host(deployment)
+        group.start_supervisord(deployment)
+        if sample:
+            _add_sample(deployment)
+        with Live(console=console, refresh_per_second=8, transient=True) as live:
+            view = asyncio.run(_follow(deployment, live, with_sample=sample))
+        console.print(render.status(view))
+        console.print(Text(f"\nReady after {time.monotonic() - started:.1f} s.", style="bold green"))
+        console.print(_what_next(deployment, endpoints.portal))
+        if not detach:
+            console.print(Text("Ctrl-C ends it.", style="dim"))
+            _wait_for_the_end(deployment)
+            console.print("Ending...")
+            group.end_all(deployment)
+    lock.release()
+
+
+def _take_lock(deployment: Deployment) -> Lock:
+    try:
+        deployment.places.check_socket_lengths()
+        make_private_directory(deployment.places.run)
+        lock = Lock(deployment.up_lock, f"agentctl up for {deployment.root}")
+    except (UnsafeDirectory, AlreadyRunning) as error:
+        raise CommandError(str(error)) from error
+    if group.running(deployment):
+        raise CommandError("This root is already up. See: agentctl status; end it with: agentctl down")
+    return lock
+
+
+@contextmanager
+def _ending_on_failure(deployment: Deployment, console: Console) -> Iterator[None]:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupted)
+    try:
+        yield
+    except (CommandError, OSError, KeyboardInterrupt):
+        console.print("Ending what was started...")
+        group.end_all(deployment)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _add_sample(deployment: Deployment) -> None:
+    command = [sys.executable, "-P", "-m", "fabric", "ext", "add", "--sample", "--root", str(deployment.root)]
+    done = subprocess.run(command, env=deployment.environment(), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise CommandError(f"the sample extension could not be added:\n{done.stderr or done.stdout}")
+
+
+async def _follow(deployment: Deployment, live: Live, *, with_sample: bool) -> StatusView:
+    until = time.monotonic() + _READY_PATIENCE
+    view: StatusView | None = None
+    while True:
+        try:
+            view = await gather(deployment)
+        except NothingThere:
+            view = None
+        steps = goals(view, with_sample=with_sample)
+        live.update(_progress(steps, view))
+        if view is not None and is_ready(view) and all(step.reached for step in steps):
+            return view
+        if time.monotonic() > until:
+            missing = ", ".join(step.text for step in steps if not step.reached)
+            problems = "\n".join(view.problems) if view else ""
+            raise CommandError(
+                f"Not Ready after {_READY_PATIENCE:g} s; still missing: {missing or 'a component that is well'}.\n"
+                f"{problems}\nLogs: {deployment.places.log}"
+            )
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _progress(steps: list[Goal], view: StatusView | None) -> RenderableType:
+    lines: list[RenderableType] = [
+        Text(f"{'✓' if step.reached else '…'} {step.text}", style="green" if step.reached else "cyan") for step in steps
+    ]
+    if view is not None:
+        lines += [Text(), render.status(view)]
+    return Group(*lines)
+
+
+def _what_next(deployment: Deployment, portal: str) -> Text:
+    root = "" if deployment.up_command == "agentctl up" else f" --root {deployment.root}"
+    return Text(
+        f"Portal      {portal}\n"
+        f"Look        agentctl status{root}      azfabric told{root}\n"
+        f"Try         azfabric ext add PACKAGE.zip --settings FILE{root}\n"
+        f"Break       agentctl restart guestagent{root}\n"
+        f"End         agentctl down{root}\n"
+        f"Logs        {deployment.places.log}"
+    )
+
+
+def _wait_for_the_end(deployment: Deployment) -> None:
+    """Until a signal asks for it, or supervisord is gone (`agentctl down` elsewhere, or it died)."""
+    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals | {signal.SIGCHLD})
+    # The last child may have ended just before the mask was set: look once first.
+    while (
+        group.supervisord_process(deployment) is not None and signal.sigwait(signals | {signal.SIGCHLD}) not in signals
+    ):
+        pass
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
