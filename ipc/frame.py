@@ -46,7 +46,7 @@ class RefusalBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode(header: Header, body: Message | RefusalBody) -> list[bytes]:
-    """Two frames. Raises FrameError if they are larger than the other side takes."""
+    """Two frames. Raises FrameError (`value`, `size`) for what the other side could not take."""
     frames = [_pack(header), _pack(body)]
     _check_sizes(frames)
     return frames
@@ -69,7 +69,11 @@ def decode_body(frame: bytes, kind: type[M]) -> M:
 
 
 def _pack(value: msgspec.Struct) -> bytes:
-    packed: bytes = msgpack.packb(msgspec.to_builtins(value, builtin_types=(bytes,)))
+    try:
+        packed: bytes = msgpack.packb(msgspec.to_builtins(value, builtin_types=(bytes,)))
+    except (ValueError, OverflowError) as error:
+        # A file name that is no UTF-8, a number of more than 64 bits.
+        raise FrameError("value", f"{type(value).__name__} cannot be written: {error}") from error
     return packed
 
 

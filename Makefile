@@ -1,0 +1,52 @@
+# `make up` runs the main job on this machine, without root; `make test` is the whole gate. Both set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help up down status test format bench messages packages clean
+
+help: ## what there is to make
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
+
+up: $(VENV)/up.stamp ## a local Azure host and the four processes, until Ctrl-C
+	@$(BIN)/agentctl up
+
+down: $(VENV)/up.stamp ## end what `make up` left behind
+	@$(BIN)/agentctl down
+
+status: $(VENV)/up.stamp ## components, host, extensions
+	@$(BIN)/agentctl status
+
+test: packages $(VENV)/dev.stamp ## format, lint, types, import direction, documents and every test
+	$(BIN)/pytest
+
+format: $(VENV)/dev.stamp ## write the code as the gate wants it
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+messages: $(VENV)/dev.stamp ## write docs/messages.md from the contract
+	$(BIN)/python docs/write_messages.py
+
+bench: packages $(VENV)/dev.stamp ## measurements beside the reference agent
+	$(BIN)/python bench/rest.py
+
+packages: ## the Debian packages the tests use (installs them as root, else says which are missing)
+	@packaging/debian-packages.sh packaging/test-packages.txt
+
+clean: ## remove the virtual environment and the default root
+	@test ! -x $(BIN)/agentctl || $(BIN)/agentctl down
+	rm -rf $(VENV) .azvmagent .cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || packaging/debian-packages.sh packaging/up-packages.txt
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/up.stamp: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable '.[fabric]'
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/up.stamp
