@@ -1,0 +1,95 @@
+"""Writes frames-MAJOR.MINOR.json once, when a minor version is released; never over an existing file."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ipc.contract import EVENTS, PROTOCOL, REQUESTS
+from ipc.contract.every import Description, HealthReport, Hello
+from ipc.contract.guestagent import ExtensionView, GoalStateArrived, GuestStatus
+from ipc.contract.netagent import Address, Link, Network, Resolver, Route, WireServerFound, WireServerState
+from ipc.contract.rdagent import ComponentTruth, HostView, Truth, TruthChanged
+from ipc.contract.telemetry import Entry, GetTimeline, JournalGrew, Record, Recorded, Timeline
+from ipc.frame import Header, Kind, encode
+from ipc.message import Event, Message, Request
+
+ENTRY = Entry(
+    id="e1", at=1790000000.25, monotonic=12.5, boot="b00t", component="guestagent", version="0.1.0", pid=7,
+    operation="Enable", ok=False, message="exit 3", subject="Contoso.Tools.Greeter", subject_version="2.0.1",
+    correlation="incarnation_4", duration_ms=120,
+)  # fmt: skip
+
+# One of each with every field set; those not named here have no fields, or only defaults.
+EXAMPLES: list[Message] = [
+    Description(component="telemetry", version="0.1.0", pid=7, protocol_major=1, protocol_minor=0, started_at=1.5),
+    HealthReport(state="busy", what="enabling", since=2.5, limit_seconds=300.0),
+    Hello(component="telemetry", version="0.1.0", pid=7),
+    Truth(
+        host=HostView(
+            ready=True, wireserver="http://127.0.0.1:1", heartbeats=3, last_heartbeat_at=4.5, problem="late"
+        ),
+        components=[
+            ComponentTruth(
+                name="guestagent", state="hung", version="0.1.0", pid=7, health="ok", why="silent", since=5.5,
+                limit_seconds=15.0,
+            )
+        ],
+    ),
+    TruthChanged(component="guestagent"),
+    GuestStatus(
+        goal_state="incarnation_4", goal_state_at=6.5, problem="none", certificates=["AB"], reported_at=7.5,
+        reported_by="direct", report_problem="none",
+        extensions=[
+            ExtensionView(
+                name="Contoso.Tools.Greeter", version="2.0.1", extension="job", sequence_number=5,
+                handler_status="Ready", status="success", code=0, message="ok", step="enabling", since=8.5,
+            )
+        ],
+    ),
+    GoalStateArrived(goal_state="incarnation_4"),
+    Network(
+        mode="observe",
+        links=[Link(index=1, name="lo", mac="00:00:00:00:00:00", mtu=65536, up=True, carrier=True)],
+        addresses=[Address(link="lo", address="127.0.0.1/8")],
+        routes=[Route(destination="default", gateway="10.0.0.1", link="eth0", metric=100, protocol=16)],
+        resolver=Resolver(manager="file", nameservers=["168.63.129.16"], search=["internal"]),
+        wireserver=WireServerState(url="http://168.63.129.16", found_in="lease", detail="dhclient.eth0.leases"),
+        observed_at=9.5,
+    ),
+    WireServerFound(url="http://168.63.129.16", found_in="route", detail="168.63.129.16/32"),
+    Record(entries=[ENTRY]),
+    Recorded(count=1),
+    GetTimeline(after=3, limit=10, component="guestagent", subject="Contoso.Tools.Greeter"),
+    Timeline(entries=[ENTRY], cursor=4, dropped=2),
+    JournalGrew(cursor=4),
+]  # fmt: skip
+
+
+def record() -> dict[str, Any]:
+    """Wire name to kind, frames in hex, and the body as plain values."""
+    given = {type(example): example for example in EXAMPLES}
+    found = {}
+    for kind in [*REQUESTS.values(), *EVENTS.values(), *{request.reply for request in REQUESTS.values()}]:
+        message = given.get(kind) or kind()
+        role: Kind = "request" if isinstance(message, Request) else "event" if isinstance(message, Event) else "reply"
+        header = Header(
+            id="guestagent/7/ab/1", kind=role, name=kind.wire_name(), sender="guestagent/7/ab", version="0.1.0",
+            protocol=PROTOCOL, deadline=10.5,
+        )  # fmt: skip
+        first, second = encode(header, message)
+        found[kind.wire_name()] = {
+            "kind": role,
+            "header": first.hex(),
+            "body": second.hex(),
+            "value": msgspec.to_builtins(message),
+        }
+    return dict(sorted(found.items()))
+
+
+if __name__ == "__main__":
+    target = Path(__file__).with_name(f"frames-{PROTOCOL[0]}.{PROTOCOL[1]}.json")
+    if target.exists():
+        sys.exit(f"{target} stands; released frames are never edited")
+    target.write_bytes(msgspec.json.format(msgspec.json.encode(record()), indent=1) + b"\n")

@@ -1,0 +1,91 @@
+"""The gate: format, lint, types, import direction, shell scripts, and documents that must not go stale."""
+
+import importlib
+import runpy
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+COMPONENTS = ("rdagent", "guestagent", "netagent", "telemetry", "agentctl", "fabric")
+
+
+def run(*command: str | Path) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+def test_format() -> None:
+    run(BIN / "ruff", "format", "--check")
+
+
+def test_lint() -> None:
+    run(BIN / "ruff", "check")
+
+
+@pytest.mark.timeout(600)
+def test_types() -> None:
+    run(BIN / "mypy")
+
+
+def test_import_direction() -> None:
+    run(BIN / "lint-imports")
+
+
+def test_plans_decide_without_acting() -> None:
+    forbidden = ("asyncio", "subprocess", "socket", "zmq", "requests")
+    plans = [path for name in COMPONENTS for path in (ROOT / name).rglob("plan.py")]
+    assert plans
+    for path in plans:
+        words = path.read_text().split("\n")
+        imported = [line for line in words if line.startswith(("import ", "from ")) and line.split()[1] in forbidden]
+        assert not imported, f"{path} imports {imported}"
+
+
+def test_one_broad_handler_in_the_whole_code_base() -> None:
+    broad = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for name in ("ipc", "wire", *COMPONENTS)
+        for path in sorted((ROOT / name).rglob("*.py"))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if line.strip().startswith(("except Exception", "except BaseException", "except:"))
+    ]
+    assert len(broad) == 1, broad
+    assert broad[0].startswith("ipc/component.py")
+
+
+def test_shell_scripts() -> None:
+    shellcheck = shutil.which("shellcheck")
+    assert shellcheck, "make packages installs it"
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    scripts = [
+        name for name in tracked if (ROOT / name).read_bytes()[:20].startswith((b"#!/bin/sh", b"#!/usr/bin/env bash"))
+    ]
+    assert scripts
+    run(shellcheck, *scripts)
+
+
+def test_the_messages_page_is_current() -> None:
+    document = runpy.run_path(str(ROOT / "docs" / "write_messages.py"))["document"]()
+    assert (ROOT / "docs" / "messages.md").read_text() == document, "run: make messages"
+
+
+def test_versions_agree() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    for name in COMPONENTS:
+        assert importlib.import_module(name).__version__ == version
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    reasons = (ROOT / "docs" / "dependencies.md").read_text()
+    names = [*project["dependencies"], *(name for extra in project["optional-dependencies"].values() for name in extra)]
+    for requirement in names:
+        name = requirement.split(">")[0].split("[")[0]
+        assert name == "azvmagent" or f"| `{name}`" in reasons, f"docs/dependencies.md gives no reason for {name}"
