@@ -10,7 +10,6 @@ import pytest
 
 from agentctl.processes import Process, end, process, wait_until, with_environment
 
-
 SLEEPER = """
 import signal, sys
 for name in sys.argv[1:]:
