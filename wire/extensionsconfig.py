@@ -1,0 +1,174 @@
+"""ExtensionsConfig, the WireServer's channel (protocol: ExtensionsConfig).
+
+A handler whose part is wrong keeps its place, with the error; the others go on. (The reference agent rejects the whole
+document for some of these mistakes.)
+"""
+
+from typing import Literal
+
+from wire import json, xml
+from wire.errors import DocumentError
+from wire.extensions import (
+    AgentFamily,
+    ExtensionsGoalState,
+    Handler,
+    Settings,
+    StatusBlob,
+    parse_blob_type,
+    parse_ticks,
+)
+
+DOCUMENT = "ExtensionsConfig"
+
+
+def parse_extensions_config(data: bytes, incarnation: str) -> ExtensionsGoalState:
+    """Raises DocumentError only if the document as a whole cannot be read."""
+    root = xml.parse(DOCUMENT, data)
+    if root.tag != "Extensions":
+        raise DocumentError(DOCUMENT, f"begins with <{root.tag}>")
+    metadata = xml.find(root, "InVMGoalStateMetaData")
+    attributes = metadata.attrib if metadata is not None else {}
+    return ExtensionsGoalState(
+        id=f"incarnation_{incarnation}",
+        source="Fabric",
+        created_on_ticks=parse_ticks(attributes.get("createdOnTicks", "")),
+        activity_id=attributes.get("activityId", ""),
+        correlation_id=attributes.get("correlationId", ""),
+        in_svd_seq_no=incarnation,
+        status_blob=_status_blob(root),
+        artifacts_profile_url=xml.text_of(root, "InVMArtifactsProfileBlob").strip(),
+        required_features=tuple(xml.text_of(one, "Name") for one in xml.find_all(root, "RequiredFeature")),
+        families=tuple(_family(one) for one in xml.find_all(root, "GAFamily")),
+        handlers=_handlers(root),
+    )
+
+
+def empty_extensions(incarnation: str) -> ExtensionsGoalState:
+    """For a goal state that names no ExtensionsConfig."""
+    return ExtensionsGoalState(id=f"incarnation_{incarnation}", source="Fabric", in_svd_seq_no=incarnation)
+
+
+def _status_blob(root: xml.Element) -> StatusBlob | None:
+    element = xml.find(root, "StatusUploadBlob")
+    url = (element.text or "").strip() if element is not None else ""
+    if element is None or not url:
+        return None
+    return StatusBlob(url=url, kind=parse_blob_type(element.get("statusBlobType", "")))
+
+
+def _family(element: xml.Element) -> AgentFamily:
+    return AgentFamily(
+        name=xml.text_of(element, "Name"),
+        version=xml.text_of(element, "Version"),
+        from_version=xml.text_of(element, "FromVersion"),
+        is_version_from_rsm=_switch(element, "IsVersionFromRSM"),
+        is_vm_enabled_for_rsm_upgrades=_switch(element, "IsVMEnabledForRSMUpgrades"),
+        uris=tuple(uri.text or "" for uri in xml.find_all(element, "Uri")),
+    )
+
+
+def _switch(element: xml.Element, name: str) -> bool | None:
+    """Absent is unknown, which is not false."""
+    found = xml.find(element, name)
+    return None if found is None else (found.text or "").strip().lower() == "true"
+
+
+def _handlers(root: xml.Element) -> tuple[Handler, ...]:
+    plugins, settings = xml.find(root, "Plugins"), xml.find(root, "PluginSettings")
+    nodes = list(xml.children(settings, "Plugin")) if settings is not None else []
+    wanted = xml.children(plugins, "Plugin") if plugins is not None else ()
+    return tuple(_handler(plugin, nodes) for plugin in wanted)
+
+
+def _handler(plugin: xml.Element, settings_nodes: list[xml.Element]) -> Handler:
+    name, version = plugin.get("name", ""), plugin.get("version", "")
+    locations = [plugin.get("location", ""), plugin.get("failoverlocation", "")]
+    locations += [(one.text or "").strip() for one in xml.find_all(plugin, "additionalLocation")]
+    state: Literal["enabled", "disabled", "uninstall"] = "enabled"
+    error, multi_config = "", False
+    settings: tuple[Settings, ...] = ()
+    try:
+        state = _state(name, plugin.get("state", ""))
+        own = [node for node in settings_nodes if node.get("name", "").lower() == name.lower()]
+        multi_config, settings = _settings(name, version, own)
+    except DocumentError as problem:
+        error = str(problem)
+    return Handler(
+        name=name,
+        version=version,
+        state=state,
+        locations=tuple(dict.fromkeys(url for url in locations if url)),
+        multi_config=multi_config,
+        signature=plugin.get("encodedSignature", ""),
+        settings=settings,
+        error=error,
+    )
+
+
+def _state(name: str, text: str) -> Literal["enabled", "disabled", "uninstall"]:
+    match text:
+        case "enabled" | "disabled" | "uninstall":
+            return text
+    raise DocumentError(DOCUMENT, f"{name}: state {text[:40]!r} is not enabled, disabled or uninstall")
+
+
+def _settings(name: str, version: str, nodes: list[xml.Element]) -> tuple[bool, tuple[Settings, ...]]:
+    """Whether the handler is multi-config, and its settings."""
+    if not nodes:
+        return False, ()
+    if len(nodes) > 1:
+        raise DocumentError(DOCUMENT, f"{name}: {len(nodes)} PluginSettings instead of one")
+    node = nodes[0]
+    if node.get("version", "") != version:
+        raise DocumentError(
+            DOCUMENT, f"{name}: settings for version {node.get('version', '')[:40]!r}, wanted {version!r}"
+        )
+    single, several = list(xml.children(node, "RuntimeSettings")), list(xml.children(node, "ExtensionRuntimeSettings"))
+    if single and several:
+        raise DocumentError(DOCUMENT, f"{name}: both RuntimeSettings and ExtensionRuntimeSettings")
+    if len(single) > 1:
+        raise DocumentError(DOCUMENT, f"{name}: {len(single)} RuntimeSettings instead of one")
+    depends = list(xml.children(node, "DependsOn"))
+    if single and len(depends) > 1:
+        raise DocumentError(DOCUMENT, f"{name}: {len(depends)} DependsOn instead of at most one")
+    by_name = {one.get("name", ""): one for one in depends}
+    if single:
+        return False, (_one(name, single[0], depends[0] if depends else None),)
+    return bool(several), tuple(_one(name, one, by_name.get(one.get("name", ""))) for one in several)
+
+
+def _one(handler: str, element: xml.Element, depends: xml.Element | None) -> Settings:
+    extension = element.get("name", "")
+    if element.tag == "ExtensionRuntimeSettings" and not extension:
+        raise DocumentError(DOCUMENT, f"{handler}: ExtensionRuntimeSettings without a name")
+    sequence = element.get("seqNo", "")
+    if not (sequence.isascii() and sequence.isdigit() and len(sequence) < 10):
+        raise DocumentError(DOCUMENT, f"{handler}: seqNo {sequence[:40]!r} is not a number")
+    public, protected, thumbprint = _handler_settings(handler, element.text or "")
+    return Settings(
+        name=extension,
+        sequence_number=int(sequence),
+        state="disabled" if element.get("state", "enabled").lower() == "disabled" else "enabled",
+        public=public,
+        protected=protected,
+        thumbprint=thumbprint,
+        dependency_level=_level(depends),
+        depends_on=tuple(one.get("handler", "") for one in depends or () if one.tag == "DependsOnExtension"),
+    )
+
+
+def _handler_settings(handler: str, text: str) -> tuple[object, str | None, str | None]:
+    document = f"{DOCUMENT}: settings of {handler}"
+    items = json.Fields(document, "", json.parse(document, text.encode())).objects("runtimeSettings")
+    if len(items) != 1:
+        raise DocumentError(document, f"runtimeSettings has {len(items)} items instead of one")
+    fields = json.Fields(document, "handlerSettings", items[0].raw("handlerSettings"))
+    # Empty counts as absent: an empty string breaks handlers that look for the key.
+    protected = fields.text("protectedSettings", "") or None
+    thumbprint = fields.text("protectedSettingsCertThumbprint", "") or None
+    return fields.raw("publicSettings"), protected, thumbprint.upper() if thumbprint else None
+
+
+def _level(depends: xml.Element | None) -> int:
+    text = depends.get("dependencyLevel", "0") if depends is not None else "0"
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
