@@ -1,0 +1,268 @@
+"""The command `azfabric`: the host's side of the wire."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fabric import __version__, render
+from fabric.client import Client
+from fabric.errors import FabricError
+from fabric.faults import ENDPOINTS, FAULTS
+from fabric.packages import identify, sample_package
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+_TERMINAL = {"success", "error"}
+
+root_option = click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=lambda: _CHECKOUT / ".azvmagent" if (_CHECKOUT / "pyproject.toml").is_file() else Path(".azvmagent"),
+    show_default=".azvmagent of this checkout, else of this directory",
+    help="Where the host keeps its state; the same as agentctl's.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="azfabric")
+def cli() -> None:
+    """A local Azure host: WireServer, HostGAPlugin, IMDS, blob store and a portal page on loopback.
+
+    \b
+    Beside `agentctl up`, which starts one:
+      azfabric ext add PACKAGE.zip --settings FILE --wait 60
+      azfabric told               what the VM told the host
+      azfabric fault add package status --value 403
+
+    Exit status: 0 done, 1 the answer is no, 2 wrong use, 3 no host runs.
+    """
+
+
+@cli.command()
+@root_option
+@click.option("--address", default="127.0.0.1", show_default=True, help="WireServer, HostGAPlugin, IMDS and blobs.")
+@click.option("--imds-address", default="", help="Another address for IMDS (Azure's is 169.254.169.254).")
+@click.option("--wireserver-port", default=0, help="0 is a free one; Azure's is 80.")
+@click.option("--hostgaplugin-port", default=0, help="0 is a free one; Azure's is 32526.")
+@click.option("--imds-port", default=0, help="0 is a free one; Azure's is 80.")
+@click.option("--blob-port", default=0, help="0 is a free one.")
+@click.option("--portal-port", default=0, help="0 is a free one; always on 127.0.0.1.")
+def serve(root: Path, **listen: Any) -> None:
+    """Serve until Ctrl-C; the addresses stand in ROOT/fabric/endpoints.json."""
+    # The server's libraries are needed by no other command.
+    from fabric.serve import Listen
+    from fabric.serve import serve as serve_host
+
+    serve_host(root.absolute(), msgspec.convert(listen, Listen))
+
+
+@cli.command()
+@root_option
+@json_option
+def told(root: Path, as_json: bool) -> None:
+    """Show what the VM told the host: Ready, heartbeats, status blob, observations, events."""
+    value = Client(root).get("/api/told")
+    _show(value, as_json, render.told)
+
+
+@cli.group()
+def vm() -> None:
+    """The VMs this host knows."""
+
+
+@vm.command("list")
+@root_option
+@json_option
+def vm_list(root: Path, as_json: bool) -> None:
+    """List VMs."""
+    _show(Client(root).get("/api/vms"), as_json, _rows("name", "ready", "heartbeats", "incarnation", "extensions"))
+
+
+@cli.group()
+def ext() -> None:
+    """Extensions in the goal state."""
+
+
+@ext.command("add")
+@click.argument("package", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=False)
+@click.option("--sample", is_flag=True, help="The sample extension shipped with the host instead of PACKAGE.")
+@click.option(
+    "--settings", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Public settings, a JSON object."
+)
+@click.option(
+    "--protected",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Protected settings, encrypted for the VM.",
+)
+@click.option("--name", default="", help="Publisher.Type, if the package does not say.")
+@click.option("--version", default="", help="If the package does not say.")
+@click.option("--fast-track", is_flag=True, help="Deliver by vmSettings instead of a new incarnation.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, 6000),
+    default=0.0,
+    help="Wait so many seconds for a final status; exit status 1 unless success.",
+)
+@root_option
+def ext_add(
+    package: Path | None,
+    sample: bool,
+    settings: Path | None,
+    protected: Path | None,
+    name: str,
+    version: str,
+    fast_track: bool,
+    wait: float,
+    root: Path,
+) -> None:
+    """Publish PACKAGE (a zip with HandlerManifest.json) and ask the VM for it."""
+    if (package is None) == (not sample):
+        raise click.UsageError("name a PACKAGE, or say --sample")
+    data = sample_package() if package is None else package.read_bytes()
+    file_name = package.name if package else ""
+    identify(data, file_name=file_name, name=name, version=version)
+    client = Client(root)
+    found = client.put("/api/packages", data, {"file_name": file_name, "name": name, "version": version})
+    order = {
+        **found,
+        "settings": _object(settings) if settings else ({"who": "world"} if sample else None),
+        "protected": _object(protected) if protected else None,
+        "fast_track": fast_track,
+    }
+    added = client.post("/api/extensions", order)
+    click.echo(f"{added['name']} {added['version']} is wanted, sequence number {added['sequence_number']}.")
+    if wait:
+        _wait(client, added, wait)
+
+
+@ext.command("remove")
+@click.argument("name")
+@click.option("--now", is_flag=True, help="Vanish from the goal state without asking for uninstall.")
+@click.option("--fast-track", is_flag=True, help="Deliver by vmSettings instead of a new incarnation.")
+@root_option
+def ext_remove(name: str, now: bool, fast_track: bool, root: Path) -> None:
+    """Ask the VM to uninstall an extension."""
+    Client(root).delete(f"/api/extensions/{name}", {"now": str(now).lower(), "fast_track": str(fast_track).lower()})
+    click.echo(f"{name} is to be uninstalled." if not now else f"{name} vanished from the goal state.")
+
+
+@ext.command("list")
+@root_option
+@json_option
+def ext_list(root: Path, as_json: bool) -> None:
+    """List what the goal state asks for."""
+    _show(Client(root).get("/api/extensions"), as_json, _rows("name", "version", "state", "sequence_number"))
+
+
+@cli.group()
+def fault() -> None:
+    """Faults, by endpoint and name."""
+
+
+@fault.command("add")
+@click.argument("endpoint", type=click.Choice(ENDPOINTS))
+@click.argument("name", type=click.Choice(list(FAULTS)))
+@click.option("--value", type=float, help="What the fault needs: a status, seconds, bytes a second.")
+@click.option("--count", type=int, help="How many answers to spoil; without it, until lifted.")
+@root_option
+def fault_add(endpoint: str, name: str, value: float | None, count: int | None, root: Path) -> None:
+    """Spoil the answers of an endpoint."""
+    order = {"endpoint": endpoint, "fault": name, "value": value, "count": count}
+    rule = Client(root).post("/api/faults", order)
+    click.echo(f"Fault {rule['id']}: {endpoint} will {FAULTS[name]}.")
+
+
+@fault.command("list")
+@root_option
+@json_option
+def fault_list(root: Path, as_json: bool) -> None:
+    """List the faults in force."""
+    _show(Client(root).get("/api/faults"), as_json, _rows("id", "endpoint", "fault", "value", "count"))
+
+
+@fault.command("clear")
+@root_option
+def fault_clear(root: Path) -> None:
+    """Lift all faults."""
+    click.echo(f"{Client(root).delete('/api/faults')['lifted']} faults lifted.")
+
+
+def _wait(client: Client, added: dict[str, Any], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    with Console(stderr=True).status(f"waiting for {added['name']}"):
+        while time.monotonic() < until:
+            status, message = _reported(client.get("/api/told").get("status"), added)
+            if status in _TERMINAL:
+                click.echo(f"{added['name']}: {status}: {message}")
+                sys.exit(0 if status == "success" else 1)
+            time.sleep(0.2)
+    raise FabricError(f"{added['name']} reported no final status within {seconds:g} s; see: azfabric told")
+
+
+def _reported(status: Any, added: dict[str, Any]) -> tuple[str, str]:
+    """What the last blob says of this very sequence number."""
+    aggregate = status.get("aggregateStatus", {}) if isinstance(status, dict) else {}
+    for one in aggregate.get("handlerAggregateStatus", []):
+        if (one.get("handlerName"), one.get("handlerVersion")) != (added["name"], added["version"]):
+            continue
+        runtime = one.get("runtimeSettingsStatus")
+        if runtime is None:
+            failed = one.get("status") == "NotReady"
+            done = one.get("status") == "Ready" and not added["has_settings"]
+            word = "error" if failed else "success" if done else ""
+            return word, (one.get("formattedMessage") or {}).get("message", "")
+        if runtime.get("sequenceNumber") == added["sequence_number"]:
+            inner = runtime.get("settingsStatus", {}).get("status", {})
+            return inner.get("status", ""), (inner.get("formattedMessage") or {}).get("message", "")
+    return "", ""
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise FabricError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise FabricError(f"{path} is not a JSON object")
+    return value
+
+
+def _show(value: Any, as_json: bool, rendered: Any) -> None:
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    else:
+        Console().print(rendered(value))
+
+
+def _rows(*names: str) -> Any:
+    def table(rows: list[dict[str, Any]]) -> Table:
+        found = Table(box=None, pad_edge=False, header_style="dim")
+        for name in names:
+            found.add_column(name.replace("_", " ").upper(), overflow="fold")
+        for row in rows:
+            cells = (", ".join(cell) if isinstance(cell := row.get(name), list) else str(cell) for name in names)
+            found.add_row(*(Text("-" if cell == "None" else cell) for cell in cells))
+        return found
+
+    return table
+
+
+def main() -> None:
+    """Entry point: turns our errors into a paragraph and an exit status."""
+    try:
+        cli()
+    except FabricError as error:
+        click.echo(f"azfabric: {error}", err=True)
+        sys.exit(error.exit_status)
+
+
+if __name__ == "__main__":
+    main()

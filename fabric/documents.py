@@ -1,0 +1,180 @@
+"""The XML and JSON the WireServer and HostGAPlugin answer with (protocol sections of those names)."""
+
+import base64
+import textwrap
+import xml.etree.ElementTree as ET
+from typing import Any
+
+import msgspec
+
+from fabric.state import GoalStateVersion, VmState, WantedHandler
+
+VERSIONS = (
+    b'<?xml version="1.0" encoding="utf-8"?><Versions><Preferred><Version>2015-04-05</Version></Preferred>'
+    b"<Supported><Version>2012-11-30</Version><Version>2015-04-05</Version></Supported></Versions>"
+)
+_HEAD = b'<?xml version="1.0" encoding="utf-8"?>\n'
+
+
+class Urls(msgspec.Struct, frozen=True, kw_only=True):
+    """Where this VM finds things; each already signed where that is needed."""
+
+    wireserver: str
+    status_blob: str
+    manifest: dict[str, str]
+    """By handler name."""
+    agent_manifest: str
+
+
+def goal_state(vm: VmState, urls: Urls, *, with_role: bool = True) -> bytes:
+    root = ET.Element("GoalState")
+    number = str(vm.fabric.number)
+    _text(root, "Version", "2012-11-30")
+    _text(root, "Incarnation", number)
+    machine = ET.SubElement(root, "Machine")
+    _text(machine, "ExpectedState", "Started")
+    ports = ET.SubElement(machine, "LBProbePorts")
+    for port in vm.probe_ports:
+        _text(ports, "Port", str(port))
+    container = ET.SubElement(root, "Container")
+    _text(container, "ContainerId", vm.identity.container_id)
+    roles = ET.SubElement(container, "RoleInstanceList")
+    if with_role:
+        role = ET.SubElement(roles, "RoleInstance")
+        _text(role, "InstanceId", vm.identity.instance_id)
+        _text(role, "State", "Started")
+        configuration = ET.SubElement(role, "Configuration")
+        base = f"{urls.wireserver}/machine/{vm.identity.container_id}/{vm.identity.vm}"
+        for name, kind in (
+            ("HostingEnvironmentConfig", "hostingEnvironmentConfig"),
+            ("SharedConfig", "sharedConfig"),
+            ("ExtensionsConfig", "extensionsConfig"),
+            ("FullConfig", "fullConfig"),
+        ):
+            _text(configuration, name, f"{base}?comp=config&type={kind}&incarnation={number}")
+        _text(configuration, "Certificates", f"{base}?comp=certificates&incarnation={number}")
+        _text(configuration, "ConfigName", vm.identity.config_name)
+    return _document(root)
+
+
+def hosting_environment(vm: VmState) -> bytes:
+    root = ET.Element("HostingEnvironmentConfig", version="1.0.0.0", goalStateIncarnation=str(vm.fabric.number))
+    ET.SubElement(root, "Deployment", name=vm.identity.deployment_id)
+    ET.SubElement(root, "Incarnation", number=str(vm.fabric.number), instance=f"_{vm.identity.vm}")
+    ET.SubElement(root, "Role", name=f"_{vm.identity.vm}")
+    return _document(root)
+
+
+def shared_config(vm: VmState) -> bytes:
+    root = ET.Element("SharedConfig", version="1.0.0.0", goalStateIncarnation=str(vm.fabric.number))
+    ET.SubElement(root, "Deployment", name=vm.identity.deployment_id)
+    return _document(root)
+
+
+def extensions_config(vm: VmState, urls: Urls, thumbprint: str) -> bytes:
+    root = ET.Element("Extensions", version="1.0.0.0", goalStateIncarnation=str(vm.fabric.number))
+    agent = ET.SubElement(root, "GuestAgentExtension")
+    family = ET.SubElement(ET.SubElement(agent, "GAFamilies"), "GAFamily")
+    _text(family, "Name", "Prod")
+    _text(ET.SubElement(family, "Uris"), "Uri", urls.agent_manifest)
+    _text(agent, "Location", "local")
+    _text(agent, "ServiceName", "CRP")
+    plugins, settings = ET.SubElement(root, "Plugins"), ET.SubElement(root, "PluginSettings")
+    for handler in vm.fabric.handlers:
+        location = urls.manifest[handler.name]
+        ET.SubElement(
+            plugins, "Plugin", name=handler.name, version=handler.version, location=location, state=handler.state,
+            autoUpgrade="false", runAsStartupTask="false", isJson="true", useExactVersion="true", encodedSignature="",
+        )  # fmt: skip
+        if handler.has_settings and handler.state != "uninstall":
+            plugin = ET.SubElement(settings, "Plugin", name=handler.name, version=handler.version)
+            runtime = ET.SubElement(plugin, "RuntimeSettings", seqNo=str(handler.sequence_number))
+            runtime.text = msgspec.json.encode(_runtime_settings(handler, thumbprint)).decode()
+    blob = ET.SubElement(root, "StatusUploadBlob", statusBlobType="BlockBlob")
+    blob.text = urls.status_blob
+    ET.SubElement(
+        root, "InVMGoalStateMetaData", inSvdSeqNo=str(vm.fabric.number), createdOnTicks=str(vm.fabric.ticks),
+        activityId=f"activity-{vm.fabric.number}", correlationId=f"correlation-{vm.fabric.number}",
+    )  # fmt: skip
+    return _document(root)
+
+
+def vm_settings(vm: VmState, urls: Urls, thumbprint: str) -> bytes:
+    """The FastTrack channel: the change it delivered last, or a repetition of the Fabric goal state."""
+    fast = vm.fast_track is not None and vm.fast_track.ticks > vm.fabric.ticks
+    version = vm.fast_track if fast and vm.fast_track is not None else vm.fabric
+    return msgspec.json.encode(
+        {
+            "hostGAPluginVersion": "1.0.8.160",
+            "vmSettingsSchemaVersion": "0.0",
+            "activityId": f"activity-{version.number}",
+            "correlationId": f"correlation-{version.number}",
+            "inSvdSeqNo": version.number,
+            "extensionsLastModifiedTickCount": version.ticks,
+            "extensionGoalStatesSource": "FastTrack" if fast else "Fabric",
+            "onHold": False,
+            "statusUploadBlob": {"statusBlobType": "BlockBlob", "value": urls.status_blob},
+            "gaFamilies": [{"name": "Prod", "uris": [urls.agent_manifest]}],
+            "requiredFeatures": [],
+            "extensionGoalStates": [_fast_handler(one, urls, thumbprint) for one in version.handlers],
+        }
+    )
+
+
+def vm_settings_etag(vm: VmState) -> str:
+    fast: GoalStateVersion | None = vm.fast_track
+    return f'"{vm.fabric.number}-{fast.number if fast else 0}"'
+
+
+def certificate_file(vm: VmState, envelope: bytes) -> bytes:
+    root = ET.Element("CertificateFile")
+    _text(root, "Version", "2012-11-30")
+    _text(root, "Incarnation", str(vm.fabric.number))
+    _text(root, "Format", "Pkcs7BlobWithPfxContents")
+    _text(root, "Data", "\n".join(textwrap.wrap(base64.b64encode(envelope).decode(), 64)))
+    return _document(root)
+
+
+def manifest(packages: list[tuple[str, str]]) -> bytes:
+    """A PluginVersionManifest of (version, URL)."""
+    root = ET.Element("PluginVersionManifest")
+    plugins = ET.SubElement(root, "Plugins")
+    for version, url in packages:
+        plugin = ET.SubElement(plugins, "Plugin")
+        _text(plugin, "Version", version)
+        _text(ET.SubElement(plugin, "Uris"), "Uri", url)
+    ET.SubElement(root, "InternalPlugins")
+    return _document(root)
+
+
+def _runtime_settings(handler: WantedHandler, thumbprint: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {"publicSettings": handler.public if handler.public is not None else {}}
+    if handler.protected:
+        settings |= {"protectedSettings": handler.protected, "protectedSettingsCertThumbprint": thumbprint}
+    return {"runtimeSettings": [{"handlerSettings": settings}]}
+
+
+def _fast_handler(handler: WantedHandler, urls: Urls, thumbprint: str) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "name": handler.name,
+        "version": handler.version,
+        "location": urls.manifest[handler.name],
+        "state": handler.state,
+        "isMultiConfig": False,
+    }
+    if handler.has_settings and handler.state != "uninstall":
+        public = handler.public if handler.public is not None else {}
+        settings = {"publicSettings": msgspec.json.encode(public).decode()}
+        if handler.protected:
+            settings |= {"protectedSettings": handler.protected, "protectedSettingsCertThumbprint": thumbprint}
+        entry |= {"settingsSeqNo": handler.sequence_number, "settings": [settings]}
+    return entry
+
+
+def _text(parent: ET.Element, name: str, text: str) -> None:
+    ET.SubElement(parent, name).text = text
+
+
+def _document(root: ET.Element) -> bytes:
+    text: str = ET.tostring(root, encoding="unicode")
+    return _HEAD + text.encode()

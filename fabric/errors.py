@@ -1,0 +1,24 @@
+"""What the host's operator or a caller of its API can do wrong, and how the command ends."""
+
+
+class FabricError(Exception):
+    """Shown as it stands; `status` is the HTTP answer, `exit_status` the command's."""
+
+    status = 400
+    exit_status = 1
+
+
+class BadPackage(FabricError):
+    """The file is no extension package."""
+
+
+class Unknown(FabricError):
+    """There is no such thing."""
+
+    status = 404
+
+
+class NoHost(FabricError):
+    """No local host runs here."""
+
+    exit_status = 3

@@ -1,0 +1,80 @@
+"""Extension packages as they are handed in: what they are called, and whether they are packages at all."""
+
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fabric.errors import BadPackage
+
+PACKAGE_LIMIT = 512 * 1024 * 1024
+_MANIFEST_LIMIT = 1024 * 1024
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,80}(\.[A-Za-z0-9_]{1,80}){1,6}")
+_VERSION = re.compile(r"\d{1,9}(\.\d{1,9}){0,4}([.-]?(alpha|beta|rc)\d{0,9})?")
+_FILE_NAME = re.compile(r"(?P<name>.+?)(?:-|__)(?P<version>\d[\w.]*)\.zip")
+
+SAMPLE = Path(__file__).parent / "sample"
+
+
+class PackageName(msgspec.Struct, frozen=True, kw_only=True):
+    """`Publisher.Type` and a version."""
+
+    name: str
+    version: str
+
+
+def identify(data: bytes, *, file_name: str = "", name: str = "", version: str = "") -> PackageName:
+    """What was said wins, then the manifest's signingInfo, then the file's name. Raises BadPackage."""
+    manifest = read_manifest(data)
+    signing = manifest.get("signingInfo")
+    signing = signing if isinstance(signing, dict) else {}
+    if not name and signing.get("publisher") and signing.get("type"):
+        name = f"{signing['publisher']}.{signing['type']}"
+    if not version and signing.get("version"):
+        version = str(signing["version"])
+    if match := _FILE_NAME.fullmatch(file_name):
+        name, version = name or match["name"], version or match["version"]
+    if not _NAME.fullmatch(name):
+        raise BadPackage(f"the handler's name is {name!r}; say --name Publisher.Type")
+    if not _VERSION.fullmatch(version):
+        raise BadPackage(f"the version is {version!r}; say --version 1.0.0")
+    return PackageName(name=name, version=version)
+
+
+def read_manifest(data: bytes) -> dict[str, Any]:
+    """HandlerManifest.json of the package, from the root or deeper. Raises BadPackage."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            found = [one for one in archive.infolist() if one.filename.rpartition("/")[2] == "HandlerManifest.json"]
+            if not found:
+                raise BadPackage("the zip holds no HandlerManifest.json")
+            if found[0].file_size > _MANIFEST_LIMIT:
+                raise BadPackage(f"HandlerManifest.json is larger than {_MANIFEST_LIMIT} bytes")
+            text = archive.read(found[0]).decode("utf-8-sig")
+    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+        raise BadPackage(f"this is no usable zip: {error}") from error
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadPackage(f"HandlerManifest.json is not JSON: {error}") from error
+    first = document[0] if isinstance(document, list) and document else document
+    if not isinstance(first, dict) or not isinstance(first.get("handlerManifest"), dict):
+        raise BadPackage("HandlerManifest.json has no handlerManifest object")
+    return first
+
+
+def sample_package() -> bytes:
+    """The extension shipped with the host, zipped."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(SAMPLE.rglob("*")):
+            if path.is_file():
+                # Fixed times make the same package each time.
+                archive.writestr(
+                    zipfile.ZipInfo(str(path.relative_to(SAMPLE)), (2026, 1, 1, 0, 0, 0)), path.read_bytes()
+                )
+    return buffer.getvalue()

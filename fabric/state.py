@@ -1,0 +1,132 @@
+"""What the host wants of a VM, what it was told, and how both survive a restart of the host."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+TRANSCRIPT_LIMIT = 500
+EVENTS_LIMIT = 2000
+
+HandlerState = Literal["enabled", "disabled", "uninstall"]
+
+
+class WantedHandler(msgspec.Struct, kw_only=True):
+    """One extension handler in the goal state."""
+
+    name: str
+    version: str
+    state: HandlerState = "enabled"
+    sequence_number: int = 0
+    public: Any = None
+    protected: str | None = None
+    """Base64 CMS for the tenant certificate."""
+    has_settings: bool = True
+
+
+class GoalStateVersion(msgspec.Struct, kw_only=True):
+    """What one channel delivers: a tag the VM compares, a creation time, and the handlers as they were then."""
+
+    number: int
+    ticks: int
+    handlers: list[WantedHandler] = []
+
+
+class Identity(msgspec.Struct, kw_only=True):
+    """Who the VM is to the host."""
+
+    vm: str
+    container_id: str
+    deployment_id: str
+    tenant_key_pem: str
+    tenant_certificate_pem: str
+
+    @property
+    def instance_id(self) -> str:
+        return f"{self.deployment_id}._{self.vm}"
+
+    @property
+    def config_name(self) -> str:
+        return f"{self.deployment_id}.0.{self.deployment_id}.0._{self.vm}.1.xml"
+
+
+class Health(msgspec.Struct, kw_only=True):
+    """The last health report."""
+
+    state: str
+    substatus: str = ""
+    description: str = ""
+    incarnation: str = ""
+    at: float = 0.0
+
+
+class Told(msgspec.Struct, kw_only=True):
+    """What the VM told the host."""
+
+    heartbeats: int = 0
+    health: Health | None = None
+    status: Any = None
+    """The last status blob, parsed; as sent otherwise."""
+    status_at: float | None = None
+    status_count: int = 0
+    status_by: str = ""
+    """`hostgaplugin` or `direct`."""
+    events: list[dict[str, Any]] = []
+    observations: dict[str, dict[str, Any]] = {}
+    """The last one of each name."""
+    agent_logs: int = 0
+    requests: dict[str, int] = {}
+    """Count per endpoint."""
+
+    @property
+    def ready(self) -> bool | None:
+        return None if self.health is None else self.health.state == "Ready"
+
+
+class VmState(msgspec.Struct, kw_only=True):
+    """One VM, whole."""
+
+    identity: Identity
+    fabric: GoalStateVersion
+    fast_track: GoalStateVersion | None = None
+    """None until a change was delivered by FastTrack."""
+    probe_ports: list[int] = []
+    told: Told = msgspec.field(default_factory=Told)
+
+    @property
+    def handlers(self) -> list[WantedHandler]:
+        """Of whichever channel spoke last."""
+        if self.fast_track is not None and self.fast_track.ticks > self.fabric.ticks:
+            return self.fast_track.handlers
+        return self.fabric.handlers
+
+
+class HostState(msgspec.Struct, kw_only=True):
+    """Everything that survives a restart, but the blobs themselves."""
+
+    signing_secret: str
+    vms: dict[str, VmState]
+
+
+def load(path: Path) -> HostState | None:
+    """The state of an earlier run; None if there is none. Raises msgspec.DecodeError, OSError."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=HostState)
+    except FileNotFoundError:
+        return None
+
+
+def save(path: Path, state: HostState) -> None:
+    """Old or new, never between."""
+    write_whole(path, msgspec.json.encode(state), 0o600)
+
+
+def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

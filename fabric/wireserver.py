@@ -1,0 +1,181 @@
+"""The WireServer's endpoints, strict: a wrong client gets what Azure gives it (protocol: endpoint table)."""
+
+import html
+import re
+import time
+import xml.etree.ElementTree as ET
+from typing import Any
+
+import msgspec
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fabric import documents, tenant
+from fabric.errors import FabricError
+from fabric.host import Host
+from fabric.state import Health
+
+PROTOCOL_VERSION = "2012-11-30"
+BODY_LIMIT = 1024 * 1024
+_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,4})")
+
+
+def endpoint(method: str, path: str, query: dict[str, str]) -> str:
+    """The endpoint's name, for faults and counts; empty if there is none. The slash of each path matters."""
+    comp = query.get("comp", "")
+    match (method, path, comp):
+        case ("GET", "/", "versions"):
+            return "versions"
+        case ("GET", "/machine/", "goalstate"):
+            return "goalstate"
+        case ("POST", "/machine", "health"):
+            return "health"
+        case ("POST", "/machine", "roleProperties"):
+            return "roleproperties"
+        case ("POST", "/machine", "telemetrydata"):
+            return "telemetry"
+        case ("POST", "/HealthService", _):
+            return "healthservice"
+        case ("GET", _, "certificates") if path.startswith("/machine/"):
+            return "certificates"
+        case ("GET", _, "config") if path.startswith("/machine/"):
+            kind = query.get("type", "").lower()
+            known = {"hostingenvironmentconfig": "hostingenvironment", "sharedconfig": "sharedconfig"}
+            return "extensionsconfig" if kind == "extensionsconfig" else known.get(kind, "")
+    return ""
+
+
+async def answer(host: Host, name: str, request: Request) -> Response:
+    """The answer of one endpoint."""
+    if name not in {"versions", "healthservice"}:
+        agent, version = request.headers.get("x-ms-agent-name"), request.headers.get("x-ms-version")
+        if not agent or version != PROTOCOL_VERSION:
+            return _text(f"x-ms-agent-name and x-ms-version: {PROTOCOL_VERSION} are required", 400)
+    if name in _POSTS:
+        return await _POSTS[name](host, request)
+    if name == "versions":
+        return _xml(documents.VERSIONS)
+    if name == "goalstate":
+        return await _goal_state(host, request)
+    if not request.url.path.startswith(f"/machine/{host.vm.identity.container_id}/"):
+        return _text("this container is not here any more", 410)
+    if name == "certificates":
+        return _certificates(host, request)
+    vm = host.vm
+    if name == "extensionsconfig":
+        return _xml(documents.extensions_config(vm, host.urls(), tenant.thumbprint(vm.identity)))
+    return _xml(documents.shared_config(vm) if name == "sharedconfig" else documents.hosting_environment(vm))
+
+
+def preferred_wait(request: Request) -> float:
+    """Seconds of `Prefer: wait=N` (RFC 7240 section 4.3); 0 without."""
+    match = _WAIT.search(request.headers.get("prefer", ""))
+    return float(match[1]) if match else 0.0
+
+
+async def _goal_state(host: Host, request: Request) -> Response:
+    wait = preferred_wait(request)
+    known = request.headers.get("if-none-match", "").strip('"')
+    if wait and known:
+        await host.wait_for_change(known, lambda: str(host.vm.fabric.number), wait)
+    headers = {"ETag": f'"{host.vm.fabric.number}"'}
+    if wait:
+        headers["Preference-Applied"] = f"wait={wait:g}"
+    return _xml(documents.goal_state(host.vm, host.urls()), headers)
+
+
+def _certificates(host: Host, request: Request) -> Response:
+    cipher = request.headers.get("x-ms-cipher-name", "")
+    if cipher not in tenant.CIPHERS:
+        return _text(f"x-ms-cipher-name must be one of {', '.join(tenant.CIPHERS)}", 400)
+    certificate = request.headers.get("x-ms-guest-agent-public-x509-cert", "")
+    try:
+        envelope = tenant.certificates_envelope(host.vm.identity, certificate, cipher)
+    except FabricError as error:
+        return _text(str(error), 400)
+    return _xml(documents.certificate_file(host.vm, envelope))
+
+
+async def _health(host: Host, request: Request) -> Response:
+    try:
+        root = fromstring(await _body(request), forbid_dtd=True)
+    except (ET.ParseError, DefusedXmlException, ValueError, FabricError) as error:
+        return _text(f"the health report cannot be read: {error}", 400)
+    found = {one.tag: one.text or "" for one in root.iter()}
+    if found.get("ContainerId") != host.vm.identity.container_id:
+        return _text("this container is not here any more", 410)
+    if found.get("State") not in {"Ready", "NotReady"} or found.get("InstanceId") != host.vm.identity.instance_id:
+        return _text("the health report names no state or another instance", 400)
+    host.told_health(
+        Health(
+            state=found["State"],
+            substatus=found.get("SubStatus", ""),
+            description=found.get("Description", ""),
+            incarnation=found.get("GoalStateIncarnation", ""),
+            at=time.time(),
+        )
+    )
+    return Response(status_code=200)
+
+
+async def _role_properties(_: Host, request: Request) -> Response:
+    await _body(request)
+    return Response(status_code=202)
+
+
+async def _telemetry(host: Host, request: Request) -> Response:
+    try:
+        root = fromstring(await _body(request), forbid_dtd=True)
+        events = [
+            _event(provider.get("id", ""), one) for provider in root.iter("Provider") for one in provider.iter("Event")
+        ]
+    except (ET.ParseError, DefusedXmlException, ValueError, FabricError) as error:
+        return _text(f"the telemetry cannot be read: {error}", 400)
+    host.told_events(events)
+    return Response(status_code=200)
+
+
+def _event(provider: str, event: ET.Element) -> dict[str, Any]:
+    """The parameters are XML once more, inside the text. Raises ParseError."""
+    inner = fromstring(f"<Params>{event.text or ''}</Params>", forbid_dtd=True)
+    parameters = {one.get("Name", ""): html.unescape(one.get("Value", "")) for one in inner.iter("Param")}
+    return {"provider": provider, "event_id": event.get("id", ""), **parameters}
+
+
+async def _health_service(host: Host, request: Request) -> Response:
+    try:
+        document = msgspec.json.decode(await _body(request))
+        observations = document["Observations"]
+        host.told_observations([dict(one) for one in observations])
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError, FabricError) as error:
+        return _text(f"the observations cannot be read: {error}", 400)
+    return Response(status_code=200)
+
+
+_POSTS = {
+    "health": _health,
+    "roleproperties": _role_properties,
+    "telemetry": _telemetry,
+    "healthservice": _health_service,
+}
+
+
+async def _body(request: Request) -> bytes:
+    """Raises FabricError past the limit."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > BODY_LIMIT:
+            raise FabricError(f"more than {BODY_LIMIT} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _xml(body: bytes, headers: dict[str, str] | None = None) -> Response:
+    return Response(body, headers=headers, media_type="text/xml; charset=utf-8")
+
+
+def _text(text: str, status: int) -> Response:
+    return Response(text, status, media_type="text/plain")
