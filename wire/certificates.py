@@ -3,7 +3,7 @@
 import base64
 import binascii
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from asn1crypto.cms import EnvelopedData
 
 DOCUMENT = "Certificates"
-CIPHERS = ("AES128_CBC", "DES_EDE3_CBC")
+CIPHERS: tuple[Literal["AES128_CBC"], Literal["DES_EDE3_CBC"]] = ("AES128_CBC", "DES_EDE3_CBC")
 """In the order they are asked for."""
 
 

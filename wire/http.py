@@ -81,7 +81,7 @@ class HttpClient:
                 content = b"".join(_chunks(answer, url, limit))
                 return Response(status=answer.status_code, headers=answer.headers, body=content)
 
-        return attempt(policy, deadline, act, self._closing.wait)
+        return attempt(policy, deadline, act, self.pause)
 
     def download(
         self,
@@ -108,7 +108,11 @@ class HttpClient:
                 part.unlink(missing_ok=True)
             return done
 
-        return attempt(policy, deadline, act, self._closing.wait)
+        return attempt(policy, deadline, act, self.pause)
+
+    def pause(self, seconds: float) -> bool:
+        """Wait in this thread; True if the client was closed meanwhile."""
+        return self._closing.wait(seconds)
 
     def close(self) -> None:
         """End every conversation under way and refuse new ones: each raises Unreachable at once."""

@@ -1,0 +1,16 @@
+"""Intent: the `[guestagent]` table, read once."""
+
+import msgspec
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All times in seconds."""
+
+    goal_state_period: float = 6.0
+    """Between looks at a host that answers at once."""
+    long_poll: float = 25.0
+    """What a host may take to answer when it honours `Prefer: wait`; 0 never asks for it."""
+    status_period: float = 60.0
+    """A status blob at least so often, and on every change."""
+    concurrent_handlers: int = 4
+    """Handlers of one dependency level worked on at once."""

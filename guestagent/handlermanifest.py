@@ -1,0 +1,64 @@
+"""HandlerManifest.json: what a handler's author promises and asks (protocol: HandlerManifest.json).
+
+Real ones carry booleans as strings, versions as numbers, names that are wrong and keys nobody knows.
+"""
+
+from typing import Any
+
+import msgspec
+
+from guestagent.errors import PackageError
+
+SIZE_LIMIT = 1024 * 1024
+
+
+class HandlerManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The commands are lines for a shell, relative to the extension's folder."""
+
+    install: str
+    enable: str
+    disable: str
+    update: str
+    uninstall: str
+    report_heartbeat: bool = False
+    update_with_install: bool = True
+    continue_on_update_failure: bool = False
+    multi_config: bool = False
+
+
+def parse_handler_manifest(data: bytes) -> HandlerManifest:
+    """The first element of the list, or the object. Raises PackageError (code 1003)."""
+    if len(data) > SIZE_LIMIT:
+        raise PackageError(f"HandlerManifest.json is larger than {SIZE_LIMIT} bytes", 1003)
+    try:
+        document = msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PackageError(f"HandlerManifest.json is not JSON: {error}", 1003) from error
+    first = document[0] if isinstance(document, list) and document else document
+    manifest = first.get("handlerManifest") if isinstance(first, dict) else None
+    if not isinstance(manifest, dict):
+        raise PackageError("HandlerManifest.json has no handlerManifest object", 1003)
+    mode = manifest.get("updateMode")
+    return HandlerManifest(
+        install=_command(manifest, "installCommand"),
+        enable=_command(manifest, "enableCommand"),
+        disable=_command(manifest, "disableCommand"),
+        update=_command(manifest, "updateCommand"),
+        uninstall=_command(manifest, "uninstallCommand"),
+        report_heartbeat=_switch(manifest.get("reportHeartbeat")),
+        update_with_install=not isinstance(mode, str) or mode.lower() == "updatewithinstall",
+        continue_on_update_failure=_switch(manifest.get("continueOnUpdateFailure")),
+        multi_config=_switch(manifest.get("supportsMultipleExtensions")),
+    )
+
+
+def _command(manifest: dict[str, Any], key: str) -> str:
+    value = manifest.get(key)
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise PackageError(f"HandlerManifest.json: {key} is not a command", 1003)
+    return value.lstrip("/")
+
+
+def _switch(value: Any) -> bool:
+    """Real booleans, and strings that say true in any case."""
+    return value is True or (isinstance(value, str) and value.lower() == "true")

@@ -1,0 +1,143 @@
+"""Unpacking a handler's zip: nothing is written before everything in it was found harmless."""
+
+import contextlib
+import os
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from guestagent.errors import PackageError
+from guestagent.handlermanifest import HandlerManifest, parse_handler_manifest
+
+PACKAGE_LIMIT = 1024 * 1024 * 1024
+"""Bytes of the zip."""
+
+MANIFEST = "HandlerManifest.json"
+_ENTRY_LIMIT = 50_000
+_UNPACKED_LIMIT = 4 * 1024 * 1024 * 1024
+# Text compresses a hundredfold at best; what goes beyond is meant to fill the disk.
+_RATIO_LIMIT = 200
+_RATIO_MATTERS_FROM = 64 * 1024 * 1024
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a package may hold."""
+
+    entries: int = _ENTRY_LIMIT
+    unpacked: int = _UNPACKED_LIMIT
+    ratio: int = _RATIO_LIMIT
+    ratio_matters_from: int = _RATIO_MATTERS_FROM
+
+
+def unpack(package: Path, target: Path, limits: Limits | None = None) -> HandlerManifest:
+    """Unpack into `target`, which appears whole or not at all, every file u+x, the manifest at its root.
+
+    Raises PackageError (the package), OSError (the disk). An existing `target` is replaced.
+    """
+    staging = target.with_name(f".{target.name}.staging")
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        with _opened(package) as archive:
+            entries = check(archive, limits or Limits())
+            staging.mkdir(mode=0o700)
+            for entry, path in entries:
+                _extract(archive, entry, staging / path)
+        manifest = _place_manifest(staging)
+        shutil.rmtree(target, ignore_errors=True)
+        staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return manifest
+
+
+def check(archive: zipfile.ZipFile, limits: Limits) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
+    """Every entry with the relative path it may be written to. Raises PackageError, naming the entry."""
+    infos = archive.infolist()
+    if len(infos) > limits.entries:
+        raise PackageError(f"the zip has {len(infos)} entries, limit {limits.entries}")
+    total = sum(info.file_size for info in infos)
+    packed = sum(info.compress_size for info in infos) or 1
+    if total > limits.unpacked:
+        raise PackageError(f"the zip unpacks to {total} bytes, limit {limits.unpacked}")
+    if total > limits.ratio_matters_from and total > packed * limits.ratio:
+        raise PackageError(f"the zip unpacks to {total // packed} times its size: a bomb")
+    found: dict[PurePosixPath, zipfile.ZipInfo] = {}
+    for info in infos:
+        path = _safe_path(info)
+        if path in found and not (info.is_dir() and found[path].is_dir()):
+            raise PackageError(f"the zip holds {_shown(info)} twice")
+        found[path] = info
+    for path in found:
+        for parent in path.parents:
+            if parent in found and not found[parent].is_dir():
+                raise PackageError(f"the zip holds {str(parent)[:100]!r} as a file and as a folder")
+    return [(info, path) for path, info in found.items() if path.parts]
+
+
+def _safe_path(info: zipfile.ZipInfo) -> PurePosixPath:
+    name = info.filename.replace("\\", "/")
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
+        raise PackageError(f"the zip holds {_shown(info)}, which is a link or a device")
+    if info.flag_bits & 0x1:
+        raise PackageError(f"the zip holds {_shown(info)} encrypted")
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or (len(name) > 1 and name[1] == ":"):
+        raise PackageError(f"the zip holds {_shown(info)}, a path that leads out of it")
+    if any(ord(one) < 32 or one == "\x7f" for one in name) or any(len(os.fsencode(part)) > 255 for part in path.parts):
+        raise PackageError(f"the zip holds {_shown(info)}, a name no file can have")
+    if len(os.fsencode(name)) > 1024:
+        raise PackageError(f"the zip holds {_shown(info)}, a path too long")
+    return path
+
+
+@contextlib.contextmanager
+def _opened(package: Path) -> Iterator[zipfile.ZipFile]:
+    """Raises PackageError for whatever zipfile says of a bad zip."""
+    try:
+        with zipfile.ZipFile(package) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+        raise PackageError(f"{package.name} is no usable zip: {error}") from error
+    except zlib.error as error:
+        raise PackageError(f"{package.name} is damaged: {error}") from error
+
+
+def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
+    if entry.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(entry) as source, path.open("xb") as file:
+        left = entry.file_size
+        # The size in the directory is a promise; what comes out may be more.
+        while chunk := source.read(min(1 << 20, left + 1)):
+            left -= len(chunk)
+            if left < 0:
+                raise PackageError(f"the zip holds {_shown(entry)}, larger than it says")
+            file.write(chunk)
+    # Zips made elsewhere carry no modes, and real packages lack the execute bit on their own scripts.
+    path.chmod(0o755)
+
+
+def _place_manifest(folder: Path) -> HandlerManifest:
+    """The manifest at the folder's root, taken from wherever it lies. Raises PackageError (1002, 1003)."""
+    at_root = folder / MANIFEST
+    if not at_root.is_file():
+        deeper = sorted(folder.rglob(MANIFEST), key=lambda path: (len(path.parts), str(path)))
+        if not deeper:
+            raise PackageError(f"the zip holds no {MANIFEST}", 1002)
+        shutil.copyfile(deeper[0], at_root)
+    data = at_root.read_bytes()
+    manifest = parse_handler_manifest(data)
+    at_root.write_bytes(data.removeprefix(b"\xef\xbb\xbf"))
+    return manifest
+
+
+def _shown(info: zipfile.ZipInfo) -> str:
+    return repr(info.filename[:100])
