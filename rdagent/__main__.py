@@ -1,0 +1,61 @@
+"""The process: joins the parts and runs them."""
+
+import asyncio
+import logging
+import os
+import sys
+
+from ipc.component import Component
+from ipc.contract.rdagent import GetTruth, TruthChanged
+from ipc.errors import IpcError
+from ipc.hostaddress import find_host
+from ipc.logs import start_logging
+from ipc.places import Places
+from ipc.record import Emitter
+from ipc.settings import HostSettings, load_settings
+from rdagent import __version__
+from rdagent.agent import RdAgent
+from rdagent.config import Settings
+from rdagent.heartbeat import Heartbeat
+from rdagent.watch import Neighbours
+from wire.http import HttpClient
+from wire.redact import redact
+
+NAME = "rdagent"
+
+
+async def run(places: Places, settings: Settings, host: HostSettings) -> None:
+    """One life of the component."""
+    client = HttpClient(f"azvmagent/{__version__}")
+    async with Component(NAME, __version__, places) as component:
+        emitter = Emitter(places, component.bus, NAME, __version__, redact)
+        heartbeat = Heartbeat(
+            client,
+            lambda: find_host(places, host),
+            emitter,
+            settings.heartbeat_period,
+            lambda: component.announce(TruthChanged()),
+        )
+        agent = RdAgent(component, settings, Neighbours(places, component.bus), heartbeat, emitter)
+        component.answer(GetTruth, agent.get_truth)
+        emitter.emit("Start", f"{NAME} {__version__}")
+        try:
+            await component.run(heartbeat.beat(), agent.look(), agent.tell(), emitter.deliver())
+        finally:
+            client.close()
+
+
+def main() -> int:
+    places = Places.from_environment(os.environ)
+    start_logging(NAME, redact)
+    try:
+        settings, host = load_settings(places, NAME, Settings), load_settings(places, "host", HostSettings)
+        asyncio.run(run(places, settings, host))
+    except (IpcError, OSError) as error:
+        logging.getLogger(NAME).critical("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""rdagent's loop: look, judge, tell; and bring back what supervisord gave up."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+
+from ipc.component import Component
+from ipc.contract.guestagent import GoalStateArrived
+from ipc.contract.rdagent import ComponentTruth, GetTruth, Truth, TruthChanged
+from ipc.record import Emitter
+from ipc.supervisord import SupervisordError
+from rdagent import __version__
+from rdagent.config import Settings
+from rdagent.heartbeat import Heartbeat
+from rdagent.plan import Observed, Restart, after_start, given_up, judge, readiness
+from rdagent.watch import Neighbours
+
+logger = logging.getLogger("rdagent")
+
+
+class RdAgent:
+    """Owns the truth."""
+
+    def __init__(
+        self, component: Component, settings: Settings, neighbours: Neighbours, heartbeat: Heartbeat, emitter: Emitter
+    ) -> None:
+        self._component = component
+        self._settings = settings
+        self._neighbours = neighbours
+        self._heartbeat = heartbeat
+        self._emitter = emitter
+        self._truth: dict[str, ComponentTruth] = {}
+        self._restarts: dict[str, Restart] = {}
+        self._news = asyncio.Event()
+        component.bus.on(GoalStateArrived, lambda _: heartbeat.forget_goal_state())
+
+    async def get_truth(self, _: GetTruth) -> Truth:
+        return Truth(host=self._heartbeat.view, components=[self._own_truth(), *self._truth.values()])
+
+    async def look(self) -> None:
+        """Look and judge at a fixed period, for ever."""
+        loop = asyncio.get_running_loop()
+        next_at = loop.time()
+        while True:
+            seen = await self._neighbours.look()
+            self._judge(seen)
+            self._heartbeat.set_readiness(readiness(self._truth, wall=time.time()))
+            await self._bring_back({name: one.program for name, one in seen.items()})
+            # While the first answers are awaited, more often: the host waits for Ready.
+            period = self._settings.look_period if all(one.version for one in self._truth.values()) else 0.5
+            next_at = max(next_at + period, loop.time())
+            await asyncio.sleep(next_at - loop.time())
+
+    async def tell(self) -> None:
+        """Send observations on change and once a period, for ever."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.observe_period):
+                    await self._news.wait()
+            self._news.clear()
+            if not await self._heartbeat.observe({"rdagent": self._own_truth(), **self._truth}):
+                await asyncio.sleep(self._settings.look_period)
+                self._news.set()
+
+    def _judge(self, seen: dict[str, Observed]) -> None:
+        now, wall = time.monotonic(), time.time()
+        for name, one in seen.items():
+            before = self._truth.get(name)
+            after = judge(one, before, now=now, wall=wall)
+            self._truth[name] = after
+            if before is None or (before.state, before.pid, before.version) != (after.state, after.pid, after.version):
+                self._changed(before, after)
+
+    def _changed(self, before: ComponentTruth | None, after: ComponentTruth) -> None:
+        self._news.set()
+        self._component.announce(TruthChanged(component=after.name))
+        if before is not None and before.state != after.state and "busy" not in {before.state, after.state}:
+            well = after.state == "ok"
+            logger.log(logging.INFO if well else logging.WARNING, "%s is %s %s", after.name, after.state, after.why)
+            self._emitter.emit("Truth", f"{after.state} {after.why}".strip(), ok=well, subject=after.name)
+
+    async def _bring_back(self, programs: dict[str, str]) -> None:
+        decided = given_up(programs, self._restarts, now=time.monotonic())
+        for name, restart in decided.items():
+            if restart is not None:
+                self._restarts[name] = restart
+                continue
+            self._restarts[name] = after_start(self._restarts[name], now=time.monotonic())
+            logger.warning("%s was given up by supervisord and is started again", name)
+            try:
+                await asyncio.to_thread(self._neighbours.start, name)
+            except SupervisordError as error:
+                logger.warning("%s: %s", name, error)
+        for name in [name for name, truth in self._truth.items() if truth.state == "ok"]:
+            waiting = self._restarts.get(name)
+            # Well for longer than its pause: the slate is clean.
+            if waiting is not None and time.monotonic() > waiting.next_at + waiting.pause:
+                del self._restarts[name]
+
+    def _own_truth(self) -> ComponentTruth:
+        return ComponentTruth(
+            name="rdagent",
+            state="ok",
+            version=__version__,
+            pid=os.getpid(),
+            health="ok",
+            since=self._component.started_at,
+        )

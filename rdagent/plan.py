@@ -1,0 +1,147 @@
+"""What is true of the others, and what follows from it. Pure: observations and clocks in, decisions out."""
+
+from typing import Literal
+
+import msgspec
+
+from ipc.contract.rdagent import ComponentTruth, TruthState
+
+NEIGHBOURS = ("guestagent", "netagent", "telemetry")
+
+HUNG_AFTER = 10.0
+"""Seconds without an answer from a process that runs."""
+RESTART_GRACE = 30.0
+"""Seconds a component may be away before the host hears that it is absent."""
+
+_FIRST_PAUSE = 5.0
+_LONGEST_PAUSE = 300.0
+
+# supervisord's states (supervisor: process states): does a process run, or is one about to?
+_RUNS = frozenset({"RUNNING", "STOPPING", "UNKNOWN"})
+_COMES = frozenset({"STARTING", "BACKOFF"})
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A neighbour's reply to Health and Describe."""
+
+    at: float
+    """CLOCK_MONOTONIC."""
+    state: Literal["ok", "busy", "degraded"]
+    what: str
+    since: float | None
+    limit_seconds: float | None
+    version: str
+    pid: int
+
+
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of one neighbour at one moment."""
+
+    name: str
+    answer: Answer | None
+    """The last one, however old."""
+    program: str
+    """supervisord's state of it; empty if supervisord does not answer."""
+    pid: int | None
+    """By supervisord."""
+    silent_since: float
+    """CLOCK_MONOTONIC: the last answer, or when we began to look."""
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """What the host is to be told."""
+
+    ready: bool
+    substatus: str = ""
+    description: str = ""
+
+
+class Restart(msgspec.Struct, frozen=True, kw_only=True):
+    """When a program that supervisord gave up is started again."""
+
+    next_at: float
+    """CLOCK_MONOTONIC."""
+    pause: float
+
+
+def judge(seen: Observed, before: ComponentTruth | None, *, now: float, wall: float) -> ComponentTruth:
+    """The truth about one neighbour. `since` is kept while the state stays."""
+    state, why = _state(seen, now)
+    answer = seen.answer
+    fresh = answer is not None and state in {"ok", "busy", "degraded"}
+    same = before is not None and before.state == state
+    since = before.since if same and before is not None else wall
+    if fresh and answer is not None and answer.since is not None and state != "ok":
+        since = answer.since
+    return ComponentTruth(
+        name=seen.name,
+        state=state,
+        version=answer.version if answer else "",
+        pid=answer.pid if fresh and answer else seen.pid,
+        health=answer.state if answer else "",
+        why=why,
+        since=since,
+        limit_seconds=answer.limit_seconds if fresh and answer else None,
+    )
+
+
+def readiness(truth: dict[str, ComponentTruth], *, wall: float) -> Readiness:
+    """Only guestagent decides: without the others the VM still does what it is asked."""
+    guest = truth.get("guestagent")
+    if guest is None or not guest.version:
+        if guest is not None and wall - guest.since > RESTART_GRACE:
+            return _not_ready(guest)
+        return Readiness(ready=False, substatus="Provisioning", description="Starting")
+    if guest.state in {"ok", "busy", "degraded"}:
+        return Readiness(ready=True)
+    if guest.state in {"restarting", "absent"} and wall - guest.since < RESTART_GRACE:
+        return Readiness(ready=True)
+    return _not_ready(guest)
+
+
+def given_up(programs: dict[str, str], restarts: dict[str, Restart], *, now: float) -> dict[str, Restart | None]:
+    """What supervisord has given up: None to start it now, else when. Never for good."""
+    decided: dict[str, Restart | None] = {}
+    for name in NEIGHBOURS:
+        if programs.get(name) not in {"FATAL", "EXITED"}:
+            continue
+        waiting = restarts.get(name)
+        if waiting is None:
+            decided[name] = Restart(next_at=now + _FIRST_PAUSE, pause=_FIRST_PAUSE)
+        elif now >= waiting.next_at:
+            decided[name] = None
+        else:
+            decided[name] = waiting
+    return decided
+
+
+def after_start(restart: Restart, *, now: float) -> Restart:
+    """The next pause, should it be given up again."""
+    pause = min(restart.pause * 2, _LONGEST_PAUSE)
+    return Restart(next_at=now + pause, pause=pause)
+
+
+def _state(seen: Observed, now: float) -> tuple[TruthState, str]:
+    answer, silent = seen.answer, now - seen.silent_since
+    restarted = answer is not None and seen.pid is not None and seen.pid != answer.pid
+    if seen.program in _COMES:
+        return "restarting", f"supervisord says {seen.program}"
+    if seen.program and seen.program not in _RUNS:
+        return "absent", f"supervisord says {seen.program}"
+    if answer is not None and not restarted and silent < HUNG_AFTER:
+        if answer.state == "busy" and answer.limit_seconds and answer.since is not None:
+            # The limit is the neighbour's own; past it something keeps it.
+            return "busy", f"{answer.what}, limit {answer.limit_seconds:g} s"
+        return answer.state, answer.what
+    if silent < HUNG_AFTER:
+        return "restarting", "it has not answered yet"
+    if seen.program:
+        return "hung", f"process {seen.pid} runs and has not answered for {silent:.0f} s"
+    return "absent", f"no answer for {silent:.0f} s, and supervisord does not answer either"
+
+
+def _not_ready(guest: ComponentTruth) -> Readiness:
+    description = f"guestagent is {guest.state}: {guest.why}"
+    return Readiness(
+        ready=False, substatus="ProvisioningFailed" if not guest.version else "NotReady", description=description
+    )
