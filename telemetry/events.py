@@ -1,0 +1,41 @@
+"""An entry of ours as an event of the host's (protocol: events, common parameters). Pure."""
+
+import json
+import os
+import time
+
+from ipc.contract.telemetry import Entry
+from wire.events import Event, Parameter
+
+_AGENT_EVENT = 1
+
+
+def as_event(entry: Entry) -> Event:
+    """Event id 1, with the parameters every event carries."""
+    message = entry.message if not entry.correlation else f"{entry.message} [{entry.correlation}]"
+    own: tuple[Parameter, ...] = (
+        ("Name", entry.subject or f"azvmagent.{entry.component}"),
+        ("Version", entry.subject_version or entry.version),
+        ("Operation", entry.operation),
+        ("OperationSuccess", entry.ok),
+        ("Message", message),
+        ("Duration", entry.duration_ms or 0),
+    )
+    common: tuple[Parameter, ...] = (
+        ("GAVersion", f"azvmagent-{entry.version}"),
+        ("OpcodeName", _stamp(entry.at)),
+        ("EventTid", entry.pid),
+        ("EventPid", entry.pid),
+        ("TaskName", entry.component),
+        ("ExtensionType", ""),
+        ("IsInternal", False),
+        ("OSVersion", f"Linux:{os.uname().release}"),
+        ("ExecutionMode", "IAAS"),
+        ("KeywordName", json.dumps({"CpuArchitecture": os.uname().machine})),
+        ("EventId", entry.id),
+    )
+    return Event(event_id=_AGENT_EVENT, parameters=(*own, *common))
+
+
+def _stamp(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1e6):06d}Z"
