@@ -1,0 +1,170 @@
+"""rtnetlink(7), as much as observing takes: requests to bytes, messages to values. Pure.
+
+Every length is checked against what is there; whatever the bytes are, the only error is NetlinkError.
+"""
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterator
+
+import msgspec
+
+from ipc.contract.netagent import Address, Link, Route
+
+RTM_NEWLINK, RTM_GETLINK = 16, 18
+RTM_NEWADDR, RTM_GETADDR = 20, 22
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+"""RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE."""
+
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_NLM_F_REQUEST, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
+_HEADER = struct.Struct("=IHHII")
+_LINK = struct.Struct("=BBHiII")
+_ADDRESS = struct.Struct("=BBBBI")
+_ROUTE = struct.Struct("=BBBBBBBBI")
+_ATTRIBUTE = struct.Struct("=HH")
+_IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU = 1, 3, 4
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE, _RTA_VIA = 1, 4, 5, 6, 15, 18
+_MAIN_TABLE = 254
+_UNICAST = 1
+_FAMILIES: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
+
+
+class NetlinkError(Exception):
+    """Bytes that are no rtnetlink message, or the kernel's own error."""
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One netlink message."""
+
+    kind: int
+    flags: int
+    sequence: int
+    body: bytes
+
+
+class Interrupted(NetlinkError):
+    """The tables changed while they were read: read again."""
+
+
+def dump_request(kind: int, sequence: int) -> bytes:
+    """Ask for a whole table, all families."""
+    body = bytes(_LINK.size) if kind == RTM_GETLINK else bytes(_ROUTE.size if kind == RTM_GETROUTE else _ADDRESS.size)
+    return _HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_REQUEST | _NLM_F_DUMP, sequence, 0) + body
+
+
+def messages(data: bytes) -> Iterator[Message]:
+    """The messages of one datagram. Raises NetlinkError."""
+    offset = 0
+    while offset < len(data):
+        if len(data) - offset < _HEADER.size:
+            raise NetlinkError(f"{len(data) - offset} bytes are left, too few for a header")
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+        if length < _HEADER.size or offset + length > len(data):
+            raise NetlinkError(f"a message says it has {length} bytes, {len(data) - offset} are there")
+        yield Message(kind, flags, sequence, data[offset + _HEADER.size : offset + length])
+        offset += (length + 3) & ~3
+
+
+def is_done(message: Message) -> bool:
+    """Whether a dump ends here. Raises NetlinkError for the kernel's error, Interrupted for a torn dump."""
+    if message.flags & _NLM_F_DUMP_INTR:
+        raise Interrupted("the table changed while it was read")
+    if message.kind == _NLMSG_ERROR:
+        if len(message.body) < 4:
+            raise NetlinkError("an error message without its number")
+        number = -struct.unpack_from("=i", message.body)[0]
+        raise NetlinkError(f"the kernel says error {number}")
+    return message.kind == _NLMSG_DONE
+
+
+def parse_link(body: bytes) -> Link:
+    """The body of RTM_NEWLINK. Raises NetlinkError."""
+    _, _, _, index, flags, _ = _unpack(_LINK, body, "link")
+    attributes = _attributes(body, _LINK.size)
+    name = attributes.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "replace")
+    return Link(
+        index=index,
+        name=name or f"#{index}",
+        mac=":".join(f"{byte:02x}" for byte in attributes.get(_IFLA_ADDRESS, b"")[:32]),
+        mtu=_number(attributes, _IFLA_MTU),
+        up=bool(flags & _IFF_UP),
+        carrier=bool(flags & _IFF_LOWER_UP),
+    )
+
+
+def parse_address(body: bytes, names: dict[int, str]) -> Address | None:
+    """The body of RTM_NEWADDR; None for a family we do not read. Raises NetlinkError."""
+    family, prefix, _, _, index = _unpack(_ADDRESS, body, "address")
+    attributes = _attributes(body, _ADDRESS.size)
+    raw = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS) or b""
+    if family not in _FAMILIES:
+        return None
+    return Address(link=_name(names, index), address=f"{_ip(family, raw)}/{prefix}")
+
+
+def parse_route(body: bytes, names: dict[int, str]) -> Route | None:
+    """The body of RTM_NEWROUTE; None for what is not a unicast route of the main table. Raises NetlinkError."""
+    family, prefix, _, _, table, protocol, _, kind, _ = _unpack(_ROUTE, body, "route")
+    attributes = _attributes(body, _ROUTE.size)
+    if family not in _FAMILIES or kind != _UNICAST or _number(attributes, _RTA_TABLE, table) != _MAIN_TABLE:
+        return None
+    destination = attributes.get(_RTA_DST)
+    return Route(
+        destination=f"{_ip(family, destination)}/{prefix}" if destination else "default",
+        gateway=_gateway(family, attributes),
+        link=_name(names, _number(attributes, _RTA_OIF)),
+        metric=_number(attributes, _RTA_PRIORITY),
+        protocol=protocol,
+    )
+
+
+def _gateway(family: int, attributes: dict[int, bytes]) -> str:
+    if via := attributes.get(_RTA_VIA):
+        # An IPv4 route by an IPv6 neighbour carries the family in front.
+        if len(via) < 2:
+            raise NetlinkError("a gateway without its family")
+        return _ip(struct.unpack_from("=H", via)[0], via[2:])
+    raw = attributes.get(_RTA_GATEWAY)
+    return _ip(family, raw) if raw else ""
+
+
+def _unpack(shape: struct.Struct, body: bytes, what: str) -> tuple[int, ...]:
+    if len(body) < shape.size:
+        raise NetlinkError(f"a {what} of {len(body)} bytes, at least {shape.size} are needed")
+    return shape.unpack_from(body)
+
+
+def _attributes(body: bytes, offset: int) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    while len(body) - offset >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(body, offset)
+        if length < _ATTRIBUTE.size or offset + length > len(body):
+            raise NetlinkError(f"an attribute says it has {length} bytes, {len(body) - offset} are there")
+        # The two highest bits are flags (nested, byte order).
+        found[kind & 0x3FFF] = body[offset + _ATTRIBUTE.size : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+def _number(attributes: dict[int, bytes], kind: int, default: int = 0) -> int:
+    raw = attributes.get(kind)
+    if raw is None:
+        return default
+    if len(raw) != 4:
+        raise NetlinkError(f"attribute {kind} has {len(raw)} bytes instead of 4")
+    return int(struct.unpack("=I", raw)[0])
+
+
+def _ip(family: int, raw: bytes) -> str:
+    if _FAMILIES.get(family) != len(raw):
+        raise NetlinkError(f"an address of family {family} with {len(raw)} bytes")
+    return str(ipaddress.ip_address(raw))
+
+
+def _name(names: dict[int, str], index: int) -> str:
+    return names.get(index, f"#{index}")
