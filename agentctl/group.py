@@ -1,12 +1,10 @@
 """Starting and ending what one root runs: the local host and supervisord with the four."""
 
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from agentctl.deployment import Deployment, supervisord_configuration
 from agentctl.errors import CommandError, WrongUse
@@ -18,6 +16,7 @@ from ipc.supervisord import Supervisord, SupervisordError
 
 _START_PATIENCE = 20.0
 _END_PATIENCE = 10.0
+_END_ROUNDS = 5
 
 
 def prepare(deployment: Deployment) -> None:
@@ -73,7 +72,8 @@ def running(deployment: Deployment) -> set[Process]:
 def end_all(deployment: Deployment) -> int:
     """End supervisord and the four, then the local host, then whatever is left; the number of processes ended.
 
-    Works from any state: half started, supervisord killed, a component stopped by SIGSTOP.
+    Works from any state: half started, supervisord killed, a component stopped by SIGSTOP. Raises CommandError for a
+    process that nothing ends.
     """
     before = running(deployment)
     supervisord = supervisord_process(deployment)
@@ -83,8 +83,13 @@ def end_all(deployment: Deployment) -> int:
     if endpoints is not None and (host := process(endpoints.pid)) in before and host is not None:
         end([host], _END_PATIENCE)
     # A process started while we looked inherits the variable too: look until there is none.
-    while left := running(deployment):
+    for _ in range(_END_ROUNDS):
+        if not (left := running(deployment)):
+            break
         end(left, 2.0)
+    else:
+        pids = ", ".join(str(one.pid) for one in sorted(left))
+        raise CommandError(f"these processes do not end, not even by SIGKILL: {pids}")
     shutil.rmtree(deployment.places.run, ignore_errors=True)
     return len(before)
 
@@ -118,15 +123,11 @@ def _endpoints_of(deployment: Deployment, pid: int) -> Endpoints | None:
 def _write_drop_in(deployment: Deployment, endpoints: Endpoints) -> None:
     folder = deployment.places.config.with_name(deployment.places.config.name + ".d")
     folder.mkdir(exist_ok=True)
-    table: dict[str, Any] = {
-        "host": {
-            "wireserver": endpoints.wireserver,
-            "hostgaplugin": endpoints.hostgaplugin,
-            "imds": endpoints.imds,
-        }
-    }
-    comment = b"# Written by `agentctl up` at each start: where the local host listens.\n"
-    write_atomically(folder / "10-local-host.toml", comment + msgspec.toml.encode(table), 0o644)
+    urls = {"wireserver": endpoints.wireserver, "hostgaplugin": endpoints.hostgaplugin, "imds": endpoints.imds}
+    lines = ["# Written by `agentctl up` at each start: where the local host listens.", "[host]"]
+    # A JSON string is a TOML basic string too.
+    lines += [f"{name} = {json.dumps(url)}" for name, url in urls.items()]
+    write_atomically(folder / "10-local-host.toml", "\n".join([*lines, ""]).encode(), 0o644)
 
 
 def _tail(log: Path, lines: int = 15) -> str:

@@ -89,14 +89,15 @@ def _ending_on_failure(deployment: Deployment, console: Console) -> Iterator[Non
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupted)
+    done = False
     try:
         yield
-    except (CommandError, OSError, KeyboardInterrupt):
-        console.print("Ending what was started...")
-        group.end_all(deployment)
-        raise
+        done = True
     finally:
         signal.signal(signal.SIGTERM, before)
+        if not done:
+            console.print("Ending what was started...")
+            group.end_all(deployment)
 
 
 def _add_sample(deployment: Deployment) -> None:
