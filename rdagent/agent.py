@@ -7,6 +7,7 @@ import os
 import time
 
 from ipc.component import Component
+from ipc.contract.every import Hello
 from ipc.contract.guestagent import GoalStateArrived
 from ipc.contract.rdagent import ComponentTruth, GetTruth, Truth, TruthChanged
 from ipc.record import Emitter
@@ -14,8 +15,10 @@ from ipc.supervisord import SupervisordError
 from rdagent import __version__
 from rdagent.config import Settings
 from rdagent.heartbeat import Heartbeat
-from rdagent.plan import Observed, Restart, after_start, given_up, judge, readiness
+from rdagent.plan import NEIGHBOURS, Observed, Restart, after_start, given_up, judge, readiness
 from rdagent.watch import Neighbours
+
+_UNSETTLED_SECONDS = 0.5
 
 logger = logging.getLogger("rdagent")
 
@@ -34,6 +37,9 @@ class RdAgent:
         self._truth: dict[str, ComponentTruth] = {}
         self._restarts: dict[str, Restart] = {}
         self._news = asyncio.Event()
+        self._somebody_came = asyncio.Event()
+        for name in NEIGHBOURS:
+            component.bus.on(Hello, lambda _: self._somebody_came.set(), of=name)
         component.bus.on(GoalStateArrived, lambda _: heartbeat.forget_goal_state())
 
     async def get_truth(self, _: GetTruth) -> Truth:
@@ -48,10 +54,13 @@ class RdAgent:
             self._judge(seen)
             self._heartbeat.set_readiness(readiness(self._truth, wall=time.time()))
             await self._bring_back({name: one.program for name, one in seen.items()})
-            # While the first answers are awaited, more often: the host waits for Ready.
-            period = self._settings.look_period if all(one.version for one in self._truth.values()) else 0.5
-            next_at = max(next_at + period, loop.time())
-            await asyncio.sleep(next_at - loop.time())
+            # While somebody is on the way, more often: the host waits for Ready.
+            settled = all(one.state != "restarting" for one in self._truth.values())
+            next_at = max(next_at + (self._settings.look_period if settled else _UNSETTLED_SECONDS), loop.time())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(next_at):
+                    await self._somebody_came.wait()
+            self._somebody_came.clear()
 
     async def tell(self) -> None:
         """Send observations on change and once a period, for ever."""

@@ -124,15 +124,16 @@ def after_start(restart: Restart, *, now: float) -> Restart:
 def _state(seen: Observed, now: float) -> tuple[TruthState, str]:
     answer, silent = seen.answer, now - seen.silent_since
     restarted = answer is not None and seen.pid is not None and seen.pid != answer.pid
-    if seen.program in _COMES:
-        return "restarting", f"supervisord says {seen.program}"
-    if seen.program and seen.program not in _RUNS:
+    if seen.program and seen.program not in _RUNS | _COMES:
         return "absent", f"supervisord says {seen.program}"
-    if answer is not None and not restarted and silent < HUNG_AFTER:
+    # supervisord calls a process STARTING for its first second; who answers has started.
+    if answer is not None and not restarted and silent < HUNG_AFTER and seen.program != "BACKOFF":
         if answer.state == "busy" and answer.limit_seconds and answer.since is not None:
             # The limit is the neighbour's own; past it something keeps it.
             return "busy", f"{answer.what}, limit {answer.limit_seconds:g} s"
         return answer.state, answer.what
+    if seen.program in _COMES:
+        return "restarting", f"supervisord says {seen.program}"
     if silent < HUNG_AFTER:
         return "restarting", "it has not answered yet"
     if seen.program:
