@@ -64,8 +64,7 @@ def up(deployment: Deployment, console: Console, *, detach: bool, sample: bool) 
         console.print(Text(f"\nReady after {time.monotonic() - started:.1f} s.", style="bold green"))
         console.print(_what_next(deployment, endpoints.portal))
         if not detach:
-            console.print(Text("Ctrl-C ends it.", style="dim"))
-            _wait_for_the_end(deployment)
+            _wait_for_the_end(deployment, console)
             console.print("Ending...")
             group.end_all(deployment)
     lock.release()
@@ -150,10 +149,11 @@ def _what_next(deployment: Deployment, portal: str) -> Text:
     )
 
 
-def _wait_for_the_end(deployment: Deployment) -> None:
+def _wait_for_the_end(deployment: Deployment, console: Console) -> None:
     """Until a signal asks for it, or supervisord is gone (`agentctl down` elsewhere, or it died)."""
     signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals | {signal.SIGCHLD})
+    console.print(Text("Ctrl-C ends it.", style="dim"))
     # The last child may have ended just before the mask was set: look once first.
     while (
         group.supervisord_process(deployment) is not None and signal.sigwait(signals | {signal.SIGCHLD}) not in signals

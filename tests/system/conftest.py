@@ -91,6 +91,8 @@ class Group:
 def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
     """Up and Ready with the sample extension; down at the end."""
     group = Group(tmp_path_factory.mktemp("root"))
+    # The shortest time a test waits for a second heartbeat.
+    (group.root / "azvmagent.toml").write_text("[rdagent]\nheartbeat_period = 2.0\n")
     group.agentctl("up", "--detach")
     yield group
     group.agentctl("down", check=False)

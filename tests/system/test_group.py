@@ -72,7 +72,7 @@ def test_a_stopped_guestagent_is_hung_while_heartbeats_go_on(group: Any) -> None
         group.until(lambda: group.told()["heartbeats"] >= beats + 2, "heartbeats to go on")
         assert group.agentctl("status", check=False).returncode == 1
         seen = group.told()["observations"]
-        assert any("guestagent" in json.dumps(one) and "hung" in json.dumps(one) for one in seen)
+        assert any("guestagent" in json.dumps(one) and "hung" in json.dumps(one) for one in seen.values())
     finally:
         os.kill(pid, signal.SIGCONT)
     group.until(lambda: group.component("guestagent").get("state") == "ok", "guestagent to be ok again")
