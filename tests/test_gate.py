@@ -8,7 +8,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from ipc.settings import HostSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -73,6 +76,17 @@ def test_shell_scripts() -> None:
 def test_the_messages_page_is_current() -> None:
     document = runpy.run_path(str(ROOT / "docs" / "write_messages.py"))["document"]()
     assert (ROOT / "docs" / "messages.md").read_text() == document, "run: make messages"
+
+
+def test_the_configuration_page_names_every_key_and_its_default() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    tables: dict[str, type[msgspec.Struct]] = {"host": HostSettings}
+    for name in ("rdagent", "guestagent", "netagent", "telemetry"):
+        tables[name] = importlib.import_module(f"{name}.config").Settings
+    for table, kind in tables.items():
+        for field in msgspec.structs.fields(kind):
+            default = msgspec.json.encode(field.default).decode()
+            assert f"| `{table}` | `{field.name}` | `{default}` |" in page
 
 
 def test_versions_agree() -> None:
