@@ -40,7 +40,16 @@ def reference(root: Path) -> Figures:
     cache = ROOT / ".cache" / "waagent"
     subprocess.run([LAB / "fetch_waagent.sh", cache], check=True)
     namespaces = ["--mount", "--net", "--pid", "--uts", "--ipc", "--mount-proc", "--propagation", "private"]
-    command = ["unshare", *namespaces, "--fork", "--kill-child", LAB / "waagent_vm.sh", root, cache, sys.executable]
+    command: list[str | Path] = [
+        "unshare",
+        *namespaces,
+        "--fork",
+        "--kill-child",
+        LAB / "waagent_vm.sh",
+        root,
+        cache,
+        sys.executable,
+    ]
     vm = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         first = wait(lambda: children(vm.pid))[0]
