@@ -31,7 +31,7 @@ def ours(root: Path) -> Figures:
             subprocess.run([*agentctl, "status", "--json", "--root", root], capture_output=True, check=False).stdout
         )
         pids = [one["pid"] for one in status["components"]]
-        pids.append(int((root / "run" / "supervisor.pid").read_text()))
+        pids.append(parent(pids[0]))
         return {"processes": len(pids), "ready_s": ready, **at_rest(pids, lambda: told(root, []))}
     finally:
         subprocess.run([*agentctl, "down", "--root", root], check=True, stdout=subprocess.DEVNULL)
@@ -100,8 +100,16 @@ def wait(look: Any) -> Any:
     raise TimeoutError
 
 
+def parent(pid: int) -> int:
+    """supervisord, of a component."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def children(pid: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    try:
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []  # it has ended
 
 
 def descendants(pid: int) -> list[int]:
@@ -110,7 +118,10 @@ def descendants(pid: int) -> list[int]:
 
 
 def command_line(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def pss(pid: int) -> int:

@@ -235,6 +235,9 @@ def _store(answer: "requests.Response", url: str, file: BinaryIO, limit: int) ->
 def _chunks(answer: "requests.Response", url: str, limit: int) -> Iterator[bytes]:
     """The body as it comes in; its length is checked against what was announced."""
     announced = answer.headers.get("Content-Length", "")
+    if answer.status_code == 200 and answer.request.method == "GET" and not announced and not _is_chunked(answer):
+        # It would end where the connection ends, and a connection that broke would look like a whole answer.
+        raise Truncated(url, "the head says neither a length nor chunks, or is cut short")
     if announced.isdigit() and int(announced) > limit:
         raise TooLarge(url, f"{announced} bytes announced, limit {limit}")
     size = 0
@@ -245,6 +248,10 @@ def _chunks(answer: "requests.Response", url: str, limit: int) -> Iterator[bytes
         yield chunk
     if announced.isdigit() and size < int(announced) and answer.request.method != "HEAD" and answer.status_code != 304:
         raise Truncated(url, f"{size} of {announced} bytes")
+
+
+def _is_chunked(answer: "requests.Response") -> bool:
+    return "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
 
 
 @contextlib.contextmanager
