@@ -15,7 +15,7 @@ _HEAD = f"""# Messages
 *Written from `ipc/contract/` by `make messages`; a test fails when it is stale.*
 
 Protocol version {PROTOCOL[0]}.{PROTOCOL[1]}. Two MessagePack frames, header and body, over ZeroMQ `ipc://` sockets in
-the run directory. Each component binds `<component>.requests` (ROUTER) and `<component>.events` (PUB). Within a major
+the run directory. Each component binds `<component>.requests` (ROUTER) and `<component>.events` (XPUB). Within a major
 version only additions: unknown fields are ignored, unknown requests are refused as `unsupported`, new fields have
 defaults.
 """

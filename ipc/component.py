@@ -46,7 +46,9 @@ class Component:
         self._lock = Lock(places.lock(name), name)
         self.bus = Bus(places, name, version)
         self._requests = LoopSocket(self.bus.context, zmq.ROUTER, self._received)
-        self._events = LoopSocket(self.bus.context, zmq.PUB)
+        # XPUB tells of subscribers; a PUB socket's Hello would be gone before a neighbour has connected again.
+        self._events = LoopSocket(self.bus.context, zmq.XPUB, self._subscribed)
+        self._greeting = False
         self._requests.bind(str(places.requests_socket(name)))
         self._events.bind(str(places.events_socket(name)))
         self.answer(Describe, self._describe)
@@ -91,7 +93,8 @@ class Component:
         running_loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             running_loop.add_signal_handler(number, stopping.set)
-        self.announce(Hello(component=self.name, version=self.version, pid=os.getpid()))
+        self._greeting = True
+        self._greet()
         logger.info("%s %s runs", self.name, self.version)
         try:
             async with asyncio.TaskGroup() as group:
@@ -103,6 +106,14 @@ class Component:
             for number in (signal.SIGTERM, signal.SIGINT):
                 running_loop.remove_signal_handler(number)
         logger.info("%s ends", self.name)
+
+    def _greet(self) -> None:
+        self.announce(Hello(component=self.name, version=self.version, pid=os.getpid()))
+
+    def _subscribed(self, frames: list[bytes]) -> None:
+        """A neighbour listens from now on: it hears that we are here, however late it connected."""
+        if self._greeting and frames[0][:1] == b"\x01":
+            self._greet()
 
     async def _describe(self, _: Describe) -> Description:
         return Description(

@@ -35,6 +35,8 @@ class LoopSocket:
         self._on_frames = on_frames
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        if kind == zmq.XPUB:
+            self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # tell of each subscriber, not of the first one only
         if on_frames is not None:
             self._loop.add_reader(self._socket.FD, self._take)
             # Messages that came in before the reader was there raise no edge.

@@ -256,6 +256,25 @@ async def _next(queue: asyncio.Queue[object]) -> object | None:
     return None
 
 
+def test_who_subscribes_late_hears_that_the_speaker_is_here(places: Places) -> None:
+    """A Hello sent once, at the start, is gone before a neighbour has connected again."""
+    child = running_child(places)
+
+    async def listen() -> None:
+        for name in ("one", "another"):
+            bus = Bus(places, name, "1")
+            heard: asyncio.Queue[Hello] = asyncio.Queue()
+            bus.on(Hello, heard.put_nowait, of="guestagent")
+            async with asyncio.timeout(20):
+                assert (await heard.get()).pid == child.pid
+            bus.close()
+
+    try:
+        asyncio.run(listen())
+    finally:
+        end_child(child)
+
+
 def test_a_flood_of_bad_frames_is_counted_refused_and_survived(places: Places, alive: Callable[..., Any]) -> None:
     async def attack() -> None:
         async with alive(Component("guestagent", "1", places)) as component:
