@@ -10,9 +10,11 @@ from guestagent import __version__
 from guestagent.agent import GuestAgent
 from guestagent.artifacts import Artifacts
 from guestagent.certificates import make_transport_certificate
+from guestagent.command import Commands
 from guestagent.config import Settings
 from guestagent.operation import Operations
 from guestagent.record import Records
+from guestagent.reporting import Reporter
 from guestagent.steps import Worker
 from guestagent.watch import HostWatch
 from ipc.component import Component
@@ -36,14 +38,14 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
     places.lib.mkdir(mode=0o700, parents=True, exist_ok=True)
     client = HttpClient(f"azvmagent/{__version__}")
     state = places.state_of(NAME)
-    changed, arrived = asyncio.Event(), asyncio.Event()
+    changed, again = asyncio.Event(), asyncio.Event()
     async with Component(NAME, __version__, places) as component:
         emitter = Emitter(places, component.bus, NAME, __version__, redact)
-        records, operations = Records(state), Operations(state)
+        records = Records(state)
 
         def goal_state_arrived() -> None:
             component.announce(GoalStateArrived(goal_state=watch.current.id if watch.current else ""))
-            arrived.set()
+            again.set()
             changed.set()
 
         watch = HostWatch(
@@ -58,12 +60,14 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             lib=places.lib,
             log=places.log,
             artifacts=Artifacts(client, places.lib, places.log),
-            operations=operations,
+            commands=Commands(Operations(state), emitter),
             records=records,
             emitter=emitter,
             changed=changed.set,
+            downloads=settings.concurrent_downloads,
+            roll_back=settings.roll_back,
         )
-        agent = GuestAgent(
+        reporter = Reporter(
             component=component,
             settings=settings,
             client=client,
@@ -73,16 +77,25 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             emitter=emitter,
             lib=places.lib,
             log=places.log,
-            find_host=lambda: find_host(places, host),
             changed=changed,
-            arrived=arrived,
+            again=again,
         )
-        component.answer(GetStatus, agent.get_status)
+        agent = GuestAgent(
+            watch=watch,
+            worker=worker,
+            records=records,
+            reporter=reporter,
+            lib=places.lib,
+            find_host=lambda: find_host(places, host),
+            again=again,
+            concurrent_handlers=settings.concurrent_handlers,
+        )
+        component.answer(GetStatus, reporter.get_status)
         emitter.emit("Start", f"{NAME} {__version__}")
         try:
             await asyncio.to_thread(make_transport_certificate, places.lib)
             await component.run(
-                watch.watch_wireserver(), watch.watch_host_plugin(), agent.work(), agent.report(), emitter.deliver()
+                watch.watch_wireserver(), watch.watch_host_plugin(), agent.work(), reporter.report(), emitter.deliver()
             )
         finally:
             client.close()

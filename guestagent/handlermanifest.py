@@ -24,6 +24,8 @@ class HandlerManifest(msgspec.Struct, frozen=True, kw_only=True):
     update_with_install: bool = True
     continue_on_update_failure: bool = False
     multi_config: bool = False
+    roll_back: bool = True
+    """Whether the version before may be brought back when an update fails; a key of ours, `rollbackOnUpdateFailure`."""
 
 
 def parse_handler_manifest(data: bytes) -> HandlerManifest:
@@ -49,6 +51,7 @@ def parse_handler_manifest(data: bytes) -> HandlerManifest:
         update_with_install=not isinstance(mode, str) or mode.lower() == "updatewithinstall",
         continue_on_update_failure=_switch(manifest.get("continueOnUpdateFailure")),
         multi_config=_switch(manifest.get("supportsMultipleExtensions")),
+        roll_back=_switch(manifest.get("rollbackOnUpdateFailure", True)),
     )
 
 

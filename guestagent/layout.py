@@ -1,5 +1,7 @@
 """Names, modes and small files of the library directory, as extensions know them (protocol: disk layout)."""
 
+import contextlib
+import glob
 import json
 import re
 from pathlib import Path
@@ -26,6 +28,8 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
 
     version: str
     state: HandlerState
+    enabled_extensions: frozenset[str] = frozenset()
+    """Of a multi-config handler."""
 
 
 class HandlerFolder:
@@ -80,6 +84,33 @@ class HandlerFolder:
         Keys are always there and publicSettings is an object; a handler without settings gets an empty `0.settings`.
         """
         write_atomically(self.settings_file(settings), settings_bytes(settings), 0o600)
+        if settings is not None:
+            # Some extensions take the highest number they find; the host may have gone back to a lower one.
+            for path, number in self._numbered(settings.name):
+                if number > settings.sequence_number:
+                    path.unlink(missing_ok=True)
+
+    def forget_extension(self, extension: str) -> None:
+        """A disabled one of several: its settings, status and state go (protocol: multi-config)."""
+        for folder, ending in ((self.config, "settings"), (self.status, "status")):
+            for path in folder.glob(f"{glob.escape(extension)}.*.{ending}"):
+                if path.name[len(extension) + 1 : -len(ending) - 1].isdigit():
+                    path.unlink(missing_ok=True)
+        self.extension_state(extension).unlink(missing_ok=True)
+
+    def extension_state(self, extension: str) -> Path:
+        return self.config / f"{extension}.HandlerState"
+
+    def write_extension_state(self, extension: str, state: Literal["enabled", "disabled"]) -> None:
+        write_atomically(self.extension_state(extension), state.encode(), 0o600)
+
+    def read_enabled_extensions(self) -> frozenset[str]:
+        found = set()
+        for path in self.config.glob("*.HandlerState"):
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                if path.read_text(encoding="ascii").strip() == "enabled":
+                    found.add(path.name.removesuffix(".HandlerState"))
+        return frozenset(found)
 
     def read_manifest(self) -> HandlerManifest:
         """Raises PackageError (1002, 1003)."""
@@ -118,6 +149,16 @@ class HandlerFolder:
         }
         write_atomically(self.config / "HandlerStatus", json.dumps(record).encode(), 0o600)
 
+    def _numbered(self, extension: str) -> list[tuple[Path, int]]:
+        """The settings files of one extension with their sequence numbers."""
+        start = f"{extension}." if extension else ""
+        found = []
+        for path in self.config.glob("*.settings"):
+            number = path.name.removesuffix(".settings")
+            if number.startswith(start) and (number := number.removeprefix(start)).isascii() and number.isdigit():
+                found.append((path, int(number)))
+        return found
+
     def _environment(self) -> bytes:
         # One blank after each colon, logFolder first, the version a number: a widespread shell shim cuts it by text.
         environment = {
@@ -150,9 +191,21 @@ def installed_handlers(lib: Path) -> dict[str, list[Installed]]:
         match = _FOLDER.fullmatch(path.parent.parent.name)
         if match is None or not _NAME.fullmatch(match["name"]):
             continue
-        state = HandlerFolder(lib, lib, match["name"], match["version"]).read_state()
+        folder = HandlerFolder(lib, lib, match["name"], match["version"])
+        state = folder.read_state()
         if state != "NotInstalled":
-            found.setdefault(match["name"], []).append(Installed(version=match["version"], state=state))
+            one = Installed(version=match["version"], state=state, enabled_extensions=folder.read_enabled_extensions())
+            found.setdefault(match["name"], []).append(one)
+    return found
+
+
+def version_folders(lib: Path, log: Path, name: str) -> list[HandlerFolder]:
+    """Every version folder of a handler, installed or not."""
+    found = []
+    for path in sorted(lib.glob(f"{glob.escape(name)}-*")):
+        match = _FOLDER.fullmatch(path.name)
+        if match is not None and match["name"] == name and path.is_dir():
+            found.append(HandlerFolder(lib, log, name, match["version"]))
     return found
 
 

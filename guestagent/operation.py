@@ -19,7 +19,7 @@ from typing import Literal
 import msgspec
 
 from guestagent import runner
-from guestagent.errors import CommandFailed, CommandTimedOut, GuestAgentError, Interrupted
+from guestagent.errors import CommandFailed, CommandTimedOut, Interrupted, PlatformError
 from ipc.errors import StateError
 from ipc.statefile import read_state, write_state
 
@@ -50,6 +50,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     environment: dict[str, str]
     timeout_seconds: float
+    goal_state: str = ""
+    """Id of the one that asked for it."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,10 +177,10 @@ def _judge(operation: Operation, folder: Path) -> Outcome:
         text = f"{operation.kind} took longer than {operation.timeout_seconds:g} s and was killed: {operation.command}"
         raise CommandTimedOut(f"{text}\n{outcome.output}", 1011)
     if outcome.error:
-        raise CommandFailed(f"{operation.kind} could not be started: {outcome.error}", code)
+        raise PlatformError(f"{operation.kind} could not be started: {outcome.error}", code)
     if outcome.code != 0:
         text = f"{operation.kind} ended with {outcome.code}: {operation.command}"
-        raise CommandFailed(f"{text}\n{outcome.output}", code)
+        raise CommandFailed(f"{text}\n{outcome.output}", code, outcome.code or 0)
     return outcome
 
 
@@ -188,7 +190,7 @@ def _write_down(folder: Path, operation: Operation) -> None:
 
 
 def _start(folder: Path) -> subprocess.Popen[bytes]:
-    """Raises GuestAgentError if not even the runner starts."""
+    """Raises PlatformError if not even the runner starts."""
     command = [sys.executable, "-I", "-S", str(Path(runner.__file__)), str(folder)]
     try:
         return subprocess.Popen(
@@ -200,7 +202,7 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
             start_new_session=True,
         )
     except OSError as error:
-        raise GuestAgentError(f"no process can be started: {error}", 1000) from error
+        raise PlatformError(f"no process can be started: {error}", 1000) from error
 
 
 async def _readable(descriptor: int) -> None:
