@@ -44,8 +44,10 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
     handler: Handler
     steps: tuple[Step, ...] = ()
+    version: str = ""
+    """The installed version that is worked on; empty if another one is to be fetched."""
     old_version: str = ""
-    """The installed version that is updated, disabled or removed."""
+    """The installed version that is updated."""
     error: str = ""
     """Instead of steps: why nothing can be done."""
 
@@ -125,18 +127,20 @@ def plan(goal_state: ExtensionsGoalState, facts: Facts) -> Plan:
     )
 
 
-def way_back(begun: frozenset[Action], good: Good | None, *, was_enabled: bool) -> tuple[Step, ...]:
-    """From a failed update to the version before; nothing if that one was not touched yet."""
+def way_back(
+    begun: frozenset[Action], settings: Settings | None, good: Good | None, *, was_enabled: bool
+) -> tuple[Step, ...]:
+    """From a failed update, begun with `settings`, to the version before; nothing if that was not touched yet."""
     if "disable-old" not in begun and "update" not in begun:
         return ()
+    before: tuple[Settings | None, ...] = (good.settings if good else ()) or (None,)
     steps = []
     if "install" in begun:
-        steps.append(Step(action="uninstall-new", doing="returning"))
+        steps.append(Step(action="uninstall-new", doing="returning", settings=settings))
     if "uninstall-old" in begun:
-        steps.append(Step(action="install-old", doing="returning", after="Installed"))
+        steps.append(Step(action="install-old", doing="returning", settings=before[0], after="Installed"))
     if was_enabled:
-        settings: tuple[Settings | None, ...] = (good.settings if good else ()) or (None,)
-        steps += [Step(action="enable-old", doing="returning", settings=one, after="Enabled") for one in settings]
+        steps += [Step(action="enable-old", doing="returning", settings=one, after="Enabled") for one in before]
     return tuple(steps)
 
 
@@ -178,6 +182,7 @@ def _enabling(
     return Work(
         handler=handler,
         steps=tuple(_enabling_steps(handler, installed, due, facts, same=same)),
+        version=installed.version if same and installed is not None else "",
         old_version="" if same or installed is None else installed.version,
     )
 
@@ -263,7 +268,7 @@ def _ending(handler: Handler, goal_state: str, facts: Facts) -> Work | None:
         if not due:
             return None
     steps = tuple(_ending_steps(handler, installed, facts))
-    return Work(handler=handler, steps=steps, old_version=installed.version if installed else "") if steps else None
+    return Work(handler=handler, steps=steps, version=installed.version if installed else "") if steps else None
 
 
 def _ending_steps(handler: Handler, installed: Installed | None, facts: Facts) -> Iterator[Step]:

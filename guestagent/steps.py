@@ -148,17 +148,14 @@ class Worker:
         for settings in handler.settings:
             if settings.name and not usable_extension_name(settings.name):
                 raise ConfigurationError(f"{settings.name[:80]!r} cannot be the name of an extension")
-        folder = HandlerFolder(self._lib, self._log, handler.name, handler.version)
+        folder = HandlerFolder(self._lib, self._log, handler.name, work.version or handler.version)
         old = HandlerFolder(self._lib, self._log, handler.name, work.old_version) if work.old_version else None
         codes = Codes(updating_from=old.version if old else "")
-        if handler.state != "enabled" and old is not None:
-            return _Progress(folder=old, old=None, was_enabled=False, codes=codes)
-        if old is None and not any(step.action == "fetch" for step in work.steps):
-            # Nothing is fetched: the version that is installed may be more exact than the one asked for.
-            before = self._records.applied.get(key(handler.name, work.steps[0].settings))
-            if before is not None and before.version:
-                folder = HandlerFolder(self._lib, self._log, handler.name, before.version)
-        was_enabled = old is not None and old.read_state() == "Enabled"
+        # HandlerState may say Installed by now: an earlier us may have come as far as the update.
+        good = self._records.good.get(handler.name)
+        was_enabled = old is not None and (
+            old.read_state() == "Enabled" or (good is not None and good.version == old.version)
+        )
         return _Progress(folder=folder, old=old, was_enabled=was_enabled, codes=codes)
 
     async def _step(self, work: Work, step: Step, progress: _Progress, asked: Asked) -> None:
@@ -296,6 +293,7 @@ class Worker:
                 return
         await asyncio.to_thread(folder.write_state, "Installed")
         if handler.state == "disabled":
+            self._records.disabled(handler.name)
             self._record(work, None, folder, asked, "NotReady", "Plugin disabled", ended)
 
     async def _uninstall(self, work: Work, step: Step, progress: _Progress, asked: Asked) -> None:
@@ -337,7 +335,8 @@ class Worker:
             self._failed(work, pending, error, asked, new)
             return
         good = self._records.good.get(work.handler.name)
-        steps = way_back(frozenset(progress.begun), good, was_enabled=progress.was_enabled)
+        first = work.steps[0].settings
+        steps = way_back(frozenset(progress.begun), first, good, was_enabled=progress.was_enabled)
         if new.path.exists():
             await asyncio.to_thread(new.write_state, "FailedUpgrade")
         if steps and not await self._may_go_back(new):
