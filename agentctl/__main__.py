@@ -3,32 +3,18 @@
 import asyncio
 import contextlib
 import sys
-from pathlib import Path
 
 import click
 import msgspec
 from rich.console import Console
 
 from agentctl import __version__, group, render
-from agentctl.deployment import Deployment, choose
+from agentctl.deployment import Deployment
 from agentctl.errors import CommandError, WrongUse
+from agentctl.ext import explain, ext
+from agentctl.options import json_option, root_option
 from agentctl.view import gather, is_ready
 from ipc.places import COMPONENTS
-
-
-def _deployment(_: click.Context, __: click.Parameter, root: Path | None) -> Deployment:
-    return choose(root)
-
-
-root_option = click.option(
-    "--root",
-    "deployment",
-    type=click.Path(path_type=Path, file_okay=False),
-    callback=_deployment,
-    show_default=".azvmagent of this checkout; the standard paths on a VM",
-    help="Everything the agent keeps lies under this directory.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -93,6 +79,10 @@ def restart(component: str, deployment: Deployment) -> None:
 
     back = restart_component(deployment, component)
     click.echo(f"{component} {back.version} runs as pid {back.pid}.")
+
+
+cli.add_command(ext)
+cli.add_command(explain)
 
 
 def main() -> None:

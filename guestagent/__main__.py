@@ -13,12 +13,13 @@ from guestagent.certificates import make_transport_certificate
 from guestagent.command import Commands
 from guestagent.config import Settings
 from guestagent.operation import Operations
+from guestagent.queries import Queries
 from guestagent.record import Records
 from guestagent.reporting import Reporter
 from guestagent.steps import Worker
 from guestagent.watch import HostWatch
 from ipc.component import Component
-from ipc.contract.guestagent import GetStatus, GoalStateArrived
+from ipc.contract.guestagent import ExplainExtension, GetExtension, GetStatus, GoalStateArrived, RetryExtension
 from ipc.errors import IpcError
 from ipc.hostaddress import find_host
 from ipc.logs import start_logging
@@ -41,7 +42,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
     changed, again = asyncio.Event(), asyncio.Event()
     async with Component(NAME, __version__, places) as component:
         emitter = Emitter(places, component.bus, NAME, __version__, redact)
-        records = Records(state)
+        records, operations = Records(state), Operations(state)
 
         def goal_state_arrived() -> None:
             component.announce(GoalStateArrived(goal_state=watch.current.id if watch.current else ""))
@@ -60,7 +61,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             lib=places.lib,
             log=places.log,
             artifacts=Artifacts(client, places.lib, places.log),
-            commands=Commands(Operations(state), emitter),
+            commands=Commands(operations, emitter),
             records=records,
             emitter=emitter,
             changed=changed.set,
@@ -84,13 +85,26 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             watch=watch,
             worker=worker,
             records=records,
+            operations=operations,
             reporter=reporter,
             lib=places.lib,
             find_host=lambda: find_host(places, host),
             again=again,
             concurrent_handlers=settings.concurrent_handlers,
         )
+        queries = Queries(
+            watch=watch,
+            records=records,
+            operations=operations,
+            reporter=reporter,
+            lib=places.lib,
+            log=places.log,
+            again=again,
+        )
         component.answer(GetStatus, reporter.get_status)
+        component.answer(GetExtension, queries.get_extension)
+        component.answer(RetryExtension, queries.retry_extension)
+        component.answer(ExplainExtension, queries.explain_extension)
         emitter.emit("Start", f"{NAME} {__version__}")
         try:
             await asyncio.to_thread(make_transport_certificate, places.lib)

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from guestagent.layout import installed_handlers
+from guestagent.operation import Operations
 from guestagent.plan import DEPENDENCY_SECONDS, Facts, Plan, Waiting, Work, plan
 from guestagent.record import Records
 from guestagent.report import GoalStateOutcome
@@ -30,6 +31,7 @@ class GuestAgent:
         watch: HostWatch,
         worker: Worker,
         records: Records,
+        operations: Operations,
         reporter: Reporter,
         lib: Path,
         find_host: Callable[[], HostAddress],
@@ -40,6 +42,7 @@ class GuestAgent:
         self._watch = watch
         self._worker = worker
         self._records = records
+        self._operations = operations
         self._reporter = reporter
         self._lib = lib
         self._find_host = find_host
@@ -120,6 +123,7 @@ class GuestAgent:
     async def _processed(self, goal_state: ExtensionsGoalState) -> None:
         if goal_state.id != self._records.goal_state:
             await asyncio.to_thread(self._records.processed, goal_state.id)
+            await asyncio.to_thread(self._operations.forget_old)
         self._reporter.processed(
             GoalStateOutcome(
                 in_svd_seq_no=goal_state.in_svd_seq_no,

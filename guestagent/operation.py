@@ -7,8 +7,10 @@ once.
 
 import asyncio
 import contextlib
+import glob
 import hashlib
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -32,7 +34,8 @@ CODES: dict[Kind, int] = {"install": 1007, "enable": 1009, "disable": 1010, "upd
 # How much of each stream is looked at, and how long the text for the host may be (protocol: output capture).
 _CAPTURE = 3200
 _SHARE = 1590
-_KEPT = 100
+_KEPT = 1000
+_KEPT_BYTES = 512 * 1024 * 1024
 
 logger = logging.getLogger("guestagent")
 
@@ -67,10 +70,25 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Both streams, as the host is told."""
 
 
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """An operation as it lies on the disk."""
+
+    operation: Operation
+    folder: Path
+    state: Literal["waiting", "running", "ended", "interrupted"]
+    pid: int | None = None
+    """Of the command's own shell."""
+    exit: "_Exit | None" = None
+
+
 class _Started(msgspec.Struct, frozen=True):
     pid: int
     start_ticks: int
     boot: str
+
+
+class _Command(msgspec.Struct, frozen=True):
+    pid: int
 
 
 class _Exit(msgspec.Struct, frozen=True):
@@ -111,12 +129,45 @@ class Operations:
         """Whether this operation was begun, by us or by an earlier us."""
         return (self._folder / operation / "operation.json").exists()
 
-    def forget_old(self) -> None:
-        """Keep the newest operations; running ones always."""
-        folders = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in folders[_KEPT:]:
-            if self._runner(path) is None:
+    def of(self, handler: str) -> list[Found]:
+        """What was run for a handler and is remembered, the newest last."""
+        found = [one for path in self._folder.glob(f"{glob.escape(handler)}-*") if (one := self._found(path))]
+        return sorted(found, key=lambda one: (one.exit.began if one.exit else math.inf, one.operation.id))
+
+    def forget_old(self, kept: int = _KEPT, size: int = _KEPT_BYTES) -> None:
+        """Keep so many of the newest operations, and so many bytes of their output; running ones always."""
+        dated = []
+        for path in self._folder.iterdir():
+            with contextlib.suppress(OSError):
+                dated.append((path.stat().st_mtime, path))
+        for number, (_, path) in enumerate(sorted(dated, reverse=True), 1):
+            size -= sum(one.stat().st_size for one in path.glob("std*"))
+            if (number > kept or size < 0) and not self._is_running(path):
                 shutil.rmtree(path, ignore_errors=True)
+
+    def _found(self, path: Path) -> Found | None:
+        try:
+            operation = read_state(path / "operation.json", Operation)
+            ended = read_state(path / "exit.json", _Exit)
+            command = read_state(path / "command.json", _Command)
+        except StateError as error:
+            logger.warning("passed over: %s", error)
+            return None
+        if operation is None:
+            return None
+        state: Literal["waiting", "running", "ended", "interrupted"] = "ended"
+        if ended is None and self._is_running(path):
+            state = "running"
+        elif ended is None:
+            state = "interrupted" if (path / "started.json").exists() else "waiting"
+        pid = command.pid if command else None
+        return Found(operation=operation, folder=path, state=state, pid=pid, exit=ended)
+
+    def _is_running(self, path: Path) -> bool:
+        descriptor = self._runner(path)
+        if descriptor is not None:
+            os.close(descriptor)
+        return descriptor is not None and not (path / "exit.json").exists()
 
     async def _others(self, operation: Operation) -> None:
         """Wait for what else runs for this handler: an earlier goal state's command, adopted from an earlier us."""

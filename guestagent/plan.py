@@ -56,6 +56,8 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """An extension whose turn has not come."""
 
     reason: str
+    on: str = ""
+    """Whom it waits for, by `key`."""
     failed: bool = False
     """It will not come, unless what it depends on is mended."""
 
@@ -333,13 +335,13 @@ def _obstacle(waits_for: tuple[str, ...], facts: Facts) -> Waiting | None:
     """Why it is not this extension's turn; None if it is."""
     states = {name: facts.states.get(name, "pending") for name in waits_for}
     if failed := [name for name, state in states.items() if state == "error"]:
-        return Waiting(reason=f"not begun: {failed[0]}, which it depends on, failed", failed=True)
+        return Waiting(reason=f"not begun: {failed[0]}, which it depends on, failed", on=failed[0], failed=True)
     if pending := [name for name, state in states.items() if state == "pending"]:
         if facts.now > facts.since + DEPENDENCY_SECONDS:
             minutes = int(DEPENDENCY_SECONDS // 60)
             reason = f"not begun: {pending[0]}, which it depends on, did not finish in {minutes} minutes"
-            return Waiting(reason=reason, failed=True)
-        return Waiting(reason=f"waits for {pending[0]}")
+            return Waiting(reason=reason, on=pending[0], failed=True)
+        return Waiting(reason=f"waits for {pending[0]}", on=pending[0])
     return None
 
 

@@ -119,8 +119,10 @@ def status_blob(
     )
 
 
-def view(report: ExtensionReport) -> ExtensionView:
+def view(report: ExtensionReport, applied: dict[str, Applied]) -> ExtensionView:
     """For the bus."""
+    record = applied.get(key(report.handler, report.settings)) or applied.get(report.handler)
+    failed = record if record is not None and not record.ok else None
     inner = report.status
     code = inner.code if inner else report.code
     return ExtensionView(
@@ -134,6 +136,9 @@ def view(report: ExtensionReport) -> ExtensionView:
         message=redact((inner.message if inner else None) or report.message)[:1024],
         step=report.step,
         since=report.since,
+        failure=failed.kind if failed else "",
+        retry_at=failed.retry_at if failed else None,
+        wanted=failed.wanted if failed else "",
     )
 
 

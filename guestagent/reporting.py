@@ -82,6 +82,10 @@ class Reporter:
         return self._sent
 
     async def get_status(self, _: GetStatus) -> GuestStatus:
+        return self.summary()
+
+    def summary(self) -> GuestStatus:
+        """Where everything stands."""
         current = self._watch.current
         return GuestStatus(
             goal_state=current.id if current else "",
@@ -92,7 +96,7 @@ class Reporter:
             reported_by=self._reported_by,
             report_problem=self._report_problem,
             # Hundreds would not fit a frame; the status blob has them all.
-            extensions=[view(one) for one in self.reports[:100]],
+            extensions=[view(one, self._records.applied) for one in self.reports[:100]],
         )
 
     def states(self) -> dict[str, State]:
