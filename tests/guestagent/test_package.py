@@ -302,7 +302,7 @@ def test_mutated_zips_are_unpacked_inside_or_refused(lib: Path) -> None:
         _with_zip64(),
     ]
     unpacked_whole = 0
-    for round_ in range(4000):
+    for round_ in range(2500):
         data = bytearray(seeds[round_ % len(seeds)])
         for _ in range(dice.randint(1, 6)):
             at = dice.randrange(len(data))
@@ -327,7 +327,7 @@ def test_mutated_zips_are_unpacked_inside_or_refused(lib: Path) -> None:
         except PackageError as error:
             assert error.code in {-1, 1002, 1003}
         assert {path.name for path in lib.iterdir()} <= {"C.Greeter-1.0", "C.Greeter__1.0.zip"}
-    assert unpacked_whole > 100
+    assert unpacked_whole > 50
     assert [path.name for path in lib.parent.iterdir()] == ["lib"]
 
 
