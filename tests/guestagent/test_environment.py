@@ -63,5 +63,5 @@ def test_what_the_machine_s_owner_set_wins() -> None:
 def test_our_own_environment_is_inherited_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SET_BY_THE_OWNER", "yes")
     folder = HandlerFolder(Path("/lib"), Path("/log"), "A.B", "2.0")
-    told = {"wireserver": "", "old_version": "", "disable_code": "", "uninstall_code": ""}
+    told: dict[str, Any] = {"wireserver": "", "old_version": "", "disable_code": "", "uninstall_code": ""}
     assert command_environment("enable", folder, None, **told)["SET_BY_THE_OWNER"] == "yes"
