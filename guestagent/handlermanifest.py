@@ -57,9 +57,10 @@ def parse_handler_manifest(data: bytes) -> HandlerManifest:
 
 def _command(manifest: dict[str, Any], key: str) -> str:
     value = manifest.get(key)
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
+    command = value.lstrip("/") if isinstance(value, str) else ""
+    if not command.strip() or "\0" in command:
         raise PackageError(f"HandlerManifest.json: {key} is not a command", 1003)
-    return value.lstrip("/")
+    return command
 
 
 def _switch(value: Any) -> bool:

@@ -142,7 +142,7 @@ class Operations:
                 dated.append((path.stat().st_mtime, path))
         for number, (_, path) in enumerate(sorted(dated, reverse=True), 1):
             size -= sum(one.stat().st_size for one in path.glob("std*"))
-            if (number > kept or size < 0) and not self._is_running(path):
+            if (number > kept or size < 0) and not self._running(path):
                 shutil.rmtree(path, ignore_errors=True)
 
     def _found(self, path: Path) -> Found | None:
@@ -156,23 +156,17 @@ class Operations:
         if operation is None:
             return None
         state: Literal["waiting", "running", "ended", "interrupted"] = "ended"
-        if ended is None and self._is_running(path):
+        if ended is None and self._running(path):
             state = "running"
         elif ended is None:
             state = "interrupted" if (path / "started.json").exists() else "waiting"
         pid = command.pid if command else None
         return Found(operation=operation, folder=path, state=state, pid=pid, exit=ended)
 
-    def _is_running(self, path: Path) -> bool:
-        descriptor = self._runner(path)
-        if descriptor is not None:
-            os.close(descriptor)
-        return descriptor is not None and not (path / "exit.json").exists()
-
     async def _others(self, operation: Operation) -> None:
         """Wait for what else runs for this handler: an earlier goal state's command, adopted from an earlier us."""
         for path in self._folder.glob(f"{operation.handler}-*"):
-            if path.name != operation.id and not (path / "exit.json").exists() and self._runner(path) is not None:
+            if path.name != operation.id and not (path / "exit.json").exists() and self._running(path):
                 logger.info("%s waits for %s, which still runs", operation.id, path.name)
                 await self._until_over(path)
 
@@ -192,6 +186,12 @@ class Operations:
                 return
             if child is not None:
                 await asyncio.to_thread(child.wait)
+
+    def _running(self, folder: Path) -> bool:
+        descriptor = self._runner(folder)
+        if descriptor is not None:
+            os.close(descriptor)
+        return descriptor is not None
 
     def _runner(self, folder: Path) -> int | None:
         """A pidfd of the runner that claimed the folder; None if it is gone."""

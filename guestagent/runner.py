@@ -71,6 +71,10 @@ def _claim(folder: str) -> bool:
         return False
     finally:
         os.unlink(mine)  # noqa: PTH108
+    # After a power cut it must still be known that the command was begun.
+    directory = os.open(folder, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
     return True
 
 
