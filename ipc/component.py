@@ -15,7 +15,7 @@ from ipc.bus import Bus
 from ipc.contract import PROTOCOL, REQUESTS
 from ipc.contract.every import Describe, Description, Health, HealthReport, Hello
 from ipc.errors import FrameError, RefusalCode, Refused
-from ipc.frame import Header, RefusalBody, decode_body, decode_header, encode
+from ipc.frame import Header, Kind, RefusalBody, decode_body, decode_header, encode
 from ipc.lock import Lock, make_private_directory
 from ipc.message import Event, R, Reply, Request
 from ipc.places import Places
@@ -162,9 +162,8 @@ class Component:
         answer = self._answer_header(header, "refusal", header.name)
         self._requests.send([peer, *encode(answer, RefusalBody(code=code, reason=reason[:1000]))])
 
-    def _answer_header(self, header: Header, kind: str, name: str) -> Header:
-        ours = self.bus.header(kind, name)
-        return Header(id=header.id, kind=ours.kind, name=name, sender=ours.sender, version=ours.version)
+    def _answer_header(self, header: Header, kind: Kind, name: str) -> Header:
+        return self.bus.header(kind, name, answers=header.id)
 
 
 def _stranger(frames: list[bytes]) -> Header:
