@@ -134,9 +134,16 @@ class Component:
             return
         task = asyncio.get_running_loop().create_task(self._dispatch(peer, header, rest[1]))
         self._in_flight.add(task)
-        task.add_done_callback(self._in_flight.discard)
 
     async def _dispatch(self, peer: bytes, header: Header, body: bytes) -> None:
+        try:
+            await self._answer(peer, header, body)
+        finally:
+            # Here rather than by a callback: that comes a turn later, and meanwhile others would be refused.
+            if (task := asyncio.current_task()) is not None:
+                self._in_flight.discard(task)
+
+    async def _answer(self, peer: bytes, header: Header, body: bytes) -> None:
         kind, handler = REQUESTS.get(header.name), self._handlers.get(header.name)
         if kind is None or handler is None:
             self._refuse(peer, header, "unsupported", f"{self.name} {self.version} does not answer {header.name}")

@@ -44,7 +44,7 @@ class LoopSocket:
         self._closed = False
         self._take_is_due = False
         if on_frames is not None:
-            self._loop.add_reader(self._socket.FD, self._take)
+            self._loop.add_reader(self._socket.FD, self._woken)
             # Messages that came in before the reader was there raise no edge.
             self._take_soon()
 
@@ -78,6 +78,11 @@ class LoopSocket:
             self._loop.remove_reader(self._socket.FD)
         self._closed = True
         self._socket.close()
+
+    def _woken(self) -> None:
+        # One burst a turn: what is due will take this too.
+        if not self._take_is_due:
+            self._take()
 
     def _has_come(self) -> bool:
         """Costs a third of an attempt to receive that fails. After a no, the descriptor tells when that changes."""
