@@ -1,5 +1,6 @@
-"""Our bus beside bare pyzmq: round trip, requests and events per second. Both take turns, so that a busy machine
-disturbs both.
+"""Our bus beside bare pyzmq: round trip, requests and events per second.
+
+They take turns, so that a busy machine disturbs all of them.
 
 python -m bench.bus
 """
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from bench import bus_bare, bus_ours
+from bench import bus_asyncio, bus_bare, bus_ours
 from bench.table import Figures, show
 
 ROUNDS = 10
@@ -87,12 +88,17 @@ def per_second(count: int, work: Callable[[], None]) -> float:
 
 
 def main() -> None:
-    mine, theirs = Readings(), Readings()
-    with side(bus_ours.serve, bus_ours.Ours) as ours, side(bus_bare.serve, bus_bare.Bare) as bare:
+    mine, bare, on_loop = Readings(), Readings(), Readings()
+    with (
+        side(bus_ours.serve, bus_ours.Ours) as ours_side,
+        side(bus_bare.serve, bus_bare.Bare) as bare_side,
+        side(bus_asyncio.serve, bus_asyncio.OnLoop) as loop_side,
+    ):
         for _ in range(ROUNDS):
-            mine.take(ours)
-            theirs.take(bare)
-    show("bus", {"ours": mine.figures(), "bare pyzmq": theirs.figures()})
+            mine.take(ours_side)
+            bare.take(bare_side)
+            on_loop.take(loop_side)
+    show("bus", mine.figures(), {"bare pyzmq": bare.figures(), "zmq.asyncio": on_loop.figures()})
 
 
 if __name__ == "__main__":
