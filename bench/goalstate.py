@@ -24,6 +24,7 @@ class Readings:
 
     def __init__(self, peer: Peer) -> None:
         self._host = peer.host
+        self._fetched: list[float] = []
         self._first: list[float] = []
         self._next: list[float] = []
         self._whole: list[float] = []
@@ -35,16 +36,20 @@ class Readings:
         time.sleep(number * GOLDEN % 1 * PERIOD)
         asked_at = self._host.want(name, probe.VERSION, {"number": number})
         outcome = until(lambda: probe.outcome(self._host.told(), name), f"{name} to report success", pause=0.1)
+        fetched_at = self._host.answered_at("extensionsconfig", asked_at)
         self._host.vanish(name)
+        self._fetched.append(outcome.install - fetched_at)
         self._first.append(outcome.install - asked_at)
         self._next.append(outcome.enable - outcome.install)
         self._whole.append(outcome.reported - asked_at)
 
     def figures(self) -> Figures:
+        # The first command after the order, after its document was fetched; the second after the first; the last word.
         return {
             "first_command_p50_s": statistics.median(self._first),
             "first_command_min_s": min(self._first),
             "first_command_max_s": max(self._first),
+            "fetched_to_first_p50_s": statistics.median(self._fetched),
             "next_command_p50_s": statistics.median(self._next),
             "reported_p50_s": statistics.median(self._whole),
             "reported_min_s": min(self._whole),

@@ -34,6 +34,11 @@ class HostLine:
         answer: dict[str, Any] = self._call({"method": "GET", "path": "/api/told"})["answer"]
         return answer
 
+    def answered_at(self, endpoint: str, after: float) -> float:
+        """When the host answered at `endpoint` for the first time after a moment, UTC seconds since the epoch."""
+        transcript = self._call({"method": "GET", "path": "/api/transcript"})["answer"]
+        return next(float(one["at"]) for one in transcript if one["endpoint"] == endpoint and one["at"] > after)
+
     def publish(self, package: bytes) -> None:
         self._call({"method": "PUT", "path": "/api/packages", "data": base64.b64encode(package).decode()})
 
