@@ -3,7 +3,6 @@
 Asked anew whenever something has changed: a goal state came, a handler's work ended, a status changed, a pause is over.
 """
 
-import graphlib
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
@@ -104,7 +103,7 @@ def plan(goal_state: ExtensionsGoalState, facts: Facts) -> Plan:
     ending, enabling = [], []
     waiting: dict[str, Waiting] = {}
     edges = _edges(goal_state)
-    circle = _circle(edges)
+    circle = _in_circles(edges)
     for handler in goal_state.handlers:
         if handler.name in facts.busy:
             continue
@@ -155,7 +154,7 @@ def _enabling(
     facts: Facts,
     edges: dict[str, tuple[str, ...]],
     waiting: dict[str, Waiting],
-    circle: list[str],
+    circle: frozenset[str],
 ) -> Work | None:
     error = handler.error or facts.refused.get(handler.name, "")
     if error:
@@ -170,7 +169,7 @@ def _enabling(
         own = key(handler.name, settings)
         obstacle = None
         if own in circle:
-            obstacle = Waiting(reason=f"not begun: dependencies in a circle: {' -> '.join(circle)}", failed=True)
+            obstacle = Waiting(reason=f"not begun: dependencies in a circle: {', '.join(sorted(circle))}", failed=True)
         elif settings and settings.state == "enabled":
             obstacle = _obstacle(edges.get(own, ()), facts)
         if obstacle is None:
@@ -322,13 +321,13 @@ def _edges(goal_state: ExtensionsGoalState) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _circle(edges: dict[str, tuple[str, ...]]) -> list[str]:
-    """Extensions that wait for each other, if there are any."""
-    try:
-        graphlib.TopologicalSorter(edges).prepare()
-    except graphlib.CycleError as error:
-        return [str(one) for one in error.args[1]]
-    return []
+def _in_circles(edges: dict[str, tuple[str, ...]]) -> frozenset[str]:
+    """Extensions that wait for each other, and those that wait for such."""
+    left = dict(edges)
+    while free := [own for own, others in left.items() if not any(other in left for other in others)]:
+        for own in free:
+            del left[own]
+    return frozenset(left)
 
 
 def _obstacle(waits_for: tuple[str, ...], facts: Facts) -> Waiting | None:

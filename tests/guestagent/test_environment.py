@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from guestagent.environment import command_environment
+from guestagent.environment import Codes, command_environment
 from guestagent.layout import HandlerFolder
 from guestagent.operation import Kind
 from wire.extensions import Settings
@@ -16,7 +16,8 @@ KINDS: list[Kind] = ["install", "enable", "disable", "update", "uninstall"]
 
 def environment(kind: Kind, settings: Settings | None = None, **changed: Any) -> dict[str, str]:
     folder = HandlerFolder(Path("/lib"), Path("/log"), "A.B", "2.0")
-    told = {"old_version": "1.0", "disable_code": "3", "uninstall_code": "NOT_RUN", "inherited": {}, **changed}
+    codes = Codes(updating_from="1.0", disable="3")
+    told = {"codes": codes, "version": "2.0", "inherited": {}, **changed}
     return command_environment(kind, folder, settings, wireserver="168.63.129.16", **told)
 
 
@@ -44,7 +45,7 @@ def test_one_of_several_is_told_its_name() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_codes_of_the_old_version_are_told_to_whom_they_concern(kind: Kind) -> None:
-    found = environment(kind, uninstall_code="5")
+    found = environment(kind, codes=Codes(uninstall="5", disable="3", updating_from="1.0"))
     assert found.get("AZURE_GUEST_AGENT_UNINSTALL_CMD_EXIT_CODE") == ("5" if kind in {"install", "enable"} else None)
     update = {
         "VERSION": "2.0",
@@ -63,5 +64,17 @@ def test_what_the_machine_s_owner_set_wins() -> None:
 def test_our_own_environment_is_inherited_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SET_BY_THE_OWNER", "yes")
     folder = HandlerFolder(Path("/lib"), Path("/log"), "A.B", "2.0")
-    told: dict[str, Any] = {"wireserver": "", "old_version": "", "disable_code": "", "uninstall_code": ""}
-    assert command_environment("enable", folder, None, **told)["SET_BY_THE_OWNER"] == "yes"
+    found = command_environment("enable", folder, None, wireserver="", codes=Codes(), version="2.0")
+    assert found["SET_BY_THE_OWNER"] == "yes"
+
+
+def test_codes_of_several_extensions_are_a_list() -> None:
+    found = environment("update", codes=Codes(updating_from="1.0", disables={"first": "0", "second": "7"}))
+    told = json.loads(found["AZURE_GUEST_AGENT_DISABLE_CMD_EXIT_CODES_MULTIPLE_EXTENSIONS"])
+    assert told == [{"extensionName": "first", "exitCode": "0"}, {"extensionName": "second", "exitCode": "7"}]
+    assert "AZURE_GUEST_AGENT_DISABLE_CMD_EXIT_CODE" not in found
+
+
+def test_what_was_not_run_is_told_as_the_reference_agent_tells_it() -> None:
+    assert environment("update", codes=Codes())["AZURE_GUEST_AGENT_DISABLE_CMD_EXIT_CODE"] == "None"
+    assert environment("install", codes=Codes())["AZURE_GUEST_AGENT_UNINSTALL_CMD_EXIT_CODE"] == "NOT_RUN"

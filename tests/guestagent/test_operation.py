@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from guestagent import runner
-from guestagent.errors import CommandFailed, CommandTimedOut, Interrupted
+from guestagent.errors import CommandFailed, CommandTimedOut, Interrupted, PlatformError
 from guestagent.operation import CODES, TIMEOUTS, Kind, Operation, Operations, Outcome, describe, operation_id
 
 PATIENCE = 30.0
@@ -138,7 +138,7 @@ def test_success_brings_the_output_of_both_streams(bench: Bench) -> None:
     assert outcome.began <= outcome.ended
 
 
-@pytest.mark.parametrize(("kind", "status"), zip(KINDS, [1, 51, 126, 127, 255], strict=True))
+@pytest.mark.parametrize(("kind", "status"), list(zip(KINDS, [1, 51, 126, 127, 255], strict=True)))
 def test_failure_names_status_command_and_output(bench: Bench, kind: Kind, status: int) -> None:
     command = f"echo 'sudo: not found' >&2; exit {status}"
     with pytest.raises(CommandFailed) as caught:
@@ -161,7 +161,7 @@ def test_a_command_ended_by_a_signal_has_failed(bench: Bench) -> None:
 @pytest.mark.parametrize("changed", [{"folder": "/does/not/exist"}, {"command": "x" * 200_000}])
 def test_what_cannot_be_started_says_why(bench: Bench, changed: dict[str, str]) -> None:
     operation = msgspec.structs.replace(bench.operation("true"), **changed)
-    with pytest.raises(CommandFailed, match="could not be started: .*(No such file|too long)") as caught:
+    with pytest.raises(PlatformError, match="could not be started: .*(No such file|too long)") as caught:
         asyncio.run(bench.operations.run(operation))
     assert caught.value.code == 1009
 
@@ -503,7 +503,7 @@ def test_old_operations_are_forgotten_running_and_new_ones_kept(bench: Bench) ->
             os.utime(folder, (1000 + number, 1000 + number))
         os.utime(bench.folder(running), (1, 1))
         before = descriptors()
-        bench.operations.forget_old()
+        bench.operations.forget_old(kept=100)
         assert descriptors() == before
         await bench.open_gate()
         await task
@@ -511,5 +511,5 @@ def test_old_operations_are_forgotten_running_and_new_ones_kept(bench: Bench) ->
     asyncio.run(follow())
     kept = {path.name for path in folders.iterdir()}
     assert kept == {running.id, *(f"C.D-1.0-enable-{number}" for number in range(20, 120))}
-    bench.operations.forget_old()
+    bench.operations.forget_old(kept=100)
     assert {path.name for path in folders.iterdir()} == kept - {f"C.D-1.0-enable-{20}"}

@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,11 +36,39 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
     assert (tmp_path / "state" / "applied.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_attempts_are_counted_per_extension(tmp_path: Path) -> None:
+def test_a_turn_is_taken_with_each_end_and_never_given_back(tmp_path: Path) -> None:
     records = Records(tmp_path)
-    assert records.attempt("A.B") == 1
+    assert records.turn("A.B") == 0
     records.set("A.B", APPLIED)
-    assert (records.attempt("A.B"), records.attempt("A.B/first")) == (2, 1)
+    records.set("A.B/first", APPLIED)
+    assert (records.turn("A.B"), records.turn("A.BC")) == (2, 0)
+    records.forget("A.B")
+    assert Records(tmp_path).turn("A.B") == 3
+
+
+def test_only_failures_are_tried_again_one_of_several_or_all(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    failed = msgspec.structs.replace(APPLIED, ok=False, kind="extension", tries=4)
+    for one in ("A.B/first", "A.B/second", "A.C"):
+        records.set(one, failed)
+    records.set("A.B/third", APPLIED)
+    assert records.retry("A.B", "second") == ["A.B/second"]
+    assert sorted(records.retry("A.B")) == ["A.B/first", "A.B/second"]
+    assert [one.retry_at for one in Records(tmp_path).applied.values()] == [0.0, 0.0, None, None]
+    assert records.retry("A.D") == []
+
+
+def test_what_a_way_back_leads_to(tmp_path: Path) -> None:
+    first, second = Settings(name="a", sequence_number=1), Settings(name="b", sequence_number=2)
+    records = Records(tmp_path)
+    records.enabled("A.B", "1.0", first)
+    records.enabled("A.B", "1.0", second)
+    assert Records(tmp_path).good["A.B"].for_extension(first) == first
+    # Another version begins anew: what was not enabled with it is no part of it.
+    records.enabled("A.B", "2.0", second)
+    assert Records(tmp_path).good["A.B"].settings == (second,)
+    records.forget("A.B", "b")
+    assert records.good["A.B"].settings == ()
 
 
 def test_forgetting_a_handler_forgets_its_extensions_and_nobody_else_s(tmp_path: Path) -> None:
@@ -113,8 +142,7 @@ BASE = Settings(sequence_number=1, public={"a": 1, "b": [None, 2.5]}, protected=
         ({}, {"state": "disabled"}),
         ({}, {"public": {"a": 1, "b": [None, 2]}}),
         ({}, {"public": None}),
-        ({}, {"protected": "MIX"}),
-        ({}, {"thumbprint": None}),
+        ({}, {"protected": None}),
         ({}, {"name": "first"}),
     ],
 )
@@ -124,6 +152,11 @@ def test_every_change_of_what_is_asked_for_changes_the_digest(
     fields = {name: getattr(BASE, name) for name in BASE.__struct_fields__}
     assert digest(handler(), BASE) != digest(handler(**handler_change), Settings(**{**fields, **settings_change}))
     assert digest(handler(), BASE) != digest(handler(), None)
+
+
+def test_secrets_encrypted_for_another_certificate_do_not_change_the_digest() -> None:
+    rotated = Settings(sequence_number=1, public=BASE.public, protected="MIX", thumbprint="CD")
+    assert digest(handler(), BASE) == digest(handler(), rotated)
 
 
 def test_where_it_comes_from_does_not_change_the_digest() -> None:
