@@ -14,3 +14,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A status blob at least so often, and on every change."""
     concurrent_handlers: int = 4
     """Handlers of one dependency level worked on at once."""
+    built_in_run_command: bool = True
+    """Run Command's two handlers come with the product; off, their packages are fetched like any other."""
