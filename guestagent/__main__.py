@@ -6,7 +6,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from guestagent import __version__
+from guestagent import __version__, builtin
 from guestagent.agent import GuestAgent
 from guestagent.artifacts import Artifacts
 from guestagent.certificates import make_transport_certificate
@@ -62,6 +62,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             records=records,
             emitter=emitter,
             changed=changed.set,
+            built_in=builtin.provides if settings.built_in_run_command else lambda _: False,
         )
         agent = GuestAgent(
             component=component,

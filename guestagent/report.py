@@ -8,9 +8,11 @@ from typing import Any
 
 import msgspec
 
+from guestagent.builtin import provides
 from guestagent.errors import PackageError, StatusFileError
 from guestagent.layout import HandlerFolder
 from guestagent.record import Applied, key
+from guestagent.runcommand.liveness import settle
 from guestagent.statusfile import READ_LIMIT, ExtensionStatus, parse_status
 from guestagent.steps import Doing
 from ipc.contract.guestagent import ExtensionView
@@ -175,6 +177,9 @@ def _extension_status(folder: HandlerFolder, settings: Settings, record: Applied
     if failed and record is not None:
         ours = ExtensionStatus(status="error", code=record.code, message=record.message, operation="Enable")
     path = folder.status_file(settings)
+    if provides(folder.name):
+        # Its worker may be gone without a word.
+        settle(folder, settings.name, settings.sequence_number)
     try:
         with path.open("rb") as file:
             found = parse_status(file.read(READ_LIMIT + 1))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from guestagent import builtin
 from guestagent.artifacts import Artifacts, as_agent_error
 from guestagent.environment import command_environment
 from guestagent.errors import GuestAgentError, PackageError
@@ -65,9 +66,12 @@ class Worker:
         records: Records,
         emitter: Emitter,
         changed: Callable[[], None],
+        built_in: Callable[[str], bool] = builtin.provides,
     ) -> None:
+        """`built_in` says which handlers come with the product."""
         self._lib = lib
         self._log = log
+        self._built_in = built_in
         self._artifacts = artifacts
         self._operations = operations
         self._records = records
@@ -161,6 +165,11 @@ class Worker:
         for settings in handler.settings:
             if settings.name and not usable_extension_name(settings.name):
                 raise PackageError(f"{settings.name[:80]!r} cannot be the name of an extension")
+        if self._built_in(handler.name):
+            progress.folder = folder = HandlerFolder(self._lib, self._log, handler.name, handler.version)
+            await asyncio.to_thread(builtin.lay_out, folder)
+            await asyncio.to_thread(folder.prepare)
+            return
         try:
             package, url = await asyncio.to_thread(
                 self._artifacts.choose, plugin, handler.name, handler.version, handler.locations
