@@ -11,12 +11,13 @@ from guestagent.agent import GuestAgent
 from guestagent.artifacts import Artifacts
 from guestagent.certificates import make_transport_certificate
 from guestagent.config import Settings
+from guestagent.localrun import LocalRuns
 from guestagent.operation import Operations
 from guestagent.record import Records
 from guestagent.steps import Worker
 from guestagent.watch import HostWatch
 from ipc.component import Component
-from ipc.contract.guestagent import GetStatus, GoalStateArrived
+from ipc.contract.guestagent import CancelRun, GetRun, GetStatus, GoalStateArrived, RunScript
 from ipc.errors import IpcError
 from ipc.hostaddress import find_host
 from ipc.logs import start_logging
@@ -79,6 +80,10 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             arrived=arrived,
         )
         component.answer(GetStatus, agent.get_status)
+        local = LocalRuns(state, places.lib, places.log, emitter)
+        component.answer(RunScript, local.run)
+        component.answer(GetRun, local.get)
+        component.answer(CancelRun, local.cancel)
         emitter.emit("Start", f"{NAME} {__version__}")
         try:
             await asyncio.to_thread(make_transport_certificate, places.lib)

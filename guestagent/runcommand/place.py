@@ -17,6 +17,8 @@ Shape = Literal["action", "managed"]
 
 ACTION = "Microsoft.CPlat.Core.RunCommandLinux"
 MANAGED = "Microsoft.CPlat.Core.RunCommandHandlerLinux"
+LOCAL = "Azvmagent.LocalRun"
+"""Runs that nobody but this VM's operator ordered: managed's shape, the script in a file beside the settings."""
 
 _ENVIRONMENT_LIMIT = 1024 * 1024
 
@@ -51,6 +53,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def settings_file(self) -> Path:
         return self.config / f"{self.stem}.settings"
+
+    @property
+    def script_file(self) -> Path:
+        """LOCAL only: a script may be no text."""
+        return self.config / f"{self.stem}.script"
 
     @property
     def status_file(self) -> Path:

@@ -13,7 +13,7 @@ from guestagent.runcommand.blobs import AppendBlob
 from guestagent.runcommand.errors import ArtifactFailed, BadSettings, BlobFailed, DownloadFailed, NotSaved
 from guestagent.runcommand.identity import NoToken
 from guestagent.runcommand.order import BlobTarget, Order
-from guestagent.runcommand.place import Place
+from guestagent.runcommand.place import LOCAL, Place
 from guestagent.runcommand.processes import MARK
 from guestagent.runcommand.secrets import open_protected
 from guestagent.runcommand.settings import parse_action, parse_managed, parse_protected, read_handler_settings
@@ -43,7 +43,15 @@ def read_order(place: Place) -> Order:
         raise BadSettings(f"{place.settings_file}: {error.strerror}") from error
     found = read_handler_settings(data)
     protected = parse_protected(open_protected(place.lib, found.thumbprint, found.protected)) if found.protected else {}
-    return parse_action(found.public, protected) if place.shape == "action" else parse_managed(found.public, protected)
+    if place.shape == "action":
+        return parse_action(found.public, protected)
+    order = parse_managed(found.public, protected)
+    if place.handler != LOCAL:
+        return order
+    try:
+        return msgspec.structs.replace(order, script=place.script_file.read_bytes())
+    except OSError as error:
+        raise BadSettings(f"{place.script_file}: {error.strerror}") from error
 
 
 def prepare(place: Place, order: Order, client: HttpClient, imds: str, mark: str) -> Ready:
@@ -85,8 +93,8 @@ def forget_older(place: Place) -> None:
         if folder.name.isascii() and folder.name.isdigit() and int(folder.name) != place.sequence_number:
             shutil.rmtree(folder, ignore_errors=True)
     prefix = f"{place.name}." if place.name else ""
-    for path in place.config.glob("*.settings"):
-        number = path.name.removeprefix(prefix).removesuffix(".settings")
+    for path in [*place.config.glob("*.settings"), *place.config.glob("*.script")]:
+        number = path.name.removeprefix(prefix).removesuffix(path.suffix)
         older = number.isascii() and number.isdigit() and int(number) < place.sequence_number
         if path.name.startswith(prefix) and older:
             with contextlib.suppress(OSError):

@@ -5,7 +5,6 @@ orphans), by their session, and by a variable each of them inherits.
 """
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -80,6 +79,8 @@ def myself() -> Process:
 
 def adopt_orphans() -> None:
     """From now on what our descendants leave behind becomes our child, not init's (prctl(2)). Raises OSError."""
+    import ctypes  # the agent itself imports this module and never needs it
+
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         number = ctypes.get_errno()

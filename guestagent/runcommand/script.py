@@ -11,6 +11,7 @@ from guestagent.runcommand.record import make_folder
 
 NAME = "script.sh"
 _TEXT_ENDINGS = (".sh", ".txt", ".py", ".pl")
+_PROGRAM = b"\x7fELF"
 _PEEK = 64
 # Larger files are data, whatever their name says.
 _CONVERT_LIMIT = 16 * 1024 * 1024
@@ -57,7 +58,7 @@ def save(work: Path, data: bytes, *, convert: bool) -> Path:
     """The script of the settings as a file. Raises NotSaved."""
     path = work / NAME
     try:
-        write_executable(path, as_unix_text(data) if convert else data)
+        write_executable(path, as_unix_text(data) if convert and not data.startswith(_PROGRAM) else data)
     except OSError as error:
         raise NotSaved(f"{path}: {error.strerror}") from error
     return path

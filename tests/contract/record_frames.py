@@ -8,7 +8,17 @@ import msgspec
 
 from ipc.contract import EVENTS, PROTOCOL, REQUESTS
 from ipc.contract.every import Description, HealthReport, Hello
-from ipc.contract.guestagent import ExtensionView, GoalStateArrived, GuestStatus
+from ipc.contract.guestagent import (
+    CancelRun,
+    ExtensionView,
+    GetRun,
+    GoalStateArrived,
+    GuestStatus,
+    RunParameter,
+    RunScript,
+    RunStarted,
+    RunView,
+)
 from ipc.contract.netagent import Address, Link, Network, Resolver, Route, WireServerFound, WireServerState
 from ipc.contract.rdagent import ComponentTruth, HostView, Truth, TruthChanged
 from ipc.contract.telemetry import Entry, GetTimeline, JournalGrew, Record, Recorded, Timeline
@@ -64,6 +74,19 @@ EXAMPLES: list[Message] = [
     GetTimeline(after=3, limit=10, component="guestagent", subject="Contoso.Tools.Greeter"),
     Timeline(entries=[ENTRY], cursor=4, dropped=2),
     JournalGrew(cursor=4),
+    # 1.1
+    RunScript(
+        name="job", script=b"#!/bin/sh\n\xff\x00", script_path="/root/job.sh",
+        parameters=[RunParameter(name="WHO", value="world"), RunParameter(value="x y")], run_as="nobody",
+        timeout_seconds=30,
+    ),
+    RunStarted(name="job", sequence_number=2, stdout="/log/stdout", stderr="/log/stderr"),
+    GetRun(name="job", sequence_number=2),
+    CancelRun(name="job"),
+    RunView(
+        name="job", sequence_number=2, state="Failed", message="exit 3", exit_code=3, interrupted=True, output="out",
+        error="err", stdout="/log/stdout", stderr="/log/stderr", started_at=11.5, ended_at=12.5, pid=7,
+    ),
 ]  # fmt: skip
 
 
