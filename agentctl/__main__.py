@@ -151,13 +151,19 @@ def run(
         wanted = running.Wanted(
             script="" if text else script or "",
             command=text,
-            name=name,
+            name=name or running.made_up_name("" if text else script or ""),
             arguments=tuple(words),
             parameters=parameters,
             timeout=timeout or 0,
             run_as=run_as,
         )
-        begun = running.begin(deployment, wanted)
+        try:
+            begun = running.begin(deployment, wanted)
+        except KeyboardInterrupt:
+            click.echo(
+                f"\n{wanted.name} may have been begun.\n{running.how_to_go_on(deployment, wanted.name)}", err=True
+            )
+            sys.exit(130)
     if not follow:
         shown = _pretty(running.look(deployment, begun.name) if attach else begun)
         click.echo(shown if as_json else f"{begun.name} runs.\n{running.how_to_go_on(deployment, begun.name)}")
@@ -169,7 +175,7 @@ def _follow_run(deployment: Deployment, begun: RunStarted, *, as_json: bool) -> 
     """Until it has ended, or somebody has seen enough."""
     from agentctl import run as running
 
-    with open(os.devnull, "wb") as nowhere:
+    with Path(os.devnull).open("wb") as nowhere:
         out = nowhere if as_json else sys.stdout.buffer
         follower = running.Follower(begun.stdout, begun.stderr, out, nowhere if as_json else sys.stderr.buffer)
         try:

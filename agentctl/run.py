@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import re
+import secrets
 import signal
 import sys
 import tempfile
@@ -50,6 +52,12 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """`name=value`."""
     timeout: int = 0
     run_as: str = ""
+
+
+def made_up_name(script: str) -> str:
+    """Made up on this side, so that it is known whatever becomes of the conversation."""
+    stem = "stdin" if script == "-" else Path(script).stem if script else "command"
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', stem)[:40].lstrip('.') or 'script'}-{secrets.token_hex(3)}"
 
 
 class Follower:
