@@ -9,17 +9,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from guestagent import __version__
 from guestagent.runcommand import verbs
 from guestagent.runcommand.place import BadPlace, Place, own_place
 from guestagent.runcommand.record import read_record
-from guestagent.runcommand.worker import Worker
-from ipc.errors import IpcError
-from ipc.hostaddress import find_host
-from ipc.places import Places
-from ipc.settings import HostSettings, load_settings
-from wire.http import HttpClient
-from wire.redact import redact
 
 _VERBS: dict[str, Callable[[Place], int]] = {
     "install": verbs.install,
@@ -48,28 +40,21 @@ def main(arguments: list[str]) -> int:
 
 
 def _work(place: Place, descriptor: int) -> int:
+    # The other commands do without what a worker loads.
+    from guestagent.runcommand.outside import Outside
+    from guestagent.runcommand.worker import Worker
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     record = read_record(place)
     if record is None or record.phase != "accepted":
         logging.getLogger("runcommand").error("%s is not to be begun", place.stem)
         return verbs.FAILED
-    client = HttpClient(f"azvmagent/{__version__}")
-    worker = Worker(place, record, client, _metadata_service())
+    worker = Worker(place, record, Outside())
     worker.claim()
     os.write(descriptor, b"+")
     os.close(descriptor)
     worker.run()
     return 0
-
-
-def _metadata_service() -> str:
-    """Base URL; only managed identities need it."""
-    places = Places.from_environment(os.environ)
-    try:
-        return find_host(places, load_settings(places, "host", HostSettings)).imds
-    except IpcError as error:
-        logging.getLogger("runcommand").warning("%s", redact(str(error)))
-        return HostSettings().imds
 
 
 if __name__ == "__main__":

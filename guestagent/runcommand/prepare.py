@@ -4,21 +4,23 @@ import contextlib
 import os
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from guestagent.runcommand import download, script, users
-from guestagent.runcommand.blobs import AppendBlob
-from guestagent.runcommand.errors import ArtifactFailed, BadSettings, BlobFailed, DownloadFailed, NotSaved
-from guestagent.runcommand.identity import NoToken
-from guestagent.runcommand.order import BlobTarget, Order
+from guestagent.runcommand import script, users
+from guestagent.runcommand.errors import ArtifactFailed, BadSettings, BlobFailed, DownloadFailed, NotSaved, RunError
+from guestagent.runcommand.order import BlobTarget, Order, Source
+from guestagent.runcommand.outside import Outside
 from guestagent.runcommand.place import LOCAL, Place
 from guestagent.runcommand.processes import MARK
 from guestagent.runcommand.secrets import open_protected
 from guestagent.runcommand.settings import parse_action, parse_managed, parse_protected, read_handler_settings
-from wire.errors import HostError
-from wire.http import HttpClient
+
+if TYPE_CHECKING:
+    from guestagent.runcommand.blobs import AppendBlob
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,11 +56,11 @@ def read_order(place: Place) -> Order:
         raise BadSettings(f"{place.script_file}: {error.strerror}") from error
 
 
-def prepare(place: Place, order: Order, client: HttpClient, imds: str, mark: str) -> Ready:
+def prepare(place: Place, order: Order, outside: Outside, mark: str) -> Ready:
     """Put everything in place. Raises RunError."""
     account = users.find(order.run_as) if order.run_as else None
     script.fresh_folder(place.work)
-    path = _fetch(place, order, client, imds)
+    path = _fetch(place, order, outside)
     folder, temporary = place.work, False
     if account is not None and not account.is_us:
         folder, temporary = _copy(account, place)
@@ -75,10 +77,18 @@ def prepare(place: Place, order: Order, client: HttpClient, imds: str, mark: str
     )
 
 
-def make_blobs(place: Place, order: Order, client: HttpClient, imds: str) -> list[AppendBlob]:
+def make_blobs(place: Place, order: Order, outside: Outside) -> "list[AppendBlob]":
     """The blobs of the order, empty. Raises BlobFailed."""
     wanted: list[tuple[BlobTarget | None, Path]] = [(order.output_blob, place.stdout), (order.error_blob, place.stderr)]
-    blobs = [AppendBlob(client, imds, target, source) for target, source in wanted if target is not None]
+    if order.output_blob is None and order.error_blob is None:
+        return []
+    from guestagent.runcommand.blobs import AppendBlob
+    from guestagent.runcommand.identity import NoToken
+    from wire.errors import HostError
+
+    blobs = [
+        AppendBlob(outside.client, outside.imds, target, source) for target, source in wanted if target is not None
+    ]
     for blob in blobs:
         try:
             blob.create()
@@ -101,20 +111,24 @@ def forget_older(place: Place) -> None:
                 os.truncate(path, 0)
 
 
-def _fetch(place: Place, order: Order, client: HttpClient, imds: str) -> Path | None:
+def _fetch(place: Place, order: Order, outside: Outside) -> Path | None:
     """The script's path; None if a command line is run instead."""
     path: Path | None = None
     if order.script_from is not None:
-        path = download.fetch(
-            client, imds, order.script_from, place.work, convert=order.convert_text, failed=DownloadFailed
-        )
+        path = _download(place, order, outside, order.script_from, DownloadFailed)
     for source in order.files:
-        download.fetch(client, imds, source, place.work, convert=order.convert_text, failed=DownloadFailed)
+        _download(place, order, outside, source, DownloadFailed)
     for source in order.artifacts:
-        download.fetch(client, imds, source, place.work, convert=order.convert_text, failed=ArtifactFailed)
+        _download(place, order, outside, source, ArtifactFailed)
     if order.script is not None:
         path = script.save(place.work, order.script, convert=order.convert_text)
     return path
+
+
+def _download(place: Place, order: Order, outside: Outside, source: Source, failed: Callable[[str], RunError]) -> Path:
+    from guestagent.runcommand import download
+
+    return download.fetch(outside.client, outside.imds, source, place.work, convert=order.convert_text, failed=failed)
 
 
 def _copy(account: users.Account, place: Place) -> tuple[Path, bool]:

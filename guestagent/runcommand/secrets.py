@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 
 from guestagent.runcommand.errors import BadSettings
-from wire.certificates import decrypt
-from wire.errors import DocumentError
 
 _SECONDS = 60.0
 _THUMBPRINT = re.compile(r"[0-9A-F]{40}")
@@ -34,6 +32,9 @@ def open_protected(lib: Path, thumbprint: str, envelope: bytes) -> bytes:
 
 
 def main(lib: str, thumbprint: str) -> int:
+    from wire.certificates import decrypt
+    from wire.errors import DocumentError
+
     try:
         key = (Path(lib) / f"{thumbprint}.prv").read_bytes()
         plaintext = decrypt(sys.stdin.buffer.read(), key)

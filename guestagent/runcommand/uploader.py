@@ -2,9 +2,12 @@
 
 import threading
 import time
+from typing import TYPE_CHECKING
 
-from guestagent.runcommand.blobs import AppendBlob
-from wire.http import HttpClient
+from guestagent.runcommand.outside import Outside
+
+if TYPE_CHECKING:
+    from guestagent.runcommand.blobs import AppendBlob
 
 _APPEND_SECONDS = 60.0
 _FINAL_SECONDS = 60.0
@@ -15,8 +18,8 @@ _BYTES_A_SECOND = 1024 * 1024
 class Uploader:
     """Follows the files until told that they are complete."""
 
-    def __init__(self, client: HttpClient, blobs: list[AppendBlob], period: float) -> None:
-        self._client = client
+    def __init__(self, outside: Outside, blobs: "list[AppendBlob]", period: float) -> None:
+        self._outside = outside
         self._blobs = blobs
         self._period = period
         self._complete = threading.Event()
@@ -33,7 +36,7 @@ class Uploader:
         self._thread.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive():
             # Its conversation ends at once, and its loop with it.
-            self._client.close()
+            self._outside.client.close()
             self._thread.join(5.0)
             return "the output blob was not completed in time"
         for blob in self._blobs:

@@ -6,20 +6,23 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from guestagent.runcommand import output, status, users
-from guestagent.runcommand.blobs import AppendBlob
 from guestagent.runcommand.child import Child, Ended, Signals
 from guestagent.runcommand.errors import EarlyCancel, NotStarted, RunError
 from guestagent.runcommand.order import Order
+from guestagent.runcommand.outside import Outside
 from guestagent.runcommand.place import Place
 from guestagent.runcommand.prepare import Ready, forget_older, make_blobs, prepare, read_order
 from guestagent.runcommand.processes import adopt_orphans, myself, process
 from guestagent.runcommand.record import Record, State, View, write_record
 from guestagent.runcommand.uploader import Uploader
-from wire.http import HttpClient
+
+if TYPE_CHECKING:
+    from guestagent.runcommand.blobs import AppendBlob
 
 REPORT_SECONDS = 15.0
 """How often a running script's status and blobs are brought up to date."""
@@ -34,13 +37,10 @@ logger = logging.getLogger("runcommand")
 class Worker:
     """Carries one record from accepted to ended."""
 
-    def __init__(
-        self, place: Place, record: Record, client: HttpClient, imds: str, report_seconds: float = REPORT_SECONDS
-    ) -> None:
+    def __init__(self, place: Place, record: Record, outside: Outside, report_seconds: float = REPORT_SECONDS) -> None:
         self._place = place
         self._record = record
-        self._client = client
-        self._imds = imds
+        self._outside = outside
         self._report_seconds = report_seconds
 
     def claim(self) -> None:
@@ -61,16 +61,16 @@ class Worker:
             finally:
                 self._tidy()
 
-    def _prepare(self) -> tuple[Order, Ready, list[AppendBlob]]:
+    def _prepare(self) -> "tuple[Order, Ready, list[AppendBlob]]":
         order = read_order(self._place)
         self._keep(asynchronous=order.asynchronous, failure_is_error=order.failure_is_error, run_as=order.run_as)
         if order.asynchronous:
             self._tell(status.running(self._record))
-        ready = prepare(self._place, order, self._client, self._imds, self._record.mark)
+        ready = prepare(self._place, order, self._outside, self._record.mark)
         self._keep(work=str(ready.folder), temporary=ready.temporary)
-        return order, ready, make_blobs(self._place, order, self._client, self._imds)
+        return order, ready, make_blobs(self._place, order, self._outside)
 
-    def _start(self, order: Order, ready: Ready, blobs: list[AppendBlob], signals: Signals) -> None:
+    def _start(self, order: Order, ready: Ready, blobs: "list[AppendBlob]", signals: Signals) -> None:
         forget_older(self._place)
         output.forget_old(self._place)
         out, err = output.open_both(self._place)
@@ -96,7 +96,7 @@ class Worker:
             os.close(out)
             os.close(err)
         self._keep(script=process(child.pid))
-        self._follow(child, order, began, signals, Uploader(self._client, blobs, self._report_seconds))
+        self._follow(child, order, began, signals, Uploader(self._outside, blobs, self._report_seconds))
 
     def _follow(self, child: Child, order: Order, began: float, signals: Signals, uploader: Uploader) -> None:
         limit = began + order.timeout_seconds if order.timeout_seconds else float("inf")
