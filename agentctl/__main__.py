@@ -13,6 +13,7 @@ from agentctl.deployment import Deployment
 from agentctl.errors import CommandError, WrongUse
 from agentctl.ext import explain, ext
 from agentctl.options import json_option, root_option
+from agentctl.runs import run
 from agentctl.view import gather, is_ready
 from ipc.places import COMPONENTS
 
@@ -26,6 +27,7 @@ def cli() -> None:
     A first minute:
       agentctl up          a local Azure host and the four processes; stays in front until Ctrl-C
       agentctl status      in another terminal
+      agentctl run --command 'uname -a'
       agentctl down        nothing is left
 
     Exit status: 0 done, 1 the answer is no (not Ready), 2 wrong use, 3 nothing to talk to.
@@ -83,6 +85,7 @@ def restart(component: str, deployment: Deployment) -> None:
 
 cli.add_command(ext)
 cli.add_command(explain)
+cli.add_command(run)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from fabric import __version__
 from fabric.errors import FabricError, Unknown
 from fabric.host import Host
 from fabric.packages import PACKAGE_LIMIT, identify
+from fabric.runs import add_routes
 from fabric.state import WantedHandler
 
 _PAGE = Path(__file__).with_name("portal.html")
@@ -133,6 +134,7 @@ def make_api(host: Host) -> FastAPI:
         """The newest requests, oldest first."""
         return _json(list(host.transcript))
 
+    add_routes(api, host)
     return api
 
 

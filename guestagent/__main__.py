@@ -6,12 +6,13 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from guestagent import __version__
+from guestagent import __version__, builtin
 from guestagent.agent import GuestAgent
 from guestagent.artifacts import Artifacts
 from guestagent.certificates import make_transport_certificate
 from guestagent.command import Commands
 from guestagent.config import Settings
+from guestagent.localrun import LocalRuns
 from guestagent.operation import Operations
 from guestagent.queries import Queries
 from guestagent.record import Records
@@ -19,7 +20,16 @@ from guestagent.reporting import Reporter
 from guestagent.steps import Worker
 from guestagent.watch import HostWatch
 from ipc.component import Component
-from ipc.contract.guestagent import ExplainExtension, GetExtension, GetStatus, GoalStateArrived, RetryExtension
+from ipc.contract.guestagent import (
+    CancelRun,
+    ExplainExtension,
+    GetExtension,
+    GetRun,
+    GetStatus,
+    GoalStateArrived,
+    RetryExtension,
+    RunScript,
+)
 from ipc.errors import IpcError
 from ipc.hostaddress import find_host
 from ipc.logs import start_logging
@@ -67,6 +77,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             changed=changed.set,
             downloads=settings.concurrent_downloads,
             roll_back=settings.roll_back,
+            built_in=builtin.provides if settings.built_in_run_command else lambda _: False,
         )
         reporter = Reporter(
             component=component,
@@ -105,6 +116,10 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
         component.answer(GetExtension, queries.get_extension)
         component.answer(RetryExtension, queries.retry_extension)
         component.answer(ExplainExtension, queries.explain_extension)
+        local = LocalRuns(state, places.lib, places.log, emitter)
+        component.answer(RunScript, local.run)
+        component.answer(GetRun, local.get)
+        component.answer(CancelRun, local.cancel)
         emitter.emit("Start", f"{NAME} {__version__}")
         try:
             await asyncio.to_thread(make_transport_certificate, places.lib)

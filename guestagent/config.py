@@ -18,3 +18,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Packages fetched and unpacked at once."""
     roll_back: bool = True
     """Whether a failed update brings the version before back, unless the new version's manifest forbids it."""
+    built_in_run_command: bool = True
+    """Run Command's two handlers come with the product; off, their packages are fetched like any other."""

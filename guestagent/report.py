@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 
 from guestagent import heartbeat
+from guestagent.builtin import provides
 from guestagent.errors import GuestAgentError, PackageError, StatusFileError
 from guestagent.layout import HandlerFolder
 from guestagent.plan import State, Waiting
 from guestagent.record import Applied, Good, key
+from guestagent.runcommand.liveness import settle
 from guestagent.statusfile import READ_LIMIT, ExtensionStatus, parse_status
 from guestagent.steps import Doing
 from ipc.contract.guestagent import ExtensionView
@@ -248,6 +250,9 @@ def _extension_status(
     if failed and record is not None:
         ours = ExtensionStatus(status="error", code=record.code, message=record.message, operation="Enable")
     path = folder.status_file(settings)
+    if provides(folder.name):
+        # Its worker may be gone without a word.
+        settle(folder, settings.name, settings.sequence_number)
     try:
         with path.open("rb") as file:
             written = os.fstat(file.fileno()).st_mtime

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from guestagent import builtin
 from guestagent.artifacts import Artifacts, as_agent_error
 from guestagent.command import Commands, Occasion
 from guestagent.environment import Codes
@@ -84,9 +85,12 @@ class Worker:
         changed: Callable[[], None],
         downloads: int,
         roll_back: bool,
+        built_in: Callable[[str], bool] = builtin.provides,
     ) -> None:
+        """`built_in` says which handlers come with the product."""
         self._lib = lib
         self._log = log
+        self._built_in = built_in
         self._artifacts = artifacts
         self._commands = commands
         self._records = records
@@ -187,6 +191,11 @@ class Worker:
 
     async def _fetch(self, work: Work, step: Step, progress: _Progress, asked: Asked) -> None:
         handler = work.handler
+        if self._built_in(handler.name):
+            progress.folder = HandlerFolder(self._lib, self._log, handler.name, handler.version)
+            await asyncio.to_thread(builtin.lay_out, progress.folder)
+            await asyncio.to_thread(progress.folder.prepare)
+            return
         began = time.monotonic()
         async with self._downloads:
             try:

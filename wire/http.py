@@ -218,7 +218,8 @@ def _check_status(answer: "requests.Response", url: str) -> None:
         raise Gone(url, answer.status_code, text)
     if answer.status_code == http.client.BAD_REQUEST and "InvalidContainerConfiguration" in text:
         raise InvalidContainer(url, answer.status_code, text)
-    raise Refused(url, answer.status_code, text)
+    location = answer.headers.get("Location", "") if answer.is_redirect else ""
+    raise Refused(url, answer.status_code, text, location)
 
 
 def _store(answer: "requests.Response", url: str, file: BinaryIO, limit: int) -> Downloaded:

@@ -187,5 +187,90 @@ class StatusChanged(Event, frozen=True, kw_only=True):
     speaker: ClassVar[str] = "guestagent"
 
 
-REQUESTS = (GetStatus, GetExtension, RetryExtension, ExplainExtension)
+# -- Run Command on this VM, without the host (since 1.1) -------------------------------------------------------------
+
+
+class RunParameter(msgspec.Struct, frozen=True, kw_only=True):
+    """With a name it becomes a variable of the script's environment, without one an argument."""
+
+    value: str
+    name: str = ""
+
+
+class RunStarted(Reply, frozen=True, kw_only=True):
+    """The run was taken up; what it writes is appended to the two files."""
+
+    name: str
+    sequence_number: int
+    stdout: str
+    """Absolute path."""
+    stderr: str
+
+
+class RunScript(Request[RunStarted], frozen=True, kw_only=True):
+    """Run this. A run of the same name that has not ended is ended first."""
+
+    speaker: ClassVar[str] = "guestagent"
+    reply: ClassVar[type[Reply]] = RunStarted
+    name: str = ""
+    """Empty: one is made up."""
+    script: bytes = b""
+    """The script itself, if it fits (see RUN_SCRIPT_LIMIT)."""
+    script_path: str = ""
+    """Absolute path of the script's file instead; it is copied before the answer."""
+    parameters: list[RunParameter] = []
+    run_as: str = ""
+    timeout_seconds: int = 0
+    """0 is none."""
+
+
+class RunView(Reply, frozen=True, kw_only=True):
+    """One run as it stands."""
+
+    name: str
+    sequence_number: int
+    state: str
+    """`Running`, `Succeeded`, `Failed`, `TimedOut`, `Canceled`, `Unknown`."""
+    message: str = ""
+    exit_code: int | None = None
+    """None while it runs; negative where the script did not end by itself."""
+    interrupted: bool = False
+    """Its worker was killed, or the machine went down: the outcome is unknown, and it is not run again."""
+    output: str = ""
+    """The last 4096 bytes of each stream."""
+    error: str = ""
+    stdout: str = ""
+    """Absolute path of the whole stream."""
+    stderr: str = ""
+    started_at: float | None = None
+    """UTC, seconds since the epoch."""
+    ended_at: float | None = None
+    pid: int | None = None
+    """The script's first process, while it runs."""
+
+
+class GetRun(Request[RunView], frozen=True, kw_only=True):
+    """How is the newest run of this name? Those the host ordered (managed run command) are found too."""
+
+    speaker: ClassVar[str] = "guestagent"
+    reply: ClassVar[type[Reply]] = RunView
+    name: str
+    sequence_number: int | None = None
+    """An older one, or to be sure of this very one."""
+
+
+class CancelRun(Request[RunView], frozen=True, kw_only=True):
+    """End the newest run of this name with everything it started; answered when it has ended."""
+
+    speaker: ClassVar[str] = "guestagent"
+    reply: ClassVar[type[Reply]] = RunView
+    name: str
+
+
+RUN_SCRIPT_LIMIT = 128 * 1024
+"""Bytes of a script that travels in a request."""
+
+RUN_REQUESTS = (RunScript, GetRun, CancelRun)
+
+REQUESTS = (GetStatus, GetExtension, RetryExtension, ExplainExtension, *RUN_REQUESTS)
 EVENTS = (GoalStateArrived, StatusChanged)

@@ -1,1 +1,1 @@
-﻿print("no shebang")
+x = "no shebang"
