@@ -250,6 +250,27 @@ def _wait_for_run(client: Client, ordered: dict[str, Any], seconds: float) -> No
 
 
 @cli.group()
+def goal() -> None:
+    """The goal state as a whole."""
+
+
+@goal.command("set")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@root_option
+def goal_set(file: Path, root: Path) -> None:
+    """Make FILE the goal state, to the letter. /docs of the portal says what it may hold.
+
+    \b
+      {"handlers": [{"name": "Contoso.Tools.Greeter", "version": "1.0.0", "settings": {"who": "world"}},
+                    {"name": "Contoso.Tools.Runner", "version": "2.0.0",
+                     "instances": [{"name": "a", "settings": {}},
+                                   {"name": "b", "depends_on": ["Contoso.Tools.Runner/a"], "dependency_level": 1}]}]}
+    """
+    count = Client(root).put("/api/goal", json.dumps(_object(file)).encode(), {})["handlers"]
+    click.echo(f"{count} handlers are wanted.")
+
+
+@cli.group()
 def fault() -> None:
     """Faults, by endpoint and name."""
 

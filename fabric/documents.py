@@ -88,6 +88,9 @@ def extensions_config(vm: VmState, urls: Urls, thumbprint: str) -> bytes:
         )  # fmt: skip
         if handler.has_settings and handler.state != "uninstall":
             plugin = ET.SubElement(settings, "Plugin", name=handler.name, version=handler.version)
+            places: list[WantedHandler | WantedInstance] = [*handler.instances] or [handler]
+            for place in places:
+                _depends_on(plugin, place)
             for one in handler.instances:
                 instance = ET.SubElement(
                     plugin, "ExtensionRuntimeSettings", seqNo=str(one.sequence_number), name=one.name, state=one.state
@@ -154,6 +157,27 @@ def manifest(packages: list[tuple[str, str]]) -> bytes:
     return _document(root)
 
 
+def _depends_on(plugin: ET.Element, wanted: WantedHandler | WantedInstance) -> None:
+    if not wanted.dependency_level and not wanted.depends_on:
+        return
+    element = ET.SubElement(plugin, "DependsOn", dependencyLevel=str(wanted.dependency_level))
+    if isinstance(wanted, WantedInstance):
+        element.set("name", wanted.name)
+    for one in wanted.depends_on:
+        handler, _, extension = one.partition("/")
+        named = ET.SubElement(element, "DependsOnExtension", handler=handler)
+        if extension:
+            named.set("extension", extension)
+
+
+def _fast_depends_on(wanted: WantedHandler | WantedInstance) -> list[dict[str, Any]]:
+    if not wanted.dependency_level and not wanted.depends_on:
+        return []
+    named = [dict(zip(("handler", "extension"), one.split("/", 1), strict=False)) for one in wanted.depends_on]
+    entry: dict[str, Any] = {"dependsOnExtension": named, "dependencyLevel": wanted.dependency_level}
+    return [{**entry, "name": wanted.name} if isinstance(wanted, WantedInstance) else entry]
+
+
 def _runtime_settings(handler: WantedHandler | WantedInstance, thumbprint: str) -> dict[str, Any]:
     settings: dict[str, Any] = {"publicSettings": handler.public if handler.public is not None else {}}
     if handler.protected:
@@ -179,9 +203,11 @@ def _fast_handler(handler: WantedHandler, urls: Urls, thumbprint: str) -> dict[s
             }
             for one in handler.instances
         ]
+        entry["dependsOn"] = [found for one in handler.instances for found in _fast_depends_on(one)]
         return entry
     if handler.has_settings and handler.state != "uninstall":
         entry |= {"settingsSeqNo": handler.sequence_number, "settings": [_fast_settings(handler, thumbprint)]}
+        entry["dependsOn"] = _fast_depends_on(handler)
     return entry
 
 

@@ -21,6 +21,9 @@ class WantedInstance(msgspec.Struct, kw_only=True):
     public: Any = None
     protected: str | None = None
     """Base64 CMS for the tenant certificate."""
+    dependency_level: int = 0
+    depends_on: list[str] = []
+    """`handler`, or `handler/extension`."""
 
 
 class WantedHandler(msgspec.Struct, kw_only=True):
@@ -34,6 +37,9 @@ class WantedHandler(msgspec.Struct, kw_only=True):
     protected: str | None = None
     """Base64 CMS for the tenant certificate."""
     has_settings: bool = True
+    dependency_level: int = 0
+    depends_on: list[str] = []
+    """`handler`, or `handler/extension`."""
     instances: list[WantedInstance] = []
     """Multi-config: these instead of `sequence_number`, `public` and `protected`."""
 

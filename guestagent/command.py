@@ -14,6 +14,7 @@ from guestagent.layout import HandlerFolder
 from guestagent.operation import TIMEOUTS, Kind, Operation, Operations, Outcome, operation_id
 from ipc.record import Emitter
 from wire.extensions import Settings
+from wire.redact import redact
 
 _WORDS: dict[Kind, str] = {
     "install": "Install",
@@ -125,7 +126,7 @@ def _append(log: Path, operation: Operation, message: str) -> None:
     """CommandExecution.log keeps its newest 10 MiB."""
     log.parent.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    text = f"{stamp} {operation.kind} {operation.version}: {operation.command}\n{message}\n"
+    text = redact(f"{stamp} {operation.kind} {operation.version}: {operation.command}\n{message}\n")
     with log.open("ab") as file:
         file.write(text.encode("utf-8", "surrogateescape"))
     if log.stat().st_size > _LOG_LIMIT:

@@ -242,11 +242,12 @@ def _write_down(folder: Path, operation: Operation) -> None:
 
 def _start(folder: Path) -> subprocess.Popen[bytes]:
     """Raises PlatformError if not even the runner starts."""
-    command = [sys.executable, "-I", "-S", str(Path(runner.__file__)), str(folder)]
+    # Its folder's name holds the handler's, and some extensions kill whoever has that in the command line.
+    command = [sys.executable, "-I", "-S", str(Path(runner.__file__))]
     try:
         return subprocess.Popen(
             command,
-            cwd="/",
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -274,8 +274,8 @@ def test_of_many_runners_for_one_folder_one_runs_the_command(bench: Bench) -> No
     folder = bench.folder(operation)
     folder.mkdir()
     (folder / "operation.json").write_bytes(msgspec.json.encode(operation))
-    command = [sys.executable, "-I", "-S", runner.__file__, str(folder)]
-    runners = [subprocess.Popen(command) for _ in range(8)]
+    command = [sys.executable, "-I", "-S", runner.__file__]
+    runners = [subprocess.Popen(command, cwd=folder) for _ in range(8)]
     assert [one.wait() for one in runners] == [0] * 8
     assert bench.lines() == ["run"]
     assert started(bench, operation)["pid"] in {one.pid for one in runners}

@@ -19,34 +19,34 @@ import requests
 PATIENCE = 30.0
 KINDS = ("install", "enable", "disable", "update", "uninstall")
 
-# Each command writes down that it began, does what its own part says, and writes down that it ended well.
-SCRIPT = """#!/bin/sh
-me=${{AZURE_GUEST_AGENT_EXTENSION_PATH##*/}}; me=${{me%-*}}; calls=$TEST_ROOT/$me.calls; go=$TEST_ROOT/$me.go
-say() {{ echo "$1 {kind} $AZURE_GUEST_AGENT_EXTENSION_VERSION seq=$ConfigSequenceNumber" >> "$calls"; }}
-status() {{
-  cat > "$AZURE_GUEST_AGENT_EXTENSION_PATH/status/$ConfigSequenceNumber.status.tmp" <<END
-[{{"version": "1.0", "timestampUTC": "2026-01-01T00:00:00Z", "status": {{"name": "x", "operation": "Enable",
-  "status": "$1", "code": 0, "formattedMessage": {{"lang": "en-US", "message": "$2"}}}}}}]
-END
-  mv "$AZURE_GUEST_AGENT_EXTENSION_PATH/status/$ConfigSequenceNumber.status.tmp" \
-     "$AZURE_GUEST_AGENT_EXTENSION_PATH/status/$ConfigSequenceNumber.status"
-}}
-say begin
-{body}
-say end
-"""
+EXTENSIONS = Path(__file__).parent.parent.parent / "extensions"
+PREAMBLE = (EXTENSIONS / "preamble.sh").read_text()
 ENABLE = 'status success "enabled $AZURE_GUEST_AGENT_EXTENSION_VERSION"'
 
 
 def package(bodies: dict[str, str] | None = None, **manifest: Any) -> bytes:
     """A zip; `bodies` are shell lines by command, `manifest` goes into handlerManifest."""
-    lines = {kind: ENABLE if kind == "enable" else ":" for kind in KINDS} | (bodies or {})
+    return zipped({f"{kind}.sh": body.encode() for kind, body in (bodies or {}).items()}, manifest)
+
+
+def stand_in(number: int, **manifest: Any) -> bytes:
+    """One of the extensions under tests/extensions, zipped as real ones are: without a mode."""
+    (folder,) = EXTENSIONS.glob(f"{number:02}-*")
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return zipped(files, manifest)
+
+
+def zipped(files: dict[str, bytes], manifest: dict[str, Any]) -> bytes:
+    """`<kind>.sh` are the commands; those that are missing do nothing, and enable says success."""
     document = [{"version": 1.0, "handlerManifest": {f"{kind}Command": f"{kind}.sh" for kind in KINDS} | manifest}]
+    files = {"HandlerManifest.json": json.dumps(document).encode(), **files}
+    for kind in KINDS:
+        body = files.pop(f"{kind}.sh", b":" if kind != "enable" else ENABLE.encode()).decode()
+        files[f"{kind}.sh"] = f"#!/bin/bash\nkind={kind}\n{PREAMBLE}\nsay begin\n{body}\nsay end\n".encode()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("HandlerManifest.json", json.dumps(document))
-        for kind, body in lines.items():
-            archive.writestr(f"{kind}.sh", SCRIPT.format(kind=kind, body=body))
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
     return buffer.getvalue()
 
 
@@ -122,6 +122,34 @@ class Life:
         body = {"name": name, "version": version, "settings": settings if settings is not None else {}, **order}
         added: dict[str, Any] = self.call("POST", "/api/extensions", json=body)
         return added
+
+    def publish(self, zipped: bytes, version: str = "1.0.0", name: str = "") -> None:
+        self.call("PUT", "/api/packages", data=zipped, params={"name": name or self.name, "version": version})
+
+    def goal(self, *handlers: dict[str, Any], fast_track: bool = False) -> None:
+        """The whole goal state, to the letter; `name` and `version` have defaults."""
+        wanted = [{"name": self.name, "version": "1.0.0", **one} for one in handlers]
+        self.call("PUT", "/api/goal", json={"handlers": wanted, "fast_track": fast_track})
+
+    def status(self, name: str = "", extension: str = "") -> dict[str, Any]:
+        """What the host was last told of the extension's own status."""
+        for one in self.handlers():
+            runtime = one.get("runtimeSettingsStatus", {})
+            if one["handlerName"] == (name or self.name) and runtime.get("extensionName", "") == extension:
+                found: dict[str, Any] = runtime.get("settingsStatus", {}).get("status", {})
+                return found
+        return {}
+
+    def says(self, word: str, text: str = "", extension: str = "") -> dict[str, Any]:
+        """Wait until the extension's own status is this word, with this text in it."""
+
+        def look() -> dict[str, Any]:
+            found = self.status(extension=extension)
+            message = (found.get("formattedMessage") or {}).get("message", "")
+            return found if found.get("status") == word and text in message else {}
+
+        found: dict[str, Any] = self.until(look, f"{self.name} to say {word} {text}")
+        return found
 
     def remove(self, name: str = "", **query: str) -> None:
         self.call("DELETE", f"/api/extensions/{name or self.name}", params=query)
@@ -211,3 +239,8 @@ def life(machine: Machine) -> Iterator[Life]:
 @pytest.fixture
 def make_package() -> Callable[..., bytes]:
     return package
+
+
+@pytest.fixture
+def make_stand_in() -> Callable[..., bytes]:
+    return stand_in
