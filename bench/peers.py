@@ -76,10 +76,10 @@ def reference() -> Iterator[Peer]:
             first = until(lambda: procfs.children(machine.pid), "the first process")[0]
             with line(root, ["nsenter", "--target", str(first), "--net", "--"]) as host:
                 ready_at = until_ready(host)
-                daemon = next(pid for pid in procfs.descendants(first) if "-daemon" in procfs.command_line(pid))
                 # Its first status is the end of its start.
                 until(lambda: host.told()["status"], "the first status")
-                yield Peer(host, [daemon, *procfs.descendants(daemon)], ready_at - procfs.started_at(daemon))
+                daemon, worker = (_with_word(first, word) for word in ("-daemon", "-run-exthandlers"))
+                yield Peer(host, [daemon, worker], ready_at - procfs.started_at(daemon))
         finally:
             machine.kill()
             machine.wait()
@@ -93,6 +93,11 @@ def line(root: Path, enter: list[str]) -> Iterator[HostLine]:
         yield found
     finally:
         found.close()
+
+
+def _with_word(ancestor: int, word: str) -> int:
+    """By command line: short-lived children come and go."""
+    return next(pid for pid in procfs.descendants(ancestor) if word in procfs.command_line(pid))
 
 
 def until_ready(host: HostLine) -> float:
