@@ -1,4 +1,4 @@
-"""`agentctl run` against a real guestagent: live output, exit status, Ctrl-C, cancel, and an agent that comes and goes."""
+"""`agentctl run` against a real guestagent: live output, exit status, Ctrl-C, cancel, an agent that comes and goes."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from agentctl.processes import process
 from agentctl.run import CANCELED, TIMED_OUT, Follower, exit_status, made_up_name
 from ipc.contract.guestagent import RUN_SCRIPT_LIMIT, RunView
 
@@ -50,7 +51,7 @@ class Agent:
         self._process.wait(30)
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-P", "-m", "agentctl", "run", *arguments, "--root", str(self.root)]
+        return [sys.executable, "-P", "-m", "agentctl", "run", "--root", str(self.root), *arguments]
 
     def run(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(self.command(*arguments), input=stdin, capture_output=True, timeout=PATIENCE)
@@ -153,7 +154,7 @@ def test_cancel_ends_all_of_it(agent: Agent) -> None:
     assert (done.returncode, done.stdout) == (0, b"endless: Canceled. Execution was canceled\n")
     child.communicate(timeout=PATIENCE)
     assert child.returncode == CANCELED
-    assert not Path(f"/proc/{pid}").exists()
+    assert process(pid) is None
 
 
 def test_the_time_limit_is_exit_status_124(agent: Agent) -> None:
@@ -165,9 +166,8 @@ def test_a_killed_and_restarted_agent_costs_the_follower_nothing(agent: Agent, t
     """Exactly one run, its output whole, its exit status told, though the agent was away when it ended."""
     fifo, count = tmp_path / "fifo", tmp_path / "count"
     os.mkfifo(fifo)
-    child = agent.begin(
-        "--name", "through", "--command", f"echo x >> {count}; echo up; read x < {fifo}; echo $x; exit 5"
-    )
+    text = f"echo x >> {count}; echo up; read x < {fifo}; echo $x; exit 5"
+    child = agent.begin("--name", "through", "--command", text)
     lines(child, 1)
     agent.kill()
     fifo.write_text("meanwhile\n")
@@ -191,7 +191,7 @@ def test_a_killed_worker_is_an_interrupted_run(agent: Agent) -> None:
     seen = agent.look("orphan")
     assert (seen["state"], seen["interrupted"], seen["output"]) == ("Failed", True, "up\n")
     agent.run("--cancel", "orphan")
-    assert not Path(f"/proc/{view}").exists()
+    assert process(view) is None
 
 
 def test_a_new_run_of_a_name_ends_the_one_before(agent: Agent) -> None:
