@@ -194,9 +194,14 @@ class _Conversation:
         class TlsPool(urllib3.HTTPSConnectionPool):
             ConnectionCls = TlsConnection
 
+        class Session(requests.Session):
+            def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+                # Even where redirects are not followed, the library would read the body of one whole.
+                return None
+
         adapter = requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=1)
         adapter.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": TlsPool}
-        session = requests.Session()
+        session = Session()
         session.trust_env = False
         session.mount("http://", adapter)
         session.mount("https://", adapter)

@@ -29,16 +29,16 @@ def cancel_others(place: Place) -> None:
             users.remove_copy(record.run_as, Path(record.work))
 
 
-def cancel(place: Place) -> Record | None:
+def cancel(place: Place, patience: float = _PATIENCE) -> Record | None:
     """End it, processes and all; its record afterwards. Nothing happens to one that ended by itself."""
     record = read_record(place)
     if record is None or record.ran:
         return record
     if record.phase != "ended":
         record.worker.signal(signal.SIGTERM)
-        if not record.worker.wait(_PATIENCE):
+        if not record.worker.wait(patience):
             record.worker.signal(signal.SIGKILL)
-            record.worker.wait(_PATIENCE)
+            record.worker.wait(patience)
         record = read_record(place) or record
     # What a worker that was killed left behind.
     mark, session = record.mark, record.script.pid if record.script is not None and record.script.alive() else 0

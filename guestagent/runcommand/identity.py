@@ -1,5 +1,6 @@
 """Tokens of the machine's managed identities, from the instance metadata service."""
 
+import re
 from urllib.parse import urlencode, urlsplit
 
 from guestagent.runcommand.order import Identity
@@ -11,8 +12,12 @@ from wire.http import HttpClient
 STORAGE_VERSION = "2018-03-28"
 _RESOURCE = "https://storage.azure.com/"
 _SECONDS = 20.0
-# A token is worth something to whoever receives it: it goes to Azure's blob stores only.
-_STORES = (".blob.core.", ".blob.azurestack.", ".blob.storage.")
+# A token is worth something to whoever receives it: it goes to Azure's blob stores only, in any of its clouds.
+_STORE = re.compile(
+    r"[a-z0-9-]+\.(?:[a-z0-9]+\.)?blob\."
+    r"(?:core\.(?:windows\.net|chinacloudapi\.cn|usgovcloudapi\.net|cloudapi\.de|microsoft\.scloud|eaglex\.ic\.gov)"
+    r"|storage\.azure\.net)"
+)
 
 
 class NoToken(Exception):
@@ -21,8 +26,7 @@ class NoToken(Exception):
 
 def is_blob_store(url: str) -> bool:
     """Whether a token of ours may be sent there."""
-    host = f".{(urlsplit(url).hostname or '').partition('.')[2]}."
-    return any(store in host for store in _STORES)
+    return bool(_STORE.fullmatch(urlsplit(url).hostname or ""))
 
 
 def token_headers(client: HttpClient, imds: str, url: str, identity: Identity | None) -> dict[str, str]:

@@ -159,6 +159,8 @@ class Worker:
                 status.report(self._place, self._record, view)
             except OSError as error:
                 logger.warning("%s: the status cannot be written: %s", self._place.stem, error)
+                if isinstance(error, FileNotFoundError):
+                    return  # the handler's folder is gone: updated or uninstalled; its successor looks at the record
                 if left:
                     time.sleep(_WRITE_PAUSE)
             else:

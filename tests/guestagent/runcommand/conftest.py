@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fabric.state import Identity
@@ -22,6 +23,7 @@ from fabric.tenant import make_tenant_certificate, protect, thumbprint
 from guestagent.builtin import lay_out
 from guestagent.layout import HandlerFolder
 from guestagent.runcommand.place import ACTION, MANAGED, Place, place_of
+from guestagent.runcommand.processes import end_all, left_of
 from guestagent.runcommand.record import Record, read_record
 from wire.extensions import Settings
 
@@ -57,9 +59,10 @@ class Handler:
 
     def command(self, verb: str, number: int = 0, name: str = "job", **more: str) -> subprocess.CompletedProcess[str]:
         line = getattr(self.manifest, verb)
-        environment = {**os.environ, "ConfigSequenceNumber": str(number), **self.environment, **more}
+        environment = {**os.environ, "ConfigSequenceNumber": str(number), **self.environment}
         if not self.action:
             environment["ConfigExtensionName"] = name
+        environment |= more
         return subprocess.run(
             [*self.prefix, "/bin/sh", "-c", f"{self.folder.path}/{line}"],
             cwd=self.folder.path,
@@ -117,11 +120,10 @@ class Handler:
     def end(self) -> None:
         """Whatever a test left running."""
         for path in (self.place().data / "runs").glob("*.json"):
-            record = json.loads(path.read_text())
-            for process in (record["worker"], record.get("script")):
-                if process is not None and process["pid"] != os.getpid():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(process["pid"], signal.SIGKILL)
+            with contextlib.suppress(OSError, msgspec.DecodeError):
+                record = msgspec.json.decode(path.read_bytes(), type=Record)
+                record.worker.signal(signal.SIGKILL)
+                end_all(lambda mark=record.mark: left_of(mark, 0), 0.0, lambda: None)  # type: ignore[misc]
 
 
 def until_true(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:

@@ -130,21 +130,18 @@ def test_missing_settings_are_told_too(managed: Any) -> None:
 
 
 def test_while_it_runs_it_is_transitioning_and_running(managed: Any, script: Any) -> None:
-    managed.enable(script("echo up; read x < fifo; echo never", timeoutInSeconds=600))
-    # The reader waits for a pipe nobody makes: bash says so and ends, unless the pipe is there first.
-    managed.ended()
-    managed.enable(script("mkfifo fifo; echo up; read x < fifo; echo $x"), number=1)
-    managed.started(1)
-    assert managed.status(1)["status"] == "transitioning"
-    view = managed.view(1)
+    managed.enable(script("mkfifo fifo; echo up; read x < fifo; echo $x"))
+    managed.started()
+    assert managed.status()["status"] == "transitioning"
+    view = managed.view()
     assert (view["executionState"], view["executionMessage"], view["endTime"]) == (
         "Running",
         "Execution in progress",
         "",
     )
-    (managed.place(1).work / "fifo").write_text("go\n")
-    managed.ended(1)
-    assert managed.view(1)["output"] == "up\ngo\n"
+    (managed.place().work / "fifo").write_text("go\n")
+    managed.ended()
+    assert managed.view()["output"] == "up\ngo\n"
 
 
 def test_an_asynchronous_one_is_success_at_once_and_final_later(managed: Any, script: Any, until: Any) -> None:
