@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from guestagent import __version__
 from guestagent.agent import GuestAgent
 from guestagent.artifacts import Artifacts
-from guestagent.certificates import make_transport_certificate
 from guestagent.config import Settings
+from guestagent.history import History
 from guestagent.operation import Operations
 from guestagent.record import Records
 from guestagent.steps import Worker
@@ -51,8 +51,11 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             client=client,
             find_host=lambda: find_host(places, host),
             lib=places.lib,
+            state=state,
+            history=History(places.lib),
             emitter=emitter,
             arrived=goal_state_arrived,
+            changed=changed.set,
         )
         worker = Worker(
             lib=places.lib,
@@ -80,7 +83,6 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
         component.answer(GetStatus, agent.get_status)
         emitter.emit("Start", f"{NAME} {__version__}")
         try:
-            await asyncio.to_thread(make_transport_certificate, places.lib)
             await component.run(
                 watch.watch_wireserver(), watch.watch_host_plugin(), agent.work(), agent.report(), emitter.deliver()
             )
