@@ -332,22 +332,26 @@ class HostWatch:
 
     async def _support_stopped(self) -> None:
         """Back to the WireServer's goal state, whatever its age (protocol: support stopped). Raises HostError..."""
-        ticks = await asyncio.to_thread(fasttrack.remembered, self._lib)
-        if ticks is None:
-            if self.current is None or self.current.source != "FastTrack":
-                return
-            ticks = self.current.created_on_ticks
+        if await self._fast_track_ticks() is None:
+            return
         await self._refresh()
         if self._parts is None:
             return
-        extensions = self._parts.extensions
-        if not extensions.withheld and fasttrack.is_older(extensions.created_on_ticks, ticks):
-            extensions = msgspec.structs.replace(extensions, withheld="it is older than what FastTrack delivered")
+        extensions, ticks = self._parts.extensions, await self._fast_track_ticks()
         if self._lacks_config(extensions):
             extensions = self.current or extensions
+        elif ticks is not None and fasttrack.is_older(extensions.created_on_ticks, ticks):
+            extensions = msgspec.structs.replace(extensions, withheld="it is older than what FastTrack delivered")
         self._emitter.emit("VmSettings", f"no longer supported; {extensions.id}: {extensions.withheld or 'in force'}")
         await self._in_force.put(extensions)
         await asyncio.to_thread(fasttrack.forget, self._lib)
+
+    async def _fast_track_ticks(self) -> int | None:
+        """When the last document FastTrack delivered was created; None if it never delivered any."""
+        ticks = await asyncio.to_thread(fasttrack.remembered, self._lib)
+        if ticks is None and self.current is not None and self.current.source == "FastTrack":
+            return self.current.created_on_ticks
+        return ticks
 
     # -- keeping and telling ---------------------------------------------------------------------------------------
 
