@@ -88,6 +88,68 @@ def vm_list(root: Path, as_json: bool) -> None:
     _show(Client(root).get("/api/vms"), as_json, _rows("name", "ready", "heartbeats", "incarnation", "extensions"))
 
 
+@vm.command("move")
+@root_option
+def vm_move(root: Path) -> None:
+    """Move the VM to another container; the incarnation stays."""
+    click.echo(f"Container {Client(root).post('/api/move', {})['container_id']} from now on.")
+
+
+@cli.group()
+def certificate() -> None:
+    """The certificates the VM is given."""
+
+
+elliptic_option = click.option("--ec", is_flag=True, help="Elliptic curve instead of RSA.")
+
+
+@certificate.command("rotate")
+@elliptic_option
+@root_option
+def certificate_rotate(ec: bool, root: Path) -> None:
+    """Replace the tenant certificate; the incarnation stays."""
+    found = Client(root).post("/api/certificates/rotate", {"ec": ec})
+    click.echo(f"{found['thumbprint']} is the tenant certificate from now on.")
+
+
+@certificate.command("add")
+@elliptic_option
+@root_option
+def certificate_add(ec: bool, root: Path) -> None:
+    """Give the VM one more certificate with its key."""
+    click.echo(f"{Client(root).post('/api/certificates', {'ec': ec})['thumbprint']} is given to the VM.")
+
+
+switch_argument = click.argument("switch", type=click.Choice(["on", "off"]))
+
+
+@cli.command()
+@switch_argument
+@root_option
+def hold(switch: str, root: Path) -> None:
+    """Hold extension processing back, from the next incarnation on."""
+    Client(root).post("/api/hold", {"on": switch == "on"})
+    click.echo(f"Hold is {switch}; the VM reads it with the next change.")
+
+
+@cli.command("fast-track")
+@switch_argument
+@root_option
+def fast_track(switch: str, root: Path) -> None:
+    """Support vmSettings, or not."""
+    Client(root).post("/api/fast-track", {"on": switch == "on"})
+    click.echo(f"FastTrack is {switch}.")
+
+
+@cli.command()
+@click.argument("features", nargs=-1)
+@root_option
+def require(features: tuple[str, ...], root: Path) -> None:
+    """Require FEATURES of the VM; without any, none."""
+    Client(root).post("/api/required-features", {"names": features})
+    click.echo(f"Required: {', '.join(features) or 'nothing'}.")
+
+
 @cli.group()
 def ext() -> None:
     """Extensions in the goal state."""

@@ -24,6 +24,7 @@ class Urls(msgspec.Struct, frozen=True, kw_only=True):
     manifest: dict[str, str]
     """By handler name."""
     agent_manifest: str
+    artifacts_profile: str = ""
 
 
 def goal_state(vm: VmState, urls: Urls, *, with_role: bool = True) -> bytes:
@@ -79,6 +80,10 @@ def extensions_config(vm: VmState, urls: Urls, thumbprint: str) -> bytes:
     _text(ET.SubElement(family, "Uris"), "Uri", urls.agent_manifest)
     _text(agent, "Location", "local")
     _text(agent, "ServiceName", "CRP")
+    if vm.required_features:
+        required = ET.SubElement(root, "RequiredFeatures")
+        for name in vm.required_features:
+            _text(ET.SubElement(required, "RequiredFeature"), "Name", name)
     plugins, settings = ET.SubElement(root, "Plugins"), ET.SubElement(root, "PluginSettings")
     for handler in vm.fabric.handlers:
         location = urls.manifest[handler.name]
@@ -102,6 +107,8 @@ def extensions_config(vm: VmState, urls: Urls, thumbprint: str) -> bytes:
             runtime.text = msgspec.json.encode(_runtime_settings(handler, thumbprint)).decode()
     blob = ET.SubElement(root, "StatusUploadBlob", statusBlobType="BlockBlob")
     blob.text = urls.status_blob
+    if vm.on_hold is not None:
+        _text(root, "InVMArtifactsProfileBlob", urls.artifacts_profile)
     ET.SubElement(
         root, "InVMGoalStateMetaData", inSvdSeqNo=str(vm.fabric.number), createdOnTicks=str(vm.fabric.ticks),
         activityId=f"activity-{vm.fabric.number}", correlationId=f"correlation-{vm.fabric.number}",
@@ -122,16 +129,19 @@ def vm_settings(vm: VmState, urls: Urls, thumbprint: str) -> bytes:
             "inSvdSeqNo": version.number,
             "extensionsLastModifiedTickCount": version.ticks,
             "extensionGoalStatesSource": "FastTrack" if fast else "Fabric",
-            "onHold": False,
+            "onHold": bool(vm.on_hold),
             "statusUploadBlob": {"statusBlobType": "BlockBlob", "value": urls.status_blob},
             "gaFamilies": [{"name": "Prod", "uris": [urls.agent_manifest]}],
-            "requiredFeatures": [],
+            "requiredFeatures": [{"name": name} for name in vm.required_features],
             "extensionGoalStates": [_fast_handler(one, urls, thumbprint) for one in version.handlers],
         }
     )
 
 
 def vm_settings_etag(vm: VmState) -> str:
+    """Empty if this host has no FastTrack."""
+    if not vm.fast_track_supported:
+        return ""
     fast: GoalStateVersion | None = vm.fast_track
     return f'"{vm.fabric.number}-{fast.number if fast else 0}"'
 
@@ -181,7 +191,8 @@ def _fast_depends_on(wanted: WantedHandler | WantedInstance) -> list[dict[str, A
 def _runtime_settings(handler: WantedHandler | WantedInstance, thumbprint: str) -> dict[str, Any]:
     settings: dict[str, Any] = {"publicSettings": handler.public if handler.public is not None else {}}
     if handler.protected:
-        settings |= {"protectedSettings": handler.protected, "protectedSettingsCertThumbprint": thumbprint}
+        named = handler.thumbprint or thumbprint
+        settings |= {"protectedSettings": handler.protected, "protectedSettingsCertThumbprint": named}
     return {"runtimeSettings": [{"handlerSettings": settings}]}
 
 
@@ -214,7 +225,8 @@ def _fast_handler(handler: WantedHandler, urls: Urls, thumbprint: str) -> dict[s
 def _fast_settings(wanted: WantedHandler | WantedInstance, thumbprint: str) -> dict[str, Any]:
     settings = {"publicSettings": msgspec.json.encode(wanted.public if wanted.public is not None else {}).decode()}
     if wanted.protected:
-        settings |= {"protectedSettings": wanted.protected, "protectedSettingsCertThumbprint": thumbprint}
+        named = wanted.thumbprint or thumbprint
+        settings |= {"protectedSettings": wanted.protected, "protectedSettingsCertThumbprint": named}
     return settings
 
 

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from guestagent import __version__, builtin
 from guestagent.agent import GuestAgent
 from guestagent.artifacts import Artifacts
-from guestagent.certificates import make_transport_certificate
 from guestagent.command import Commands
 from guestagent.config import Settings
+from guestagent.history import History
 from guestagent.localrun import LocalRuns
 from guestagent.operation import Operations
 from guestagent.queries import Queries
@@ -52,7 +52,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
     changed, again = asyncio.Event(), asyncio.Event()
     async with Component(NAME, __version__, places) as component:
         emitter = Emitter(places, component.bus, NAME, __version__, redact)
-        records, operations = Records(state), Operations(state)
+        records, operations, history = Records(state), Operations(state), History(places.lib)
 
         def goal_state_arrived() -> None:
             component.announce(GoalStateArrived(goal_state=watch.current.id if watch.current else ""))
@@ -64,8 +64,11 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             client=client,
             find_host=lambda: find_host(places, host),
             lib=places.lib,
+            state=state,
+            history=history,
             emitter=emitter,
             arrived=goal_state_arrived,
+            changed=changed.set,
         )
         worker = Worker(
             lib=places.lib,
@@ -87,6 +90,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             worker=worker,
             records=records,
             emitter=emitter,
+            history=history,
             lib=places.lib,
             log=places.log,
             changed=changed,
@@ -122,7 +126,6 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
         component.answer(CancelRun, local.cancel)
         emitter.emit("Start", f"{NAME} {__version__}")
         try:
-            await asyncio.to_thread(make_transport_certificate, places.lib)
             await component.run(
                 watch.watch_wireserver(), watch.watch_host_plugin(), agent.work(), reporter.report(), emitter.deliver()
             )

@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 from guestagent.explain import SHOWN, Case, explain
-from guestagent.goalstate import lacks_certificates
 from guestagent.layout import HandlerFolder, version_folders
 from guestagent.operation import Found, Operations
 from guestagent.record import Records, key
@@ -168,10 +167,9 @@ class Queries:
         return "", None
 
     def _missing_certificate(self, settings: Settings | None) -> str:
-        current = self._watch.current
-        if current is None or settings is None or not settings.thumbprint:
+        if settings is None or not settings.protected or not settings.thumbprint:
             return ""
-        return settings.thumbprint if settings.thumbprint in lacks_certificates(current, self._lib) else ""
+        return "" if self._watch.has_certificate(settings.thumbprint) else settings.thumbprint
 
 
 def _operation(found: Found) -> OperationView:

@@ -1,9 +1,9 @@
-"""The Certificates document, its CMS envelope and the PFX inside (protocol: Certificates document)."""
+"""The Certificates document, its CMS envelope, and what is in the PFX inside (protocol: Certificates document)."""
 
 import base64
 import binascii
-import contextlib
 import hashlib
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
@@ -14,12 +14,14 @@ from wire.errors import DocumentError
 
 if TYPE_CHECKING:
     from asn1crypto.cms import EnvelopedData
-    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-    from cryptography.x509 import Certificate
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 DOCUMENT = "Certificates"
 CIPHERS: tuple[Literal["AES128_CBC"], Literal["DES_EDE3_CBC"]] = ("AES128_CBC", "DES_EDE3_CBC")
 """In the order they are asked for."""
+
+_CERTIFICATE = rb"CERTIFICATE"
+_KEY = rb"(?:[A-Z]+ )?PRIVATE KEY"
 
 
 class TenantCertificate(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +35,14 @@ class TenantCertificate(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"TenantCertificate({self.thumbprint}, {'with' if self.key_pem else 'without'} key)"
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    """All that one PFX holds."""
+
+    certificates: tuple[TenantCertificate, ...]
+    problems: tuple[str, ...] = ()
+    """What was left out, and why."""
 
 
 def parse_certificate_file(data: bytes) -> bytes | None:
@@ -81,62 +91,56 @@ def decrypt(envelope: bytes, transport_key_pem: bytes) -> bytes:
     raise DocumentError(DOCUMENT, "was not encrypted for our transport certificate")
 
 
-def open_pfx(pfx: bytes) -> tuple[TenantCertificate, ...]:
-    """Certificates and keys of a PKCS#12 with an empty password, paired by public key. Raises DocumentError.
+def pair(pem: bytes) -> Tenant:
+    """Certificates and the keys that belong to them, by public key, from what `openssl pkcs12` prints.
 
-    A key without its certificate is left out: it has no name to be stored under.
+    One that cannot be used costs the others nothing (the reference agent gives up on all of them).
     """
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, pkcs12
-    from cryptography.x509 import InvalidVersion
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    from cryptography.x509 import InvalidVersion, load_pem_x509_certificate
 
-    try:
-        first, certificate, others = pkcs12.load_key_and_certificates(pfx, b"")
-        keys = {_public(one): one for one in (*_keys(pfx), first) if one is not None}
-        found = []
-        for one in (certificate, *others):
-            if one is None:
-                continue
-            key = keys.get(_public(one))
-            found.append(
-                TenantCertificate(
-                    thumbprint=hashlib.sha1(one.public_bytes(Encoding.DER), usedforsecurity=False).hexdigest().upper(),
-                    certificate_pem=one.public_bytes(Encoding.PEM),
-                    key_pem=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) if key else None,
-                )
-            )
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidVersion) as error:
-        raise DocumentError(DOCUMENT, f"holds no PFX we can open: {error}") from error
-    return tuple(found)
-
-
-def _keys(pfx: bytes) -> "Iterator[PrivateKeyTypes]":
-    """Every key that can be read of a PFX that was opened already: cryptography hands out the first one only.
-
-    Raises ValueError, TypeError, UnsupportedAlgorithm.
-    """
-    from asn1crypto.pkcs12 import Pfx, SafeContents
-    from cryptography.hazmat.primitives.serialization import load_der_private_key
-
-    # Keys are encrypted one by one, if at all; a safe that is encrypted whole is for certificates.
-    for safe in Pfx.load(pfx).authenticated_safe:
-        if safe["content_type"].native != "data":
+    keys: dict[bytes, bytes] = {}
+    problems: list[str] = []
+    for block in _blocks(pem, _KEY):
+        try:
+            keys[_public(load_pem_private_key(block, None).public_key())] = block
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            problems.append(f"a private key is left out: {error}")
+    found: dict[str, TenantCertificate] = {}
+    owned = set()
+    for block in _blocks(pem, _CERTIFICATE):
+        try:
+            der = _der(block)
+            thumbprint = hashlib.sha1(der, usedforsecurity=False).hexdigest().upper()
+            public = _public(load_pem_x509_certificate(block).public_key())
+        except binascii.Error as error:
+            problems.append(f"a certificate is left out: {error}")
             continue
-        for bag in SafeContents.load(safe["content"].native):
-            der = bag["bag_value"].untag().dump()
-            match bag["bag_id"].native:
-                case "key_bag":
-                    yield load_der_private_key(der, None)
-                case "pkcs8_shrouded_key_bag":
-                    # An empty password would be taken for none. Both key derivations pad with zeros: one is the same.
-                    with contextlib.suppress(ValueError):
-                        yield load_der_private_key(der, b"\0")
+        except (ValueError, InvalidVersion, UnsupportedAlgorithm) as error:
+            # What we cannot read others may.
+            problems.append(f"{thumbprint} is stored without a key: {error}")
+            public = b""
+        owned.add(public)
+        found[thumbprint] = TenantCertificate(thumbprint=thumbprint, certificate_pem=block, key_pem=keys.get(public))
+    if nameless := len(keys.keys() - owned):
+        problems.append(f"{nameless} private key{'s' if nameless > 1 else ''} without a certificate left out")
+    return Tenant(certificates=tuple(found.values()), problems=tuple(problems))
 
 
-def _public(one: "PrivateKeyTypes | Certificate") -> bytes:
+def _blocks(pem: bytes, label: bytes) -> Iterator[bytes]:
+    for match in re.finditer(rb"^-----BEGIN (%s)-----\n[^-]+^-----END \1-----$" % label, pem, re.MULTILINE):
+        yield match[0] + b"\n"
+
+
+def _der(block: bytes) -> bytes:
+    return base64.b64decode(b"".join(block.split(b"\n")[1:-2]), validate=True)
+
+
+def _public(key: "PublicKeyTypes") -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    return one.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _decrypt_cbc(cipher: str, key: bytes, vector: bytes, sealed: bytes) -> bytes:

@@ -23,6 +23,9 @@ class WireError(Exception):
 class DocumentError(WireError):
     """A document of the host that cannot be used."""
 
+    content = b""
+    """The document, where whoever fetched it put it here."""
+
     def __init__(self, document: str, reason: str) -> None:
         super().__init__(f"{document}: {redact(reason)}")
         self.document = document

@@ -5,7 +5,7 @@ Each pattern is linear: no nested repetition, so hostile text costs time in prop
 
 import re
 
-_MARK = "<redacted>"
+MARK = "<redacted>"
 
 # Text is often JSON in a string of JSON: a quote then has backslashes before it, and an ampersand may be `\u0026`. What
 # is taken out never takes a quote's backslashes along, or the string around it would end there.
@@ -32,12 +32,12 @@ _PRIVATE_KEY = re.compile(
 )
 
 
-def redact(text: str) -> str:
-    """`text` with its secrets replaced by a mark."""
-    text = _QUERY.sub(lambda query: "?" + _MARK if _SAS_PARAMETER.search(query[0]) else query[0], text)
-    text = _SIGNATURE.sub(r"\1=" + _MARK, text)
-    text = _FIELD.sub(r'\1\2"' + _MARK + r'\2"', text)
-    text = _AUTHORIZATION.sub(r"\1" + _MARK, text)
+def redact(text: str, mark: str = MARK) -> str:
+    """`text` with its secrets replaced by `mark` (no backslash in it)."""
+    text = _QUERY.sub(lambda query: "?" + mark if _SAS_PARAMETER.search(query[0]) else query[0], text)
+    text = _SIGNATURE.sub(r"\1=" + mark, text)
+    text = _FIELD.sub(r'\1\2"' + mark + r'\2"', text)
+    text = _AUTHORIZATION.sub(r"\1" + mark, text)
     if "PRIVATE KEY" in text:
-        text = _PRIVATE_KEY.sub(_MARK, text)
+        text = _PRIVATE_KEY.sub(mark, text)
     return text
