@@ -13,6 +13,7 @@ import pytest
 
 from wire.blob import upload_directly
 from wire.deadline import Deadline
+from wire.download import Downloaded
 from wire.errors import (
     DocumentError,
     Gone,
@@ -182,6 +183,7 @@ def test_a_download_appears_whole_or_not_at_all(
     assert list(tmp_path.iterdir()) == []
     host.answer(replies(b"x" * 100_000, announced=90_000), replies(b"y" * 100_000))
     done = client.download(host.url, target, deadline=Deadline.after(5), limit=10**6)
+    assert isinstance(done, Downloaded)
     assert done.size == target.stat().st_size
     assert [path.name for path in tmp_path.iterdir()] == ["package.zip"]
 
