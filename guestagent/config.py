@@ -2,6 +2,8 @@
 
 import msgspec
 
+from guestagent.signature import Mode
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All times in seconds."""
@@ -14,3 +16,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A status blob at least so often, and on every change."""
     concurrent_handlers: int = 4
     """Handlers of one dependency level worked on at once."""
+    policy_file: str = "/etc/waagent_policy.json"
+    """Which extensions are allowed; no file, no policy."""
+    signature_check: Mode = "report"
+    """What a package's signature is for: `off`, `report` a bad one, `require` a good one."""
+    signature_root: str = ""
+    """PEM file a signature has to lead to; empty: Microsoft's, which is placed in the library directory."""
+    enforce_limits: bool = True
+    """Whether commands are held to their manifest's resourceLimits."""
