@@ -144,9 +144,12 @@ def _with(placement: Placement, what: str, problem: str) -> Placement:
 
 
 def _write(path: Path, content: str) -> None:
-    """Into a file that is there: these are the kernel's."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    """Into a file that is there, for these are the kernel's. Raises OSError that names the file."""
     try:
-        os.write(descriptor, content.encode())
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, content.encode())
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error

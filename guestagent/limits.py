@@ -138,12 +138,14 @@ def _slice_properties(machine: Machine, limits: ResourceLimits) -> tuple[str, ..
 
 
 def _files(machine: Machine, limits: ResourceLimits) -> tuple[tuple[str, str], ...]:
+    """Nothing if nothing can be held to; else all, for what an earlier version left running may keep the cgroup."""
     found = []
-    if limits.cpu_percent and "cpu" in machine.controllers:
-        found.append(("cpu.max", f"{limits.cpu_percent * _PERIOD_US // 100} {_PERIOD_US}"))
-    if limits.memory_mb and "memory" in machine.controllers:
-        found.append(("memory.high", str(limits.memory_mb << 20)))
-    return tuple(found)
+    if "cpu" in machine.controllers:
+        quota = limits.cpu_percent * _PERIOD_US // 100 if limits.cpu_percent else "max"
+        found.append(("cpu.max", f"{quota} {_PERIOD_US}"))
+    if "memory" in machine.controllers:
+        found.append(("memory.high", str(limits.memory_mb << 20) if limits.memory_mb else "max"))
+    return tuple(found) if any(not content.startswith("max") for _, content in found) else ()
 
 
 def _services(value: Any, problems: list[str]) -> tuple[ServiceLimits, ...]:
