@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from guestagent import __version__, builtin
 from guestagent.agent import GuestAgent
@@ -74,7 +75,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             lib=places.lib,
             log=places.log,
             artifacts=Artifacts(client, places.lib, places.log),
-            commands=Commands(operations, emitter),
+            commands=Commands(operations, emitter, enforce_limits=settings.enforce_limits),
             records=records,
             emitter=emitter,
             changed=changed.set,
@@ -106,6 +107,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             find_host=lambda: find_host(places, host),
             again=again,
             concurrent_handlers=settings.concurrent_handlers,
+            policy_file=Path(settings.policy_file),
         )
         queries = Queries(
             watch=watch,

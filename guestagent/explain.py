@@ -19,6 +19,7 @@ _EVIDENCE = 2000
 _FAULT_OF: dict[FailureKind, Verdict] = {
     "package": "platform",
     "configuration": "configuration",
+    "refused": "configuration",
     "extension": "extension",
     "platform": "platform",
     "unsupported": "platform",
@@ -207,6 +208,8 @@ def _failure(case: Case, record: Applied) -> tuple[Verdict, str, str]:
         return "platform", first, f"see what the repository delivers{again}, or at once: {retry}"
     if kind == "configuration":
         return "configuration", first, "mend the request: deploy the extension anew with the right settings"
+    if kind == "refused":
+        return "configuration", first, f"allow it in the extension policy of this machine; then: {retry}"
     if kind == "unsupported":
         return "platform", f"{first}: it does not support this machine", "ask its publisher what it needs"
     if kind == "interrupted":

@@ -1,8 +1,8 @@
 """Commands as operations: written down before they start, run beside us, adopted by whichever guestagent is there.
 
-A folder per operation under the component's state: `operation.json` is ours; `started.json`, `command.json`,
-`exit.json`, `stdout` and `stderr` are the runner's. The same operation asked for twice is the same folder, hence run
-once.
+A folder per operation under the component's state: `operation.json` and `launcher` (what was said at the start) are
+ours; `started.json`, `command.json`, `exit.json`, `stdout` and `stderr` are the runner's. The same operation asked for
+twice is the same folder, hence run once.
 """
 
 import asyncio
@@ -55,6 +55,10 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     timeout_seconds: float
     goal_state: str = ""
     """Id of the one that asked for it."""
+    launcher: tuple[str, ...] = ()
+    """What starts the runner, its own command line behind it (see Placement)."""
+    cgroup: str = ""
+    """What the runner enters before it starts the command."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +70,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     error: str
     began: float
     ended: float
+    outside: str = ""
+    """Why it ran elsewhere than in the scope or cgroup it was meant for."""
     output: str = ""
     """Both streams, as the host is told."""
 
@@ -97,6 +103,7 @@ class _Exit(msgspec.Struct, frozen=True):
     error: str
     began: float
     ended: float
+    outside: str = ""
 
 
 def operation_id(handler: str, version: str, extension: str, kind: Kind, *parts: object) -> str:
@@ -122,7 +129,7 @@ class Operations:
         if not (folder / "operation.json").exists():
             await self._others(operation)
             await asyncio.to_thread(_write_down, folder, operation)
-        await self._until_over(folder)
+        await self._until_over(folder, operation.launcher)
         return _judge(operation, folder)
 
     def known(self, operation: str) -> bool:
@@ -170,7 +177,7 @@ class Operations:
                 logger.info("%s waits for %s, which still runs", operation.id, path.name)
                 await self._until_over(path)
 
-    async def _until_over(self, folder: Path) -> None:
+    async def _until_over(self, folder: Path, launcher: tuple[str, ...] = ()) -> None:
         child: subprocess.Popen[bytes] | None = None
         while not (folder / "exit.json").exists():
             if (folder / "started.json").exists():
@@ -180,7 +187,13 @@ class Operations:
                     return
                 await _readable(descriptor)
             elif child is None:
-                child = await asyncio.to_thread(_start, folder)
+                child = await asyncio.to_thread(_start, folder, launcher, "")
+                await _readable(os.pidfd_open(child.pid))
+            elif launcher:
+                # It failed before it came to the runner, or the folder would be claimed: nothing ran yet.
+                outside, launcher = await asyncio.to_thread(_last_words, folder, launcher[0]), ()
+                logger.warning("%s is started directly: %s", folder.name, outside)
+                child = await asyncio.to_thread(_start, folder, launcher, outside)
                 await _readable(os.pidfd_open(child.pid))
             else:
                 return
@@ -240,21 +253,27 @@ def _write_down(folder: Path, operation: Operation) -> None:
     write_state(folder / "operation.json", operation)
 
 
-def _start(folder: Path) -> subprocess.Popen[bytes]:
+def _start(folder: Path, launcher: tuple[str, ...], outside: str) -> subprocess.Popen[bytes]:
     """Raises PlatformError if not even the runner starts."""
     # Its folder's name holds the handler's, and some extensions kill whoever has that in the command line.
-    command = [sys.executable, "-I", "-S", str(Path(runner.__file__))]
+    command = [*launcher, sys.executable, "-I", "-S", str(Path(runner.__file__)), outside]
     try:
-        return subprocess.Popen(
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with (folder / "launcher").open("wb") as said:
+            return subprocess.Popen(
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                start_new_session=True,
+            )
     except OSError as error:
         raise PlatformError(f"no process can be started: {error}", 1000) from error
+
+
+def _last_words(folder: Path, launcher: str) -> str:
+    lines = _captured(folder / "launcher").strip().splitlines() or ["no reason given"]
+    return f"{launcher} failed: {lines[-1]}"
 
 
 async def _readable(descriptor: int) -> None:

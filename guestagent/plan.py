@@ -49,6 +49,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     """The installed version that is updated."""
     error: str = ""
     """Instead of steps: why nothing can be done."""
+    refused: bool = False
+    """It is the policy that says so."""
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,7 +162,7 @@ def _enabling(
     if error:
         known = facts.applied.get(handler.name)
         told = known is not None and known.message == error and known.goal_state == goal_state
-        return None if told else Work(handler=handler, error=error)
+        return None if told else Work(handler=handler, error=error, refused=not handler.error)
     installed = current(facts.found.get(handler.name, ()))
     due: list[Settings | None] = []
     for settings in _all(handler):
@@ -200,7 +202,7 @@ def _due(
     if before.ok:
         in_place = installed is not None and installed.state == "Enabled" and _same(handler, installed, before)
         return not in_place or _secrets_changed(handler, settings, facts)
-    if before.retry_at is not None and before.retry_at <= facts.now:
+    if before.kind == "refused" or (before.retry_at is not None and before.retry_at <= facts.now):
         return True
     return before.goal_state != goal_state and before.kind != "" and again_when_asked_anew(before.kind)
 
@@ -262,9 +264,10 @@ def _ending(handler: Handler, goal_state: str, facts: Facts) -> Work | None:
     refused = facts.refused.get(handler.name, "")
     if handler.error or refused:
         told = before is not None and before.message == (handler.error or refused) and before.goal_state == goal_state
-        return None if told else Work(handler=handler, error=handler.error or refused)
+        error = handler.error or refused
+        return None if told else Work(handler=handler, error=error, refused=not handler.error)
     if before is not None and before.digest == asked and not before.ok:
-        due = before.retry_at is not None and before.retry_at <= facts.now
+        due = before.kind == "refused" or (before.retry_at is not None and before.retry_at <= facts.now)
         due = due or (before.goal_state != goal_state and before.kind != "" and again_when_asked_anew(before.kind))
         if not due:
             return None

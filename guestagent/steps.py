@@ -13,7 +13,7 @@ from guestagent import builtin
 from guestagent.artifacts import Artifacts, as_agent_error
 from guestagent.command import Commands, Occasion
 from guestagent.environment import Codes
-from guestagent.errors import CommandFailed, ConfigurationError, GuestAgentError, failure_kind
+from guestagent.errors import CommandFailed, ConfigurationError, GuestAgentError, RefusedByPolicy, failure_kind
 from guestagent.layout import HandlerFolder, usable_extension_name, version_folders
 from guestagent.operation import TIMEOUTS, Kind, Outcome
 from guestagent.plan import Action, Step, Work, version_of, way_back
@@ -106,7 +106,7 @@ class Worker:
         name = work.handler.name
         try:
             if work.error:
-                self._failed(work, self._keys(work), ConfigurationError(work.error, _refusal_code(work)), asked)
+                self._failed(work, self._keys(work), _refusal(work), asked)
                 return
             await self._steps(work, asked)
         finally:
@@ -278,6 +278,7 @@ class Worker:
             await asyncio.to_thread(folder.write_extension_state, settings.name, "enabled")
         self._record(work, settings, folder, asked, "Ready", "Plugin enabled", outcome.ended)
         self._records.enabled(work.handler.name, folder.version, settings)
+        await self._commands.limit_services(folder)
 
     async def _rewrite(self, work: Work, step: Step, progress: _Progress) -> None:
         """The same settings, encrypted for another certificate: nothing is to be run for that."""
@@ -489,6 +490,8 @@ def _copy_memory(old: HandlerFolder, new: HandlerFolder) -> None:
             shutil.copy2(path, new.status / path.name)
 
 
-def _refusal_code(work: Work) -> int:
-    """A handler that may not be: told with the code of the command that is not run (protocol: policy)."""
-    return 1009 if work.handler.state == "enabled" else 1010
+def _refusal(work: Work) -> GuestAgentError:
+    """Told with the code of the command that is not run (protocol: policy)."""
+    if work.refused:
+        return RefusedByPolicy(work.error, 1009 if work.handler.state == "enabled" else 1010)
+    return ConfigurationError(work.error)

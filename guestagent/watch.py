@@ -18,10 +18,11 @@ from guestagent.history import History
 from guestagent.inforce import InForce, same
 from ipc.hostaddress import HostAddress
 from ipc.record import Emitter
+from wire.download import Unchanged
 from wire.errors import DocumentError, Gone, InvalidContainer, WireError
 from wire.extensions import ExtensionsGoalState, newest
 from wire.goalstate import GoalState
-from wire.hostplugin import HostPlugin, Unchanged, Unsupported
+from wire.hostplugin import HostPlugin, Unsupported
 from wire.http import HttpClient
 from wire.vmsettings import VmSettings
 from wire.wireserver import WireServer
