@@ -9,7 +9,7 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from fabric import __version__
+from fabric import __version__, goals, runs
 from fabric.errors import FabricError, Unknown
 from fabric.host import Host
 from fabric.packages import PACKAGE_LIMIT, identify
@@ -133,6 +133,8 @@ def make_api(host: Host) -> FastAPI:
         """The newest requests, oldest first."""
         return _json(list(host.transcript))
 
+    runs.add_routes(api, host)
+    goals.add_routes(api, host)
     return api
 
 

@@ -70,6 +70,10 @@ class Host:
         await self._deliver(list(before.values()), fast_track=fast_track)
         return handler
 
+    async def want_all(self, handlers: list[WantedHandler], *, fast_track: bool) -> None:
+        """Make these the goal state, sequence numbers as they are."""
+        await self._deliver(handlers, fast_track=fast_track)
+
     async def remove(self, name: str, *, now: bool, fast_track: bool) -> None:
         """Ask for uninstall, or have it vanish from the goal state without a word. Raises Unknown."""
         handlers = self.vm.handlers

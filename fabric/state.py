@@ -12,6 +12,20 @@ EVENTS_LIMIT = 2000
 HandlerState = Literal["enabled", "disabled", "uninstall"]
 
 
+class WantedInstance(msgspec.Struct, kw_only=True):
+    """One settings instance of a multi-config handler."""
+
+    name: str
+    sequence_number: int = 0
+    state: Literal["enabled", "disabled"] = "enabled"
+    public: Any = None
+    protected: str | None = None
+    """Base64 CMS for the tenant certificate."""
+    dependency_level: int = 0
+    depends_on: list[str] = []
+    """`handler`, or `handler/extension`."""
+
+
 class WantedHandler(msgspec.Struct, kw_only=True):
     """One extension handler in the goal state."""
 
@@ -23,6 +37,11 @@ class WantedHandler(msgspec.Struct, kw_only=True):
     protected: str | None = None
     """Base64 CMS for the tenant certificate."""
     has_settings: bool = True
+    dependency_level: int = 0
+    depends_on: list[str] = []
+    """`handler`, or `handler/extension`."""
+    instances: list[WantedInstance] = []
+    """Multi-config: these instead of `sequence_number`, `public` and `protected`."""
 
 
 class GoalStateVersion(msgspec.Struct, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from guestagent.errors import DownloadError, GuestAgentError, PackageError
+from guestagent.errors import DownloadError, PackageError
 from guestagent.handlermanifest import HandlerManifest
 from guestagent.layout import HandlerFolder
 from guestagent.package import PACKAGE_LIMIT, unpack
@@ -102,6 +102,6 @@ class Artifacts:
         raise DownloadError(redact(f"{what} could not be downloaded: {'; '.join(failures) or 'no URL is given'}"), code)
 
 
-def as_agent_error(error: DocumentError) -> GuestAgentError:
+def as_agent_error(error: DocumentError) -> PackageError:
     """A manifest without the wanted version, as it is told to the host."""
-    return GuestAgentError(str(error), -1)
+    return PackageError(str(error), -1)

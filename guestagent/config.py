@@ -12,5 +12,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What a host may take to answer when it honours `Prefer: wait`; 0 never asks for it."""
     status_period: float = 60.0
     """A status blob at least so often, and on every change."""
-    concurrent_handlers: int = 4
-    """Handlers of one dependency level worked on at once."""
+    concurrent_handlers: int = 16
+    """Handlers worked on at once."""
+    concurrent_downloads: int = 4
+    """Packages fetched and unpacked at once."""
+    roll_back: bool = True
+    """Whether a failed update brings the version before back, unless the new version's manifest forbids it."""
+    built_in_run_command: bool = True
+    """Run Command's two handlers come with the product; off, their packages are fetched like any other."""

@@ -24,6 +24,8 @@ class HandlerManifest(msgspec.Struct, frozen=True, kw_only=True):
     update_with_install: bool = True
     continue_on_update_failure: bool = False
     multi_config: bool = False
+    roll_back: bool = True
+    """Whether the version before may be brought back when an update fails; a key of ours, `rollbackOnUpdateFailure`."""
 
 
 def parse_handler_manifest(data: bytes) -> HandlerManifest:
@@ -49,14 +51,16 @@ def parse_handler_manifest(data: bytes) -> HandlerManifest:
         update_with_install=not isinstance(mode, str) or mode.lower() == "updatewithinstall",
         continue_on_update_failure=_switch(manifest.get("continueOnUpdateFailure")),
         multi_config=_switch(manifest.get("supportsMultipleExtensions")),
+        roll_back=_switch(manifest.get("rollbackOnUpdateFailure", True)),
     )
 
 
 def _command(manifest: dict[str, Any], key: str) -> str:
     value = manifest.get(key)
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
+    command = value.lstrip("/") if isinstance(value, str) else ""
+    if not command.strip() or "\0" in command:
         raise PackageError(f"HandlerManifest.json: {key} is not a command", 1003)
-    return value.lstrip("/")
+    return command
 
 
 def _switch(value: Any) -> bool:

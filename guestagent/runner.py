@@ -1,8 +1,8 @@
-"""Runs one command of an extension, beside guestagent: `python -I -S runner.py FOLDER`. Standard library only.
+"""Runs one command of an extension, beside guestagent: `python -I -S runner.py`. Standard library only.
 
 guestagent may be killed, restarted or replaced meanwhile: this process goes on, enforces the time limit, and leaves
-the outcome in FOLDER for whoever is there. It owns the folder from the moment it has created `started.json`; a second
-runner for the same folder finds that file and leaves.
+the outcome in the folder it was started in, for whoever is there. It owns that from the moment it has created
+`started.json`; a second runner for the same folder finds that file and leaves.
 """
 
 import json
@@ -71,6 +71,10 @@ def _claim(folder: str) -> bool:
         return False
     finally:
         os.unlink(mine)  # noqa: PTH108
+    # After a power cut it must still be known that the command was begun.
+    directory = os.open(folder, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
     return True
 
 
@@ -87,4 +91,4 @@ def _write(path: str, value: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(os.getcwd()))  # noqa: PTH109

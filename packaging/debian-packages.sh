@@ -2,9 +2,10 @@
 # Install the Debian packages a list names, one a line, `#` for the reason. Only what is missing; needs root only then.
 set -eu
 missing=
-for name in $(sed 's/#.*//' "$1"); do
+while read -r name _; do
+    case $name in '' | '#'*) continue ;; esac
     dpkg-query -W -f '${db:Status-Abbrev}' "$name" 2>/dev/null | grep -q '^ii' || missing="$missing $name"
-done
+done <"$1"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ]; then
     echo "These Debian packages are missing; as root: apt-get install$missing" >&2

@@ -69,11 +69,12 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judge(seen: Observed, before: ComponentTruth | None, *, now: float, wall: float) -> ComponentTruth:
-    """The truth about one neighbour. `since` is kept while the state stays."""
+    """The truth about one neighbour. `since` is kept while the state and the process stay."""
     state, why = _state(seen, now)
     answer = seen.answer
     fresh = answer is not None and state in {"ok", "busy", "degraded"}
-    same = before is not None and before.state == state
+    pid = answer.pid if fresh and answer else seen.pid
+    same = before is not None and (before.state, before.pid) == (state, pid)
     since = before.since if same and before is not None else wall
     if fresh and answer is not None and answer.since is not None and state != "ok":
         since = answer.since
@@ -81,7 +82,7 @@ def judge(seen: Observed, before: ComponentTruth | None, *, now: float, wall: fl
         name=seen.name,
         state=state,
         version=answer.version if answer else "",
-        pid=answer.pid if fresh and answer else seen.pid,
+        pid=pid,
         health=answer.state if answer else "",
         why=why,
         since=since,

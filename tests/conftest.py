@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import hypothesis
 import pytest
 
 from fabric.client import Client
@@ -20,6 +21,10 @@ from ipc.component import Component
 from ipc.places import Places
 
 PATIENCE = 30.0
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("ours")
 
 
 class LocalHost:

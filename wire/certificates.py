@@ -2,7 +2,9 @@
 
 import base64
 import binascii
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -12,6 +14,8 @@ from wire.errors import DocumentError
 
 if TYPE_CHECKING:
     from asn1crypto.cms import EnvelopedData
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+    from cryptography.x509 import Certificate
 
 DOCUMENT = "Certificates"
 CIPHERS: tuple[Literal["AES128_CBC"], Literal["DES_EDE3_CBC"]] = ("AES128_CBC", "DES_EDE3_CBC")
@@ -83,35 +87,56 @@ def open_pfx(pfx: bytes) -> tuple[TenantCertificate, ...]:
     A key without its certificate is left out: it has no name to be stored under.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        NoEncryption,
-        PrivateFormat,
-        PublicFormat,
-        pkcs12,
-    )
-    from cryptography.x509 import Certificate
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, pkcs12
+    from cryptography.x509 import InvalidVersion
 
     try:
-        key, certificate, others = pkcs12.load_key_and_certificates(pfx, b"")
-        certificates: list[Certificate] = [*([certificate] if certificate else []), *others]
-        public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) if key else None
+        first, certificate, others = pkcs12.load_key_and_certificates(pfx, b"")
+        keys = {_public(one): one for one in (*_keys(pfx), first) if one is not None}
         found = []
-        for one in certificates:
-            der = one.public_bytes(Encoding.DER)
-            own = one.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == public
+        for one in (certificate, *others):
+            if one is None:
+                continue
+            key = keys.get(_public(one))
             found.append(
                 TenantCertificate(
-                    thumbprint=hashlib.sha1(der, usedforsecurity=False).hexdigest().upper(),
+                    thumbprint=hashlib.sha1(one.public_bytes(Encoding.DER), usedforsecurity=False).hexdigest().upper(),
                     certificate_pem=one.public_bytes(Encoding.PEM),
-                    key_pem=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-                    if key and own
-                    else None,
+                    key_pem=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) if key else None,
                 )
             )
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidVersion) as error:
         raise DocumentError(DOCUMENT, f"holds no PFX we can open: {error}") from error
     return tuple(found)
+
+
+def _keys(pfx: bytes) -> "Iterator[PrivateKeyTypes]":
+    """Every key that can be read of a PFX that was opened already: cryptography hands out the first one only.
+
+    Raises ValueError, TypeError, UnsupportedAlgorithm.
+    """
+    from asn1crypto.pkcs12 import Pfx, SafeContents
+    from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+    # Keys are encrypted one by one, if at all; a safe that is encrypted whole is for certificates.
+    for safe in Pfx.load(pfx).authenticated_safe:
+        if safe["content_type"].native != "data":
+            continue
+        for bag in SafeContents.load(safe["content"].native):
+            der = bag["bag_value"].untag().dump()
+            match bag["bag_id"].native:
+                case "key_bag":
+                    yield load_der_private_key(der, None)
+                case "pkcs8_shrouded_key_bag":
+                    # An empty password would be taken for none. Both key derivations pad with zeros: one is the same.
+                    with contextlib.suppress(ValueError):
+                        yield load_der_private_key(der, b"\0")
+
+
+def _public(one: "PrivateKeyTypes | Certificate") -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return one.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _decrypt_cbc(cipher: str, key: bytes, vector: bytes, sealed: bytes) -> bytes:

@@ -5,6 +5,8 @@ from xml.sax.saxutils import quoteattr
 
 import msgspec
 
+from wire.xml import writable
+
 AGENT_EVENTS = "69B669B9-4AF8-4C50-BDC4-6006FA76E975"
 
 # 65536 less room for the envelope.
@@ -64,6 +66,5 @@ def _param(name: str, value: str | int | bool | float | None) -> str:
             kind = ""
         case _:
             kind = "mt:wstr"
-    text = "" if value is None else "".join(one for one in str(value) if one in "\t\n\r" or one >= " ")
-    text = text.encode("utf-8", "replace").decode().replace("\ufffe", "").replace("\uffff", "")
-    return f'<Param Name={quoteattr(name)} Value={quoteattr(text)} T="{kind}" />'
+    text = "" if value is None else str(value)
+    return f'<Param Name={quoteattr(writable(name))} Value={quoteattr(writable(text))} T="{kind}" />'

@@ -14,6 +14,7 @@ from wire.extensions import (
     Handler,
     Settings,
     StatusBlob,
+    dependency,
     parse_blob_type,
     parse_ticks,
 )
@@ -153,7 +154,7 @@ def _one(handler: str, element: xml.Element, depends: xml.Element | None) -> Set
         protected=protected,
         thumbprint=thumbprint,
         dependency_level=_level(depends),
-        depends_on=tuple(one.get("handler", "") for one in depends or () if one.tag == "DependsOnExtension"),
+        depends_on=_depends_on(depends),
     )
 
 
@@ -167,6 +168,12 @@ def _handler_settings(handler: str, text: str) -> tuple[object, str | None, str 
     protected = fields.text("protectedSettings", "") or None
     thumbprint = fields.text("protectedSettingsCertThumbprint", "") or None
     return fields.raw("publicSettings"), protected, thumbprint.upper() if thumbprint else None
+
+
+def _depends_on(depends: xml.Element | None) -> tuple[str, ...]:
+    named = xml.children(depends, "DependsOnExtension") if depends is not None else ()
+    found = (dependency(one.get("handler", ""), one.get("extension", "")) for one in named)
+    return tuple(one for one in found if one)
 
 
 def _level(depends: xml.Element | None) -> int:

@@ -5,6 +5,8 @@ from typing import Literal
 
 import msgspec
 
+from wire.xml import writable
+
 _DESCRIPTION_LIMIT = 3686
 
 
@@ -30,17 +32,17 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
 def health_document(report: HealthReport, *, incarnation: str, container_id: str, instance_id: str) -> bytes:
     """The body of POST /machine?comp=health."""
     health = ET.Element("Health")
-    ET.SubElement(health, "GoalStateIncarnation").text = _clean(incarnation)
+    ET.SubElement(health, "GoalStateIncarnation").text = writable(incarnation)
     container = ET.SubElement(health, "Container")
-    ET.SubElement(container, "ContainerId").text = _clean(container_id)
+    ET.SubElement(container, "ContainerId").text = writable(container_id)
     role = ET.SubElement(ET.SubElement(container, "RoleInstanceList"), "Role")
-    ET.SubElement(role, "InstanceId").text = _clean(instance_id)
+    ET.SubElement(role, "InstanceId").text = writable(instance_id)
     state = ET.SubElement(role, "Health")
     ET.SubElement(state, "State").text = report.state
     if report.substatus:
         details = ET.SubElement(state, "Details")
-        ET.SubElement(details, "SubStatus").text = _clean(report.substatus)
-        ET.SubElement(details, "Description").text = _clean(report.description[:_DESCRIPTION_LIMIT])
+        ET.SubElement(details, "SubStatus").text = writable(report.substatus)
+        ET.SubElement(details, "Description").text = writable(report.description[:_DESCRIPTION_LIMIT])
     text: str = ET.tostring(health, encoding="unicode")
     return b'<?xml version="1.0" encoding="utf-8"?>' + text.encode()
 
@@ -62,13 +64,4 @@ def observations_document(source: str, observations: list[Observation]) -> bytes
                 for one in observations
             ],
         }
-    )
-
-
-def _clean(text: str) -> str:
-    """Without the characters XML 1.0 cannot carry (section 2.2)."""
-    return "".join(
-        one
-        for one in text
-        if one in "\t\n\r" or " " <= one <= "\ud7ff" or "\ue000" <= one <= "\ufffd" or one > "\uffff"
     )

@@ -6,7 +6,15 @@ import msgspec
 
 from wire import json
 from wire.errors import DocumentError
-from wire.extensions import AgentFamily, ExtensionsGoalState, Handler, Settings, StatusBlob, parse_blob_type
+from wire.extensions import (
+    AgentFamily,
+    ExtensionsGoalState,
+    Handler,
+    Settings,
+    StatusBlob,
+    dependency,
+    parse_blob_type,
+)
 from wire.version import BadVersion, Version
 
 DOCUMENT = "vmSettings"
@@ -144,8 +152,14 @@ def _one(handler: str, entry: json.Fields, extension: str, sequence: int, depend
         protected=protected,
         thumbprint=thumbprint.upper() if thumbprint else None,
         dependency_level=depends.integer("dependencyLevel", 0) if depends else 0,
-        depends_on=tuple(one.text("handler", "") for one in depends.objects("dependsOnExtension")) if depends else (),
+        depends_on=_depends_on(depends),
     )
+
+
+def _depends_on(depends: json.Fields | None) -> tuple[str, ...]:
+    named = depends.objects("dependsOnExtension") if depends else []
+    found = (dependency(one.text("handler", ""), one.text("extension", "")) for one in named)
+    return tuple(one for one in found if one)
 
 
 def _public(handler: str, value: Any) -> Any:

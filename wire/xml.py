@@ -63,6 +63,15 @@ def text_of(element: Element, name: str) -> str:
     return found.text or "" if found is not None else ""
 
 
+def writable(text: str) -> str:
+    """`text` without the characters XML 1.0 cannot carry (section 2.2), escaped or not."""
+    return "".join(
+        one
+        for one in text
+        if one in "\t\n\r" or " " <= one <= "\ud7ff" or "\ue000" <= one <= "\ufffd" or one > "\uffff"
+    )
+
+
 class _BoundedBuilder(ET.TreeBuilder):
     def __init__(self, document: str) -> None:
         super().__init__()
