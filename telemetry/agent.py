@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ T = TypeVar("T")
 _BATCH = 200
 _REPLY_ENTRIES = 200
 _REPLY_BYTES = 200 * 1024
+# More than the uploader takes by itself.
 _UPLOAD_SECONDS = 60.0
 _LONGEST_PAUSE = 600.0
 
@@ -52,7 +54,7 @@ class Telemetry:
 
     async def record(self, request: Record) -> Recorded:
         """The reply says that the entries are on the disk."""
-        entries = [msgspec.structs.replace(one, message=self._redact(one.message)) for one in request.entries]
+        entries = [self._taken_in(one) for one in request.entries]
         try:
             new = await self._do(lambda: self._journal.add(entries))
         except JournalError as error:
@@ -103,6 +105,15 @@ class Telemetry:
         self._thread.shutdown()
         self._journal.close()
 
+    def _taken_in(self, entry: Entry) -> Entry:
+        """Redacted once more; and JSON has no word for a number that is none."""
+        return msgspec.structs.replace(
+            entry,
+            message=self._redact(entry.message),
+            at=entry.at if math.isfinite(entry.at) else 0.0,
+            monotonic=entry.monotonic if math.isfinite(entry.monotonic) else 0.0,
+        )
+
     async def _upload_waiting(self) -> str:
         """Why not everything was taken; empty when it was."""
         while waiting := await self._do(lambda: self._journal.waiting(_BATCH)):
@@ -112,7 +123,7 @@ class Telemetry:
                 await self._do(partial(self._journal.uploaded, last))
             if reason:
                 return reason
-            if len(waiting) < _BATCH:
+            if taken == len(waiting) < _BATCH:
                 break
         return ""
 

@@ -8,6 +8,7 @@ from ipc.contract.telemetry import Entry
 from wire.events import Event, Parameter
 
 _AGENT_EVENT = 1
+_LATEST = 253_402_300_799.0  # the end of the year 9999
 
 
 def as_event(entry: Entry) -> Event:
@@ -19,7 +20,7 @@ def as_event(entry: Entry) -> Event:
         ("Operation", entry.operation),
         ("OperationSuccess", entry.ok),
         ("Message", message),
-        ("Duration", entry.duration_ms or 0),
+        ("Duration", max(0, entry.duration_ms or 0)),
     )
     common: tuple[Parameter, ...] = (
         ("GAVersion", f"azvmagent-{entry.version}"),
@@ -38,4 +39,5 @@ def as_event(entry: Entry) -> Event:
 
 
 def _stamp(at: float) -> str:
+    at = min(max(at, 0.0), _LATEST)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1e6):06d}Z"
