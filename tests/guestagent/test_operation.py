@@ -138,7 +138,7 @@ def test_success_brings_the_output_of_both_streams(bench: Bench) -> None:
     assert outcome.began <= outcome.ended
 
 
-@pytest.mark.parametrize(("kind", "status"), zip(KINDS, [1, 51, 126, 127, 255], strict=True))
+@pytest.mark.parametrize(("kind", "status"), [*zip(KINDS, [1, 51, 126, 127, 255], strict=True)])
 def test_failure_names_status_command_and_output(bench: Bench, kind: Kind, status: int) -> None:
     command = f"echo 'sudo: not found' >&2; exit {status}"
     with pytest.raises(CommandFailed) as caught:
