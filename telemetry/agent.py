@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ from ipc.contract.telemetry import Entry, GetTimeline, JournalGrew, Record, Reco
 from ipc.errors import Refused
 from ipc.record import Emitter
 from telemetry.config import Settings
+from telemetry.extensionevents import Collected, bound_agent_events, collect, remove
 from telemetry.journal import Journal, JournalError
 
 T = TypeVar("T")
@@ -83,6 +85,33 @@ class Telemetry:
             self._grew.clear()
             with contextlib.suppress(JournalError):
                 self._component.announce(JournalGrew(cursor=await self._do(self._journal.last)))
+
+    async def collect(self, emitter: Emitter, log: Path, lib: Path) -> None:
+        """Keep what extensions dropped into their events folders, for ever."""
+        while self._settings.extension_events_period:
+            await asyncio.sleep(self._settings.extension_events_period)
+            try:
+                passes = await self._do(lambda: self._collect(log, lib))
+            except (JournalError, OSError) as error:
+                logger.warning("extension events: %s (left where they are)", error)
+                continue
+            for one in passes:
+                if one.entries:
+                    self._grew.set()
+                if one.dropped:
+                    text = ", ".join(f"{count} {reason}" for reason, count in sorted(one.dropped.items()))
+                    emitter.emit("ExtensionEvents", f"given up: {text}", ok=False, subject=one.handler)
+
+    def _collect(self, log: Path, lib: Path) -> list[Collected]:
+        """Kept first, removed then: a crash in between keeps the same ids. Raises JournalError, OSError."""
+        passes = []
+        for one in collect(log):
+            clean = [msgspec.structs.replace(entry, message=self._redact(entry.message)) for entry in one.entries]
+            self._journal.add(clean)
+            remove(one)
+            passes.append(one)
+        bound_agent_events(lib / "events")
+        return passes
 
     async def upload(self, emitter: Emitter) -> None:
         """Post what the host does not have yet, for ever; failures keep everything and are waited out."""

@@ -9,6 +9,7 @@ from wire.events import Event, Parameter
 
 _AGENT_EVENT = 1
 _LATEST = 253_402_300_799.0  # the end of the year 9999
+_EXTENSION_EVENT = 7
 
 
 def as_event(entry: Entry) -> Event:
@@ -36,6 +37,24 @@ def as_event(entry: Entry) -> Event:
         ("EventId", entry.id),
     )
     return Event(event_id=_AGENT_EVENT, parameters=(*own, *common))
+
+
+def as_extension_event(entry: Entry) -> Event:
+    """Event id 7, for what an extension wrote (protocol: extension event pipeline)."""
+    parameters: tuple[Parameter, ...] = (
+        ("EventName", f"{entry.subject}-{entry.subject_version}"),
+        ("CapabilityUsed", entry.level),
+        ("TaskName", entry.operation),
+        ("Context1", entry.message),
+        ("Context2", entry.stamp),
+        ("Context3", entry.correlation),
+        ("EventPid", str(entry.pid)),
+        ("EventTid", entry.thread),
+        ("OpcodeName", _stamp(entry.at)),
+        ("KeywordName", json.dumps({"CpuArchitecture": os.uname().machine})),
+        ("EventId", entry.id),
+    )
+    return Event(event_id=_EXTENSION_EVENT, parameters=parameters)
 
 
 def _stamp(at: float) -> str:

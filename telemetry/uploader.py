@@ -4,16 +4,19 @@ Entries come in on standard input, one JSON object a line; the number of entries
 goes out. An upload is rare, and the HTTP library is the largest thing telemetry would ever load; here it is given back.
 """
 
+import itertools
 import sys
+from collections.abc import Iterator
 
 import msgspec
 
 from ipc.contract.telemetry import Entry
 from telemetry import __version__
-from telemetry.events import as_event
+from telemetry.events import as_event, as_extension_event
+from telemetry.extensionevents import COMPONENT
 from wire.deadline import Deadline
 from wire.errors import InvalidContainer, Refused, WireError
-from wire.events import AGENT_EVENTS, bodies
+from wire.events import AGENT_EVENTS, EXTENSION_EVENTS, bodies
 from wire.http import HttpClient
 from wire.wireserver import WireServer
 
@@ -29,7 +32,7 @@ def upload(wireserver: WireServer, entries: list[Entry], deadline: Deadline) -> 
     again it would bring the same answer and hold up all that comes after.
     """
     taken, given_up = 0, ""
-    for body, count in bodies(AGENT_EVENTS, map(as_event, entries)):
+    for body, count in _bodies(entries):
         if deadline.left() == 0:
             break
         try:
@@ -42,6 +45,15 @@ def upload(wireserver: WireServer, entries: list[Entry], deadline: Deadline) -> 
             return taken, str(error)
         taken += count
     return taken, given_up
+
+
+def _bodies(entries: list[Entry]) -> Iterator[tuple[bytes, int]]:
+    """One provider a body, in the order of the entries: what the host has taken is told by their number."""
+    for of_extension, some in itertools.groupby(entries, lambda one: one.component == COMPONENT):
+        if of_extension:
+            yield from bodies(EXTENSION_EVENTS, map(as_extension_event, some))
+        else:
+            yield from bodies(AGENT_EVENTS, map(as_event, some))
 
 
 def main(arguments: list[str]) -> int:

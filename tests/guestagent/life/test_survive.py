@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from guestagent.layout import HandlerFolder
+from telemetry.extensionevents import Collected, bound_agent_events, collect, remove
 from wire.extensions import Settings
 
 StandIn = Callable[..., bytes]
@@ -207,6 +208,49 @@ def test_23_noise_is_no_failure_and_an_edited_manifest_is_told(life: Any, make_s
     assert "HandlerManifest.json" in told["formattedMessage"]["message"]
     life.remove()
     life.gone()
+
+
+def events(life: Any) -> Collected:
+    (found,) = (one for one in collect(life.root / "log" / "azure") if one.handler == life.name)
+    return found
+
+
+def test_24_events_of_many_shapes(life: Any, make_stand_in: StandIn) -> None:
+    one(life, make_stand_in(24))
+    life.ready()
+    found = events(life)
+    told = {(entry.message, entry.ok, entry.pid, entry.thread) for entry in found.entries}
+    assert told == {("one object", True, 12, "1"), ("in a list", True, 0, "1"), ("any case", False, 1, "1")}
+    assert found.dropped == {"empty message": 1, "message is missing": 1}
+    # What is no JSON may still be written to; the next pass takes it.
+    assert {path.name for path in found.files} == {"1001.json", "1002.json", "1003.json", "1004.json"}
+    remove(found)
+    folder = life.root / "log" / "azure" / life.name / "events"
+    assert {path.name for path in folder.iterdir()} == {"Temp", "1005.json"}
+
+
+def test_25_a_flood_of_events_is_bounded(life: Any, make_stand_in: StandIn) -> None:
+    one(life, make_stand_in(25))
+    life.ready()
+    found = events(life)
+    assert len(found.entries) == 360
+    assert found.entries[0].message.startswith("long xxx")
+    assert len(found.entries[0].message) == 3072
+    assert found.dropped == {"file name": 1, "file too large": 1, "too many events": 641}
+    remove(found)
+    assert not list((life.root / "log" / "azure" / life.name / "events").iterdir())
+
+
+def test_26_events_in_the_agents_own_folder_are_bounded(life: Any, make_stand_in: StandIn) -> None:
+    one(life, make_stand_in(26))
+    life.ready()
+    folder = life.lib / "events"
+    assert bound_agent_events(folder) == 0
+    for number in range(1010):
+        (folder / f"{number:06}.tld").touch()
+    bound_agent_events(folder)
+    assert len(list(folder.iterdir())) == 1000
+    assert (folder / "001009.tld").exists()
 
 
 def test_27_the_execute_bit_is_the_agents_to_give(life: Any, make_stand_in: StandIn) -> None:
