@@ -240,6 +240,8 @@ def _store(answer: "requests.Response", url: str, file: BinaryIO, limit: int) ->
 
 def _chunks(answer: "requests.Response", url: str, limit: int) -> Iterator[bytes]:
     """The body as it comes in; its length is checked against what was announced."""
+    if answer.request.method == "HEAD":
+        return  # it announces what a GET would bring
     announced = answer.headers.get("Content-Length", "")
     if answer.status_code == 200 and answer.request.method == "GET" and not announced and not _is_chunked(answer):
         # It would end where the connection ends, and a connection that broke would look like a whole answer.
@@ -252,7 +254,7 @@ def _chunks(answer: "requests.Response", url: str, limit: int) -> Iterator[bytes
         if size > limit:
             raise TooLarge(url, f"more than {limit} bytes")
         yield chunk
-    if announced.isdigit() and size < int(announced) and answer.request.method != "HEAD" and answer.status_code != 304:
+    if announced.isdigit() and size < int(announced) and answer.status_code != 304:
         raise Truncated(url, f"{size} of {announced} bytes")
 
 
