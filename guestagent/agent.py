@@ -16,6 +16,7 @@ from guestagent.layout import installed_handlers
 from guestagent.plan import Work, plan, vanished
 from guestagent.record import Records
 from guestagent.report import ExtensionReport, GoalStateOutcome, look, read_system, status_blob, view
+from guestagent.runcommand.status import says_running
 from guestagent.steps import Worker
 from guestagent.watch import HostWatch
 from ipc.component import Component
@@ -181,7 +182,8 @@ class GuestAgent:
     async def _next_change(self, told_at: float, retry_at: float) -> None:
         until = retry_at or told_at + self._settings.status_period
         under_way = self._worker.doing or any(
-            one.status and one.status.status == "transitioning" for one in self._reports
+            one.status and (one.status.status == "transitioning" or says_running(one.status.message or ""))
+            for one in self._reports
         )
         looks = _LOOK_SECONDS if under_way else _LATE_LOOK_SECONDS if self._reports else self._settings.status_period
         with contextlib.suppress(TimeoutError):
