@@ -1,6 +1,7 @@
 """The XML and JSON the WireServer and HostGAPlugin answer with (protocol sections of those names)."""
 
 import base64
+import json
 import textwrap
 import xml.etree.ElementTree as ET
 from typing import Any
@@ -100,7 +101,8 @@ def extensions_config(vm: VmState, urls: Urls, thumbprint: str) -> bytes:
                 instance = ET.SubElement(
                     plugin, "ExtensionRuntimeSettings", seqNo=str(one.sequence_number), name=one.name, state=one.state
                 )
-                instance.text = msgspec.json.encode(_runtime_settings(one, thumbprint)).decode()
+                # As ASCII: JSON may hold characters that XML may not.
+                instance.text = json.dumps(_runtime_settings(one, thumbprint))
             if handler.instances:
                 continue
             runtime = ET.SubElement(plugin, "RuntimeSettings", seqNo=str(handler.sequence_number))

@@ -14,6 +14,7 @@ from guestagent.history import History
 from guestagent.plan import State, Waiting
 from guestagent.record import Records
 from guestagent.report import ExtensionReport, GoalStateOutcome, Known, look, read_system, states, status_blob, view
+from guestagent.runcommand.status import says_running
 from guestagent.steps import Worker
 from guestagent.watch import HostWatch
 from ipc.component import Component
@@ -131,7 +132,8 @@ class Reporter:
     async def _next_change(self, told_at: float, retry_at: float) -> None:
         until = retry_at or told_at + self._settings.status_period
         under_way = self._worker.doing or any(
-            one.status and one.status.status == "transitioning" for one in self.reports
+            one.status and (one.status.status == "transitioning" or says_running(one.status.message or ""))
+            for one in self.reports
         )
         looks = _LOOK_SECONDS if under_way else _LATE_LOOK_SECONDS if self.reports else self._settings.status_period
         with contextlib.suppress(TimeoutError):

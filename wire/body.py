@@ -19,6 +19,8 @@ def announced(answer: "requests.Response") -> int | None:
 
 def chunks(answer: "requests.Response", url: str, limit: int) -> Iterator[bytes]:
     """The body, piece by piece. Raises TooLarge, Truncated."""
+    if answer.request.method == "HEAD":
+        return  # it announces what a GET would bring
     length = announced(answer)
     if answer.status_code == 200 and answer.request.method == "GET" and length is None and not _is_chunked(answer):
         # It would end where the connection ends, and a connection that broke would look like a whole answer.
@@ -31,7 +33,7 @@ def chunks(answer: "requests.Response", url: str, limit: int) -> Iterator[bytes]
         if size > limit:
             raise TooLarge(url, f"more than {limit} bytes")
         yield chunk
-    if length is not None and size < length and answer.request.method != "HEAD" and answer.status_code != 304:
+    if length is not None and size < length and answer.status_code != 304:
         raise Truncated(url, f"{size} of {length} bytes")
 
 

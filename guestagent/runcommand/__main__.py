@@ -3,6 +3,7 @@
 `work FOLDER DESCRIPTOR` is the worker's own entry: `enable` calls it.
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -51,7 +52,9 @@ def _work(place: Place, descriptor: int) -> int:
         return verbs.FAILED
     worker = Worker(place, record, Outside())
     worker.claim()
-    os.write(descriptor, b"+")
+    with contextlib.suppress(BrokenPipeError):
+        # `enable` may have been killed meanwhile; the record is ours all the same.
+        os.write(descriptor, b"+")
     os.close(descriptor)
     worker.run()
     return 0

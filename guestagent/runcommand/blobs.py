@@ -65,9 +65,9 @@ class AppendBlob:
                 if not deadline.left():
                     self.problem = f"only {self._stored} bytes were stored in time"
                     return False
-                self._append_block(block, deadline)
-                self._read += len(block)
-                self._stored += len(block)
+                count = self._append_block(block, deadline)
+                self._read += count
+                self._stored += count
         except (HostError, NoToken, OSError) as error:
             self.problem = str(error)
             return False
@@ -82,17 +82,20 @@ class AppendBlob:
         headers = {"x-ms-blob-type": "AppendBlob", "Content-Length": "0"}
         self._put(self._url(""), headers, b"", Deadline.after(_CREATE_SECONDS), _CREATE_POLICY)
 
-    def _append_block(self, block: bytes, deadline: Deadline) -> None:
+    def _append_block(self, block: bytes, deadline: Deadline) -> int:
+        """How many of its bytes are in the blob now. Raises HostError, NoToken."""
         headers = {"x-ms-blob-condition-appendpos": str(self._stored), "Content-Length": str(len(block))}
         try:
             self._put(self._url("comp=appendblock"), headers, block, deadline)
-        except Refused as refusal:
-            if refusal.status != 412 or self._length(deadline) != self._stored + len(block):
+        except HostError as error:
+            if isinstance(error, Refused) and error.status != 412:
                 raise
-        except HostError:
-            # The answer was lost, the block perhaps not.
-            if self._length(deadline) != self._stored + len(block):
+            # An answer may have been lost, this one's or an earlier one's; the bytes perhaps not.
+            count = self._length(deadline) - self._stored
+            if not 0 < count <= len(block):
                 raise
+            return count
+        return len(block)
 
     def _length(self, deadline: Deadline) -> int:
         """Bytes in the blob, as the store says. Raises HostError, NoToken."""

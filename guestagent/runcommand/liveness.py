@@ -22,7 +22,8 @@ def judge(record: Record | None, *, worker_alive: bool, told: str | None) -> Ver
     if record is None:
         return "leave"
     if record.phase != "ended":
-        return "leave" if worker_alive else "interrupted"
+        # With a full disk the status may be all that could be written of its end.
+        return "leave" if worker_alive or (told is not None and not status.says_running(told)) else "interrupted"
     # The record is written first; its writer may have been killed before the status was.
     return "tell again" if told is None or status.says_running(told) else "leave"
 

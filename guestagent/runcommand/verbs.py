@@ -16,7 +16,7 @@ import msgspec
 
 from guestagent.runcommand import status
 from guestagent.runcommand.cancel import cancel_name, cancel_others, forget_name
-from guestagent.runcommand.liveness import settle_place
+from guestagent.runcommand.liveness import interrupted, settle_place
 from guestagent.runcommand.place import Place
 from guestagent.runcommand.processes import myself
 from guestagent.runcommand.record import (
@@ -150,6 +150,13 @@ def _begin(place: Place) -> int:
     status.report(place, record, status.running(record))
     if _start_worker(place):
         return 0
+    record = read_record(place) or record
+    if record.started:
+        # It was there after all, and was killed too late.
+        record = interrupted(place, record)
+        write_record(place, record)
+        status.report(place, record, record.view or status.running(record))
+        return FAILED
     now = time.time()
     view = View(
         execution_state="Failed",

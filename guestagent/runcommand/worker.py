@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ REPORT_SECONDS = 15.0
 """How often a running script's status and blobs are brought up to date."""
 
 _WRITE_TRIES = 5
-_WRITE_PAUSE = 2.0
+_WRITE_PAUSE = 1.0
 _CANCELED_UPLOAD_SECONDS = 5.0
 
 logger = logging.getLogger("runcommand")
@@ -48,7 +49,10 @@ class Worker:
         self._keep(worker=myself())
 
     def run(self) -> None:
-        """To the end. What goes wrong is the run's outcome; only a record that cannot be written is raised."""
+        """To the end. What goes wrong is the run's outcome.
+
+        Raises OSError for a record that cannot be written before the script has begun; after that nothing ends it.
+        """
         with Signals().caught() as signals:
             try:
                 with signals.interrupting():
@@ -90,12 +94,13 @@ class Worker:
                 child = Child(ready, out, err)
             except NotStarted as error:
                 os.write(err, f"{error}\n".encode())
-                self._end("Failed", f"Execution failed: {error}", exit_code=error.exit_code, ran=True)
+                problem = Uploader(self._outside, blobs, self._report_seconds).finish(self._written())
+                self._end("Failed", f"Execution failed: {error}", problem, exit_code=error.exit_code, ran=True)
                 return
         finally:
             os.close(out)
             os.close(err)
-        self._keep(script=process(child.pid))
+        self._note(script=process(child.pid))
         self._follow(child, order, began, signals, Uploader(self._outside, blobs, self._report_seconds))
 
     def _follow(self, child: Child, order: Order, began: float, signals: Signals, uploader: Uploader) -> None:
@@ -148,27 +153,36 @@ class Worker:
             end_time=status.stamp(now),
         )
         # The record first: if we are killed between the two, whoever looks writes the status from it.
-        self._keep(phase="ended", ended_at=now, view=view, ran=ran)
+        self._note(tries=_WRITE_TRIES, phase="ended", ended_at=now, view=view, ran=ran)
         self._tell(view, tries=_WRITE_TRIES)
         logger.info("%s: %s", self._place.stem, state)
 
     def _tell(self, view: View, tries: int = 1) -> None:
-        """The status file; a full disk is no reason to end a script."""
+        """The status file."""
+        self._patiently(lambda: status.report(self._place, self._record, view), tries)
+
+    def _keep(self, **changes: object) -> None:
+        """On disk before anything else is done. Raises OSError."""
+        self._record = msgspec.structs.replace(self._record, **changes)
+        write_record(self._place, self._record)
+
+    def _note(self, tries: int = 1, **changes: object) -> None:
+        """The same about a script that has begun: a full disk is no reason to end it."""
+        self._record = msgspec.structs.replace(self._record, **changes)
+        self._patiently(lambda: write_record(self._place, self._record), tries)
+
+    def _patiently(self, write: Callable[[], None], tries: int) -> None:
         for left in range(tries - 1, -1, -1):
             try:
-                status.report(self._place, self._record, view)
+                write()
             except OSError as error:
-                logger.warning("%s: the status cannot be written: %s", self._place.stem, error)
+                logger.warning("%s: what became of it cannot be written: %s", self._place.stem, error)
                 if isinstance(error, FileNotFoundError):
-                    return  # the handler's folder is gone: updated or uninstalled; its successor looks at the record
+                    return  # the folder is gone: updated or uninstalled; a successor looks at the record
                 if left:
                     time.sleep(_WRITE_PAUSE)
             else:
                 return
-
-    def _keep(self, **changes: object) -> None:
-        self._record = msgspec.structs.replace(self._record, **changes)
-        write_record(self._place, self._record)
 
     def _tidy(self) -> None:
         if self._record.temporary:

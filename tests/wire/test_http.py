@@ -60,6 +60,14 @@ def test_a_redirect_is_refused_with_where_it_leads_and_its_body_is_not_taken_in(
         get(client, host.url)
 
 
+def test_a_head_is_not_refused_for_the_size_of_what_it_describes(
+    client: HttpClient, host: Any, replies: Callable[..., Any]
+) -> None:
+    host.answer(replies(b"", announced=5_000_000_000))
+    answer = client.request("HEAD", host.url, deadline=Deadline.after(5.0))
+    assert (answer.headers["Content-Length"], answer.body) == ("5000000000", b"")
+
+
 def hang(connection: Any, _: bytes) -> None:
     """Until the client goes away."""
     connection.recv(1)

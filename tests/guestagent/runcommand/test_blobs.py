@@ -25,6 +25,7 @@ class LossyStore:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.content: bytes | None = None
         self.requests: list[tuple[str, dict[str, str]]] = []
+        self.heads_lost = 0
         self.plan: list[str] = []
         """For the next Append Blocks: `store`, `lose answer`, `lose both`, `refuse`."""
         self._thread = threading.Thread(target=self._serve)
@@ -64,6 +65,9 @@ class LossyStore:
     def _answer(self, line: str, headers: dict[str, str], body: bytes) -> bytes:
         if "/metadata/identity" in line:
             return reply(200, b'{"access_token": "TOKEN"}')
+        if line.startswith("HEAD") and self.heads_lost:
+            self.heads_lost -= 1
+            return b""
         if line.startswith("HEAD"):
             return reply(200, b"", f"Content-Length: {len(self.content or b'')}\r\n")
         if "comp=appendblock" not in line:
@@ -195,6 +199,18 @@ def test_a_block_whose_answer_was_lost_is_not_stored_twice(lossy: LossyStore, tm
     assert lossy.content == b"one two "
     assert one.stored == 8
     assert one.problem == ""
+
+
+def test_a_lost_answer_is_made_up_for_later_when_the_output_has_grown(lossy: LossyStore, tmp_path: Path) -> None:
+    source = tmp_path / "stdout"
+    source.write_bytes(b"one ")
+    one = blob(lossy, source)
+    one.create()
+    lossy.plan, lossy.heads_lost = ["lose answer"], 1
+    assert not one.append(10.0)
+    source.write_bytes(b"one two ")
+    assert one.append(10.0)
+    assert lossy.content == b"one two "
 
 
 def test_somebody_else_s_blob_is_left_alone(lossy: LossyStore, tmp_path: Path) -> None:

@@ -133,7 +133,10 @@ def test_a_number_without_a_status_gets_an_unknown_one(
     """As it may come from the handler's published package."""
     (managed.folder.path / "job.mrseq").write_text("5")
     (managed.folder.path / "bad.mrseq").write_text("five")
+    (managed.folder.path / "told.mrseq").write_text("2")
+    managed.place(2, "told").status_file.write_text('[{"status": {"status": "success", "name": "theirs"}}]')
     new = updated(make_handler, managed, tmp_path)
+    assert new.status(2, "told") == {"status": "success", "name": "theirs"}
     assert new.status(5)["status"] == "success"
     assert new.view(5)["executionState"] == "Unknown"
     assert (new.folder.path / "job.mrseq").read_text() == "5"

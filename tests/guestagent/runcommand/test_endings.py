@@ -98,6 +98,17 @@ def test_what_a_killed_worker_left_is_ended_by_the_next_run(managed: Any, script
         one.signal(signal.SIGKILL)
 
 
+def test_what_threw_the_mark_away_is_found_by_its_session(managed: Any, script: Any) -> None:
+    managed.enable(script("env -i /bin/sleep 600 & echo $! > pid; echo up; exec sleep 600"))
+    record = managed.started()
+    bare = process(int((managed.place().work / "pid").read_text()))
+    assert bare is not None
+    os.kill(record.worker.pid, signal.SIGKILL)
+    assert record.worker.wait(30)
+    managed.run(script("true"), number=1)
+    assert not bare.alive()
+
+
 def test_a_script_that_tidies_up_on_sigterm_is_given_the_time(managed: Any, script: Any) -> None:
     managed.enable(script("trap 'echo tidy; exit 0' TERM; echo up; while :; do sleep 0.1; done"))
     managed.started()

@@ -251,6 +251,8 @@ def test_the_verdict_on_a_run() -> None:
         begun = msgspec.structs.replace(record, phase=phase, view=None)
         assert judge(begun, worker_alive=True, told=running) == "leave"
         assert judge(begun, worker_alive=False, told=running) == "interrupted"
+        assert judge(begun, worker_alive=False, told=None) == "interrupted"
+        assert judge(begun, worker_alive=False, told='{"executionState":"Succeeded"}') == "leave"
 
 
 def test_a_damaged_record_stops_nothing(managed: Any, script: Any, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_the_tail_is_the_last_4096_bytes(tmp_path: Path, size: int) -> None:
     path = tmp_path / "stdout"
     data = "".join(chr(ord("a") + number % 26) for number in range(size))
     path.write_text(data)
-    assert tail(path) == data[-TAIL:]
+    assert tail(path) == data[-4096:]
     assert tail(tmp_path / "none") == ""
 
 
@@ -139,6 +139,21 @@ def test_a_full_disk_for_the_output_is_told(managed: Any, script: Any) -> None:
     managed.ended()
     assert managed.view()["exitCode"] == -205
     assert not managed.record().started
+
+
+def test_a_disk_that_fills_up_ends_no_script_and_its_end_is_told(
+    managed: Any, script: Any, until: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The data lies on a small disk of its own, in a mount namespace; its record cannot be brought to the end."""
+    managed.command("install")
+    mounts = f"mount -t tmpfs -o size=256k none {managed.place().data}"
+    managed.prefix = ["unshare", "--mount", "sh", "-c", f'{mounts} && exec "$@"', "--"]
+    managed.settings(script("head -c 2000000 /dev/zero > fill; echo full; echo over >&2"))
+    assert managed.command("enable").returncode == 0
+    until(lambda: managed.status()["status"] == "success", "the end to be told")
+    assert (managed.view()["executionState"], managed.view()["output"]) == ("Succeeded", "full\n")
+    assert "No space left" in managed.view()["error"]
+    assert "what became of it cannot be written" in managed.place().journal.read_text()
 
 
 def test_a_status_that_cannot_be_written_ends_no_script(
