@@ -17,6 +17,7 @@ from fabric.client import Client
 from fabric.errors import FabricError
 from fabric.faults import ENDPOINTS, FAULTS
 from fabric.packages import identify, sample_package
+from fabric.runview import seen
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 _TERMINAL = {"success", "error"}
@@ -39,6 +40,7 @@ def cli() -> None:
     \b
     Beside `agentctl up`, which starts one:
       azfabric ext add PACKAGE.zip --settings FILE --wait 60
+      azfabric run SCRIPT --wait 60
       azfabric told               what the VM told the host
       azfabric fault add package status --value 403
 
@@ -84,6 +86,68 @@ def vm() -> None:
 def vm_list(root: Path, as_json: bool) -> None:
     """List VMs."""
     _show(Client(root).get("/api/vms"), as_json, _rows("name", "ready", "heartbeats", "incarnation", "extensions"))
+
+
+@vm.command("move")
+@root_option
+def vm_move(root: Path) -> None:
+    """Move the VM to another container; the incarnation stays."""
+    click.echo(f"Container {Client(root).post('/api/move', {})['container_id']} from now on.")
+
+
+@cli.group()
+def certificate() -> None:
+    """The certificates the VM is given."""
+
+
+elliptic_option = click.option("--ec", is_flag=True, help="Elliptic curve instead of RSA.")
+
+
+@certificate.command("rotate")
+@elliptic_option
+@root_option
+def certificate_rotate(ec: bool, root: Path) -> None:
+    """Replace the tenant certificate; the incarnation stays."""
+    found = Client(root).post("/api/certificates/rotate", {"ec": ec})
+    click.echo(f"{found['thumbprint']} is the tenant certificate from now on.")
+
+
+@certificate.command("add")
+@elliptic_option
+@root_option
+def certificate_add(ec: bool, root: Path) -> None:
+    """Give the VM one more certificate with its key."""
+    click.echo(f"{Client(root).post('/api/certificates', {'ec': ec})['thumbprint']} is given to the VM.")
+
+
+switch_argument = click.argument("switch", type=click.Choice(["on", "off"]))
+
+
+@cli.command()
+@switch_argument
+@root_option
+def hold(switch: str, root: Path) -> None:
+    """Hold extension processing back, from the next incarnation on."""
+    Client(root).post("/api/hold", {"on": switch == "on"})
+    click.echo(f"Hold is {switch}; the VM reads it with the next change.")
+
+
+@cli.command("fast-track")
+@switch_argument
+@root_option
+def fast_track(switch: str, root: Path) -> None:
+    """Support vmSettings, or not."""
+    Client(root).post("/api/fast-track", {"on": switch == "on"})
+    click.echo(f"FastTrack is {switch}.")
+
+
+@cli.command()
+@click.argument("features", nargs=-1)
+@root_option
+def require(features: tuple[str, ...], root: Path) -> None:
+    """Require FEATURES of the VM; without any, none."""
+    Client(root).post("/api/required-features", {"names": features})
+    click.echo(f"Required: {', '.join(features) or 'nothing'}.")
 
 
 @cli.group()
@@ -160,6 +224,112 @@ def ext_remove(name: str, now: bool, fast_track: bool, root: Path) -> None:
 def ext_list(root: Path, as_json: bool) -> None:
     """List what the goal state asks for."""
     _show(Client(root).get("/api/extensions"), as_json, _rows("name", "version", "state", "sequence_number"))
+
+
+@cli.command()
+@click.argument("script", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=False)
+@click.option("--name", default="run", show_default=True, help="A new run of the same name replaces the one before.")
+@click.option("--v1", is_flag=True, help="The old kind (action run command): no name, no parameters.")
+@click.option("--parameter", "parameters", multiple=True, metavar="[NAME=]VALUE", help="Variable, or argument.")
+@click.option(
+    "--protected-parameter", "protected", multiple=True, metavar="[NAME=]VALUE", help="The same, encrypted for the VM."
+)
+@click.option("--user", default="", help="Run as this user of the VM.")
+@click.option("--timeout", type=click.IntRange(0), default=0, help="Seconds; 0 is none.")
+@click.option("--async", "asynchronous", is_flag=True, help="The host is told success at once, the outcome later.")
+@click.option("--output-blob", is_flag=True, help="Keep both streams in append blobs of this host.")
+@click.option("--fast-track", is_flag=True, help="Deliver by vmSettings instead of a new incarnation.")
+@click.option("--remove", default="", metavar="NAME", help="Have the VM end this run and forget it.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, 6000),
+    default=0.0,
+    help="Wait so many seconds for the end and show it; exit status 1 unless it succeeded.",
+)
+@root_option
+def run(
+    script: Path | None,
+    name: str,
+    v1: bool,
+    parameters: tuple[str, ...],
+    protected: tuple[str, ...],
+    user: str,
+    timeout: int,
+    asynchronous: bool,
+    output_blob: bool,
+    fast_track: bool,
+    remove: str,
+    wait: float,
+    root: Path,
+) -> None:
+    """Ask the VM to run SCRIPT (managed run command; with --v1 the action kind)."""
+    client = Client(root)
+    if (script is None) == (not remove):
+        raise click.UsageError("name a SCRIPT, or say --remove NAME")
+    if script is None:
+        client.delete(f"/api/runs/{remove}", {"fast_track": str(fast_track).lower()})
+        click.echo(f"{remove} is to be ended and forgotten.")
+        return
+    order = {
+        "script": script.read_text(encoding="utf-8", errors="replace"),
+        "name": name,
+        "action": v1,
+        "parameters": [_parameter(one) for one in parameters],
+        "protected_parameters": [_parameter(one) for one in protected],
+        "user": user,
+        "timeout": timeout,
+        "asynchronous": asynchronous,
+        "output_blobs": output_blob,
+        "fast_track": fast_track,
+    }
+    ordered = client.post("/api/runs", order)
+    click.echo(f"{ordered['name'] or ordered['handler']} is wanted, sequence number {ordered['sequence_number']}.")
+    for url in (ordered["output_blob"], ordered["error_blob"]):
+        if url:
+            click.echo(url)
+    if wait:
+        _wait_for_run(client, ordered, wait)
+
+
+def _parameter(text: str) -> dict[str, str]:
+    name, equals, value = text.partition("=")
+    return {"name": name, "value": value} if equals and name else {"value": text}
+
+
+def _wait_for_run(client: Client, ordered: dict[str, Any], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    with Console(stderr=True).status(f"waiting for {ordered['name'] or ordered['handler']}"):
+        while time.monotonic() < until:
+            status = client.get("/api/told").get("status")
+            found = seen(status, ordered["handler"], ordered["name"], ordered["sequence_number"])
+            if found is not None:
+                click.echo(f"{found.state}: {found.message}")
+                click.echo(found.output, nl=False)
+                click.echo(found.error, nl=False, err=True)
+                sys.exit(0 if found.ok else 1)
+            time.sleep(0.2)
+    raise FabricError(f"the run did not end within {seconds:g} s; see: azfabric told")
+
+
+@cli.group()
+def goal() -> None:
+    """The goal state as a whole."""
+
+
+@goal.command("set")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@root_option
+def goal_set(file: Path, root: Path) -> None:
+    """Make FILE the goal state, to the letter. /docs of the portal says what it may hold.
+
+    \b
+      {"handlers": [{"name": "Contoso.Tools.Greeter", "version": "1.0.0", "settings": {"who": "world"}},
+                    {"name": "Contoso.Tools.Runner", "version": "2.0.0",
+                     "instances": [{"name": "a", "settings": {}},
+                                   {"name": "b", "depends_on": ["Contoso.Tools.Runner/a"], "dependency_level": 1}]}]}
+    """
+    count = Client(root).put("/api/goal", json.dumps(_object(file)).encode(), {})["handlers"]
+    click.echo(f"{count} handlers are wanted.")
 
 
 @cli.group()

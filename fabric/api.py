@@ -9,7 +9,7 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from fabric import __version__
+from fabric import __version__, goals, runs, tenant, vmorders
 from fabric.errors import FabricError, Unknown
 from fabric.host import Host
 from fabric.packages import PACKAGE_LIMIT, identify
@@ -102,6 +102,7 @@ def make_api(host: Host) -> FastAPI:
             version=order.version,
             public=order.settings,
             protected=host.protect(order.protected) if order.protected is not None else None,
+            thumbprint=tenant.thumbprint(host.vm.identity) if order.protected is not None else "",
             has_settings=order.settings is not None or order.protected is not None,
         )
         return _json(msgspec.to_builtins(await host.want(handler, fast_track=order.fast_track)))
@@ -111,6 +112,8 @@ def make_api(host: Host) -> FastAPI:
         """Ask for uninstall; with `now`, have it vanish from the goal state without a word."""
         await host.remove(name, now=now, fast_track=fast_track)
         return _json({"removed": name})
+
+    api.include_router(vmorders.router(host))
 
     @api.get("/api/faults")
     async def faults() -> Response:
@@ -133,6 +136,8 @@ def make_api(host: Host) -> FastAPI:
         """The newest requests, oldest first."""
         return _json(list(host.transcript))
 
+    runs.add_routes(api, host)
+    goals.add_routes(api, host)
     return api
 
 

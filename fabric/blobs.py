@@ -1,4 +1,4 @@
-"""The blob store: block and page blobs in files, addressed by signed URLs."""
+"""The blob store: block, page and append blobs in files, addressed by signed URLs."""
 
 import hmac
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fabric import appendblobs
 from fabric.errors import Unknown
 from fabric.state import write_whole
 
@@ -32,6 +33,7 @@ class BlobStore:
         file = self._file(path)
         file.parent.mkdir(exist_ok=True)
         write_whole(file, content)
+        appendblobs.forget(file)
 
     def get(self, path: str) -> bytes:
         """Raises Unknown."""
@@ -68,6 +70,8 @@ class BlobStore:
         if request.method == "PUT":
             headers = {name.lower(): value for name, value in request.headers.items()}
             body = await request.body()
+            if appendblobs.is_for_append(headers, query) and _PATH.fullmatch(path) and self._is_signed(path, query):
+                return appendblobs.put(self._file(path), query, headers, body)
             return Response(status_code=self.upload(path, query, headers, body, "direct"))
         if not _PATH.fullmatch(path):
             return Response("no such blob", 404)
@@ -78,6 +82,9 @@ class BlobStore:
         except Unknown as error:
             return Response(str(error), 404)
         return _ranged(content, request.headers.get("range", ""))
+
+    def _is_signed(self, path: str, query: dict[str, str]) -> bool:
+        return hmac.compare_digest(query.get("sig", "").encode(), self._sign(path).encode())
 
     def _create_pages(self, path: str, length: str) -> int:
         if not length.isdigit() or int(length) % 512 or int(length) > BLOB_LIMIT:

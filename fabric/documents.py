@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from fabric.state import GoalStateVersion, VmState, WantedHandler
+from fabric.state import GoalStateVersion, VmState, WantedHandler, WantedInstance
 
 VERSIONS = (
     b'<?xml version="1.0" encoding="utf-8"?><Versions><Preferred><Version>2015-04-05</Version></Preferred>'
@@ -24,6 +24,7 @@ class Urls(msgspec.Struct, frozen=True, kw_only=True):
     manifest: dict[str, str]
     """By handler name."""
     agent_manifest: str
+    artifacts_profile: str = ""
 
 
 def goal_state(vm: VmState, urls: Urls, *, with_role: bool = True) -> bytes:
@@ -79,6 +80,10 @@ def extensions_config(vm: VmState, urls: Urls, thumbprint: str) -> bytes:
     _text(ET.SubElement(family, "Uris"), "Uri", urls.agent_manifest)
     _text(agent, "Location", "local")
     _text(agent, "ServiceName", "CRP")
+    if vm.required_features:
+        required = ET.SubElement(root, "RequiredFeatures")
+        for name in vm.required_features:
+            _text(ET.SubElement(required, "RequiredFeature"), "Name", name)
     plugins, settings = ET.SubElement(root, "Plugins"), ET.SubElement(root, "PluginSettings")
     for handler in vm.fabric.handlers:
         location = urls.manifest[handler.name]
@@ -88,10 +93,22 @@ def extensions_config(vm: VmState, urls: Urls, thumbprint: str) -> bytes:
         )  # fmt: skip
         if handler.has_settings and handler.state != "uninstall":
             plugin = ET.SubElement(settings, "Plugin", name=handler.name, version=handler.version)
+            places: list[WantedHandler | WantedInstance] = [*handler.instances] or [handler]
+            for place in places:
+                _depends_on(plugin, place)
+            for one in handler.instances:
+                instance = ET.SubElement(
+                    plugin, "ExtensionRuntimeSettings", seqNo=str(one.sequence_number), name=one.name, state=one.state
+                )
+                instance.text = msgspec.json.encode(_runtime_settings(one, thumbprint)).decode()
+            if handler.instances:
+                continue
             runtime = ET.SubElement(plugin, "RuntimeSettings", seqNo=str(handler.sequence_number))
             runtime.text = msgspec.json.encode(_runtime_settings(handler, thumbprint)).decode()
     blob = ET.SubElement(root, "StatusUploadBlob", statusBlobType="BlockBlob")
     blob.text = urls.status_blob
+    if vm.on_hold is not None:
+        _text(root, "InVMArtifactsProfileBlob", urls.artifacts_profile)
     ET.SubElement(
         root, "InVMGoalStateMetaData", inSvdSeqNo=str(vm.fabric.number), createdOnTicks=str(vm.fabric.ticks),
         activityId=f"activity-{vm.fabric.number}", correlationId=f"correlation-{vm.fabric.number}",
@@ -112,16 +129,19 @@ def vm_settings(vm: VmState, urls: Urls, thumbprint: str) -> bytes:
             "inSvdSeqNo": version.number,
             "extensionsLastModifiedTickCount": version.ticks,
             "extensionGoalStatesSource": "FastTrack" if fast else "Fabric",
-            "onHold": False,
+            "onHold": bool(vm.on_hold),
             "statusUploadBlob": {"statusBlobType": "BlockBlob", "value": urls.status_blob},
             "gaFamilies": [{"name": "Prod", "uris": [urls.agent_manifest]}],
-            "requiredFeatures": [],
+            "requiredFeatures": [{"name": name} for name in vm.required_features],
             "extensionGoalStates": [_fast_handler(one, urls, thumbprint) for one in version.handlers],
         }
     )
 
 
 def vm_settings_etag(vm: VmState) -> str:
+    """Empty if this host has no FastTrack."""
+    if not vm.fast_track_supported:
+        return ""
     fast: GoalStateVersion | None = vm.fast_track
     return f'"{vm.fabric.number}-{fast.number if fast else 0}"'
 
@@ -147,10 +167,32 @@ def manifest(packages: list[tuple[str, str]]) -> bytes:
     return _document(root)
 
 
-def _runtime_settings(handler: WantedHandler, thumbprint: str) -> dict[str, Any]:
+def _depends_on(plugin: ET.Element, wanted: WantedHandler | WantedInstance) -> None:
+    if not wanted.dependency_level and not wanted.depends_on:
+        return
+    element = ET.SubElement(plugin, "DependsOn", dependencyLevel=str(wanted.dependency_level))
+    if isinstance(wanted, WantedInstance):
+        element.set("name", wanted.name)
+    for one in wanted.depends_on:
+        handler, _, extension = one.partition("/")
+        named = ET.SubElement(element, "DependsOnExtension", handler=handler)
+        if extension:
+            named.set("extension", extension)
+
+
+def _fast_depends_on(wanted: WantedHandler | WantedInstance) -> list[dict[str, Any]]:
+    if not wanted.dependency_level and not wanted.depends_on:
+        return []
+    named = [dict(zip(("handler", "extension"), one.split("/", 1), strict=False)) for one in wanted.depends_on]
+    entry: dict[str, Any] = {"dependsOnExtension": named, "dependencyLevel": wanted.dependency_level}
+    return [{**entry, "name": wanted.name} if isinstance(wanted, WantedInstance) else entry]
+
+
+def _runtime_settings(handler: WantedHandler | WantedInstance, thumbprint: str) -> dict[str, Any]:
     settings: dict[str, Any] = {"publicSettings": handler.public if handler.public is not None else {}}
     if handler.protected:
-        settings |= {"protectedSettings": handler.protected, "protectedSettingsCertThumbprint": thumbprint}
+        named = handler.thumbprint or thumbprint
+        settings |= {"protectedSettings": handler.protected, "protectedSettingsCertThumbprint": named}
     return {"runtimeSettings": [{"handlerSettings": settings}]}
 
 
@@ -160,15 +202,32 @@ def _fast_handler(handler: WantedHandler, urls: Urls, thumbprint: str) -> dict[s
         "version": handler.version,
         "location": urls.manifest[handler.name],
         "state": handler.state,
-        "isMultiConfig": False,
+        "isMultiConfig": bool(handler.instances),
     }
+    if handler.instances and handler.state != "uninstall":
+        entry["settings"] = [
+            {
+                **_fast_settings(one, thumbprint),
+                "extensionName": one.name,
+                "seqNo": one.sequence_number,
+                "extensionState": one.state,
+            }
+            for one in handler.instances
+        ]
+        entry["dependsOn"] = [found for one in handler.instances for found in _fast_depends_on(one)]
+        return entry
     if handler.has_settings and handler.state != "uninstall":
-        public = handler.public if handler.public is not None else {}
-        settings = {"publicSettings": msgspec.json.encode(public).decode()}
-        if handler.protected:
-            settings |= {"protectedSettings": handler.protected, "protectedSettingsCertThumbprint": thumbprint}
-        entry |= {"settingsSeqNo": handler.sequence_number, "settings": [settings]}
+        entry |= {"settingsSeqNo": handler.sequence_number, "settings": [_fast_settings(handler, thumbprint)]}
+        entry["dependsOn"] = _fast_depends_on(handler)
     return entry
+
+
+def _fast_settings(wanted: WantedHandler | WantedInstance, thumbprint: str) -> dict[str, Any]:
+    settings = {"publicSettings": msgspec.json.encode(wanted.public if wanted.public is not None else {}).decode()}
+    if wanted.protected:
+        named = wanted.thumbprint or thumbprint
+        settings |= {"protectedSettings": wanted.protected, "protectedSettingsCertThumbprint": named}
+    return settings
 
 
 def _text(parent: ET.Element, name: str, text: str) -> None:

@@ -27,6 +27,7 @@ ENDPOINTS = (
     "manifest",
     "package",
     "statusblob",
+    "outputblob",
 )
 FaultName = Literal[
     "status", "slow", "drip", "truncate", "reset", "wrong-bytes", "no-role-instance", "invalid-container"

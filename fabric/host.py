@@ -70,6 +70,10 @@ class Host:
         await self._deliver(list(before.values()), fast_track=fast_track)
         return handler
 
+    async def want_all(self, handlers: list[WantedHandler], *, fast_track: bool) -> None:
+        """Make these the goal state, sequence numbers as they are."""
+        await self._deliver(handlers, fast_track=fast_track)
+
     async def remove(self, name: str, *, now: bool, fast_track: bool) -> None:
         """Ask for uninstall, or have it vanish from the goal state without a word. Raises Unknown."""
         handlers = self.vm.handlers
@@ -80,6 +84,42 @@ class Host:
         else:
             left = [msgspec.structs.replace(one, state="uninstall") if one.name == name else one for one in handlers]
         await self._deliver(left, fast_track=fast_track)
+
+    async def require(self, features: list[str]) -> None:
+        """A new incarnation that requires them."""
+        self.vm.required_features = features
+        await self._deliver(self.vm.handlers, fast_track=False)
+
+    async def support_fast_track(self, supported: bool) -> None:
+        self.vm.fast_track_supported = supported
+        await self._notify()
+
+    def hold(self, on: bool) -> None:
+        """In the artifacts profile, which is read with the next incarnation: this one stays as it is."""
+        self.blobs.put(self._profile_path, msgspec.json.encode({"onHold": on, "profileId": "p"}))
+        self.vm.on_hold = on
+        self.touch()
+
+    def rotate_certificate(self, *, elliptic: bool) -> str:
+        """Another tenant certificate instead of the one there is, without a new incarnation; its thumbprint."""
+        identity = self.vm.identity
+        key, certificate = tenant.make_tenant_certificate("azvmagent tenant", elliptic=elliptic)
+        identity.tenant_key_pem, identity.tenant_certificate_pem = key, certificate
+        self.touch()
+        return tenant.thumbprint(identity)
+
+    async def add_certificate(self, *, elliptic: bool) -> str:
+        """One more beside the tenant certificate, with a new incarnation; its thumbprint."""
+        key, certificate = tenant.make_tenant_certificate("azvmagent vault", elliptic=elliptic)
+        self.vm.identity.more_certificates.append(state.KeyPair(key_pem=key, certificate_pem=certificate))
+        await self._deliver(self.vm.handlers, fast_track=False)
+        return tenant.thumbprint_of(certificate)
+
+    def move(self) -> str:
+        """The VM to another container, without a word; its id."""
+        self.vm.identity.container_id = str(uuid.uuid4())
+        self.touch()
+        return self.vm.identity.container_id
 
     async def wait_for_change(self, tag: str, current: Any, seconds: float) -> None:
         """Return when `current()` is no longer `tag`, the time is up, or the host ends."""
@@ -138,6 +178,7 @@ class Host:
             status_blob=self.signed(f"/status/{self.vm.identity.vm}.status"),
             manifest={name: self.signed(f"/manifests/{name}.xml") for name in names},
             agent_manifest=self.signed("/agents/Prod.xml"),
+            artifacts_profile=self.signed(self._profile_path),
         )
 
     def signed(self, path: str) -> str:
@@ -157,6 +198,8 @@ class Host:
 
     async def _deliver(self, handlers: list[WantedHandler], *, fast_track: bool) -> None:
         vm = self.vm
+        if fast_track and not vm.fast_track_supported:
+            raise FabricError("FastTrack is off: azfabric fast-track on")
         # Time may stand still or go back; what is newer must look newer.
         last = max(vm.fabric.ticks, vm.fast_track.ticks if vm.fast_track else 0)
         ticks = max(last + 1, _EPOCH_TICKS + time.time_ns() // 100)
@@ -165,9 +208,16 @@ class Host:
             vm.fast_track = GoalStateVersion(number=number, ticks=ticks, handlers=handlers)
         else:
             vm.fabric = GoalStateVersion(number=vm.fabric.number + 1, ticks=ticks, handlers=handlers)
+        await self._notify()
+
+    async def _notify(self) -> None:
         self.touch()
         async with self._changed:
             self._changed.notify_all()
+
+    @property
+    def _profile_path(self) -> str:
+        return f"/status/{self.vm.identity.vm}.vmSettings"
 
     def _write_manifests(self) -> None:
         """Ports may differ from the last run's, and manifests name URLs: write each again."""

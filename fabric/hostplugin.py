@@ -73,6 +73,8 @@ async def _vm_settings(host: Host, request: Request) -> Response:
     if known and wait:
         await host.wait_for_change(known, lambda: documents.vm_settings_etag(host.vm), wait)
     etag = documents.vm_settings_etag(host.vm)
+    if not etag:
+        return _text("there are no vmSettings here", 404)
     headers = {"ETag": etag, **({"Preference-Applied": f"wait={wait:g}"} if wait else {})}
     if known == etag:
         return Response(status_code=304, headers=headers)

@@ -127,7 +127,9 @@ def _applications(host: Host) -> dict[str, ASGIApp]:
 
 def _blob_name(request: Request) -> str:
     folder = request.url.path.split("/")[1] if "/" in request.url.path else ""
-    return {"manifests": "manifest", "agents": "manifest", "packages": "package"}.get(folder, "statusblob")
+    return {"manifests": "manifest", "agents": "manifest", "packages": "package", "output": "outputblob"}.get(
+        folder, "statusblob"
+    )
 
 
 @contextlib.contextmanager

@@ -12,6 +12,22 @@ EVENTS_LIMIT = 2000
 HandlerState = Literal["enabled", "disabled", "uninstall"]
 
 
+class WantedInstance(msgspec.Struct, kw_only=True):
+    """One settings instance of a multi-config handler."""
+
+    name: str
+    sequence_number: int = 0
+    state: Literal["enabled", "disabled"] = "enabled"
+    public: Any = None
+    protected: str | None = None
+    """Base64 CMS for the tenant certificate."""
+    thumbprint: str = ""
+    """Empty: that of the VM's first certificate."""
+    dependency_level: int = 0
+    depends_on: list[str] = []
+    """`handler`, or `handler/extension`."""
+
+
 class WantedHandler(msgspec.Struct, kw_only=True):
     """One extension handler in the goal state."""
 
@@ -22,7 +38,14 @@ class WantedHandler(msgspec.Struct, kw_only=True):
     public: Any = None
     protected: str | None = None
     """Base64 CMS for the tenant certificate."""
+    thumbprint: str = ""
+    """Of the certificate it was encrypted for."""
     has_settings: bool = True
+    dependency_level: int = 0
+    depends_on: list[str] = []
+    """`handler`, or `handler/extension`."""
+    instances: list[WantedInstance] = []
+    """Multi-config: these instead of `sequence_number`, `public` and `protected`."""
 
 
 class GoalStateVersion(msgspec.Struct, kw_only=True):
@@ -33,6 +56,13 @@ class GoalStateVersion(msgspec.Struct, kw_only=True):
     handlers: list[WantedHandler] = []
 
 
+class KeyPair(msgspec.Struct, kw_only=True):
+    """Both PEM."""
+
+    key_pem: str
+    certificate_pem: str
+
+
 class Identity(msgspec.Struct, kw_only=True):
     """Who the VM is to the host."""
 
@@ -41,6 +71,8 @@ class Identity(msgspec.Struct, kw_only=True):
     deployment_id: str
     tenant_key_pem: str
     tenant_certificate_pem: str
+    more_certificates: list[KeyPair] = []
+    """Delivered beside the tenant certificate, as those of a key vault are."""
 
     @property
     def instance_id(self) -> str:
@@ -91,6 +123,10 @@ class VmState(msgspec.Struct, kw_only=True):
     fabric: GoalStateVersion
     fast_track: GoalStateVersion | None = None
     """None until a change was delivered by FastTrack."""
+    fast_track_supported: bool = True
+    on_hold: bool | None = None
+    """None until the host was asked to hold extensions: then there is an artifacts profile."""
+    required_features: list[str] = []
     probe_ports: list[int] = []
     told: Told = msgspec.field(default_factory=Told)
 

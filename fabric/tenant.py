@@ -4,14 +4,17 @@ import base64
 import binascii
 import datetime
 import os
+import subprocess
+import tempfile
 from typing import Any
 
-from asn1crypto import cms, core
+from asn1crypto import cms, core, keys
+from asn1crypto import pkcs12 as asn1_pkcs12
 from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 from cryptography.hazmat.primitives.serialization import (
@@ -24,15 +27,17 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from fabric.errors import FabricError
-from fabric.state import Identity
+from fabric.state import Identity, KeyPair
 
 CIPHERS = {"AES128_CBC": ("aes128_cbc", 16, 16), "DES_EDE3_CBC": ("tripledes_3key", 24, 8)}
 """Name in the request header: (ASN.1 name, key bytes, block bytes)."""
 
 
-def make_tenant_certificate(name: str) -> tuple[str, str]:
+def make_tenant_certificate(name: str, *, elliptic: bool = False) -> tuple[str, str]:
     """Key and self-signed certificate, PEM."""
-    key = rsa.generate_private_key(65537, 2048)
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey = rsa.generate_private_key(65537, 2048)
+    if elliptic:
+        key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
@@ -51,7 +56,11 @@ def make_tenant_certificate(name: str) -> tuple[str, str]:
 
 def thumbprint(identity: Identity) -> str:
     """SHA-1 of the certificate's DER, upper-case hex: the name extensions find it under."""
-    certificate = x509.load_pem_x509_certificate(identity.tenant_certificate_pem.encode())
+    return thumbprint_of(identity.tenant_certificate_pem)
+
+
+def thumbprint_of(certificate_pem: str) -> str:
+    certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
     return certificate.fingerprint(hashes.SHA1()).hex().upper()  # noqa: S303  # the protocol's naming, no security in it
 
 
@@ -62,18 +71,50 @@ def certificates_envelope(identity: Identity, transport_certificate: str, cipher
         recipient = x509.load_der_x509_certificate(der)
     except (binascii.Error, ValueError) as error:
         raise FabricError(f"x-ms-guest-agent-public-x509-cert is no certificate: {error}") from error
-    key = load_pem_private_key(identity.tenant_key_pem.encode(), None)
-    if not isinstance(key, rsa.RSAPrivateKey):
-        raise FabricError("the tenant key is not RSA")
-    certificate = x509.load_pem_x509_certificate(identity.tenant_certificate_pem.encode())
-    pfx = pkcs12.serialize_key_and_certificates(None, key, certificate, None, NoEncryption())
-    return encrypt(pfx, recipient, cipher)
+    own = KeyPair(key_pem=identity.tenant_key_pem, certificate_pem=identity.tenant_certificate_pem)
+    return encrypt(_pfx([own, *identity.more_certificates]), recipient, cipher)
 
 
 def protect(identity: Identity, plaintext: bytes) -> str:
     """Protected settings: base64 CMS for the tenant certificate."""
-    recipient = x509.load_pem_x509_certificate(identity.tenant_certificate_pem.encode())
-    return base64.b64encode(encrypt(plaintext, recipient, "AES128_CBC")).decode()
+    pem = identity.tenant_certificate_pem.encode()
+    recipient = x509.load_pem_x509_certificate(pem)
+    if isinstance(recipient.public_key(), rsa.RSAPublicKey):
+        return base64.b64encode(encrypt(plaintext, recipient, "AES128_CBC")).decode()
+    with tempfile.NamedTemporaryFile(suffix=".pem") as file:
+        file.write(pem)
+        file.flush()
+        # Key agreement instead of key transport: more than is worth writing by hand.
+        command = ["openssl", "cms", "-encrypt", "-binary", "-aes128", "-outform", "DER", file.name]
+        done = subprocess.run(command, input=plaintext, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise FabricError(f"openssl does not encrypt for the tenant certificate: {done.stderr.decode()}")
+    return base64.b64encode(done.stdout).decode()
+
+
+def _pfx(pairs: list[KeyPair]) -> bytes:
+    """A PKCS#12 with an empty password; with several keys as the library cannot write it: in the clear, without MAC."""
+    if len(pairs) == 1:
+        key = load_pem_private_key(pairs[0].key_pem.encode(), None)
+        if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+            raise FabricError("the tenant key is neither RSA nor EC")
+        certificate = x509.load_pem_x509_certificate(pairs[0].certificate_pem.encode())
+        return pkcs12.serialize_key_and_certificates(None, key, certificate, None, NoEncryption())
+    bags: list[dict[str, Any]] = []
+    for pair in pairs:
+        key = load_pem_private_key(pair.key_pem.encode(), None)
+        der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        certificate = x509.load_pem_x509_certificate(pair.certificate_pem.encode())
+        theirs = asn1_x509.Certificate.load(certificate.public_bytes(Encoding.DER))
+        bags.append({"bag_id": "key_bag", "bag_value": keys.PrivateKeyInfo.load(der)})
+        bags.append({"bag_id": "cert_bag", "bag_value": {"cert_id": "x509", "cert_value": theirs}})
+    safe = _data(asn1_pkcs12.AuthenticatedSafe([_data(asn1_pkcs12.SafeContents(bags))]))
+    pfx: bytes = asn1_pkcs12.Pfx({"version": 3, "auth_safe": safe}).dump()
+    return pfx
+
+
+def _data(content: Any) -> cms.ContentInfo:
+    return cms.ContentInfo({"content_type": "data", "content": core.OctetString(content.dump())})
 
 
 def encrypt(plaintext: bytes, recipient: x509.Certificate, cipher: str) -> bytes:

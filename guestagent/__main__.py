@@ -5,20 +5,32 @@ import logging
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from guestagent import __version__
+from guestagent import __version__, builtin
 from guestagent.agent import GuestAgent
 from guestagent.artifacts import Artifacts
-from guestagent.certificates import make_transport_certificate
 from guestagent.command import Commands
 from guestagent.config import Settings
+from guestagent.history import History
+from guestagent.localrun import LocalRuns
 from guestagent.operation import Operations
+from guestagent.queries import Queries
 from guestagent.record import Records
 from guestagent.reporting import Reporter
 from guestagent.steps import Worker
 from guestagent.watch import HostWatch
 from ipc.component import Component
-from ipc.contract.guestagent import GetStatus, GoalStateArrived
+from ipc.contract.guestagent import (
+    CancelRun,
+    ExplainExtension,
+    GetExtension,
+    GetRun,
+    GetStatus,
+    GoalStateArrived,
+    RetryExtension,
+    RunScript,
+)
 from ipc.errors import IpcError
 from ipc.hostaddress import find_host
 from ipc.logs import start_logging
@@ -41,7 +53,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
     changed, again = asyncio.Event(), asyncio.Event()
     async with Component(NAME, __version__, places) as component:
         emitter = Emitter(places, component.bus, NAME, __version__, redact)
-        records = Records(state)
+        records, operations, history = Records(state), Operations(state), History(places.lib)
 
         def goal_state_arrived() -> None:
             component.announce(GoalStateArrived(goal_state=watch.current.id if watch.current else ""))
@@ -53,19 +65,23 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             client=client,
             find_host=lambda: find_host(places, host),
             lib=places.lib,
+            state=state,
+            history=history,
             emitter=emitter,
             arrived=goal_state_arrived,
+            changed=changed.set,
         )
         worker = Worker(
             lib=places.lib,
             log=places.log,
             artifacts=Artifacts(client, places.lib, places.log),
-            commands=Commands(Operations(state), emitter),
+            commands=Commands(operations, emitter, enforce_limits=settings.enforce_limits),
             records=records,
             emitter=emitter,
             changed=changed.set,
             downloads=settings.concurrent_downloads,
             roll_back=settings.roll_back,
+            built_in=builtin.provides if settings.built_in_run_command else lambda _: False,
         )
         reporter = Reporter(
             component=component,
@@ -75,6 +91,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             worker=worker,
             records=records,
             emitter=emitter,
+            history=history,
             lib=places.lib,
             log=places.log,
             changed=changed,
@@ -84,16 +101,33 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             watch=watch,
             worker=worker,
             records=records,
+            operations=operations,
             reporter=reporter,
             lib=places.lib,
             find_host=lambda: find_host(places, host),
             again=again,
             concurrent_handlers=settings.concurrent_handlers,
+            policy_file=Path(settings.policy_file),
+        )
+        queries = Queries(
+            watch=watch,
+            records=records,
+            operations=operations,
+            reporter=reporter,
+            lib=places.lib,
+            log=places.log,
+            again=again,
         )
         component.answer(GetStatus, reporter.get_status)
+        component.answer(GetExtension, queries.get_extension)
+        component.answer(RetryExtension, queries.retry_extension)
+        component.answer(ExplainExtension, queries.explain_extension)
+        local = LocalRuns(state, places.lib, places.log, emitter)
+        component.answer(RunScript, local.run)
+        component.answer(GetRun, local.get)
+        component.answer(CancelRun, local.cancel)
         emitter.emit("Start", f"{NAME} {__version__}")
         try:
-            await asyncio.to_thread(make_transport_certificate, places.lib)
             await component.run(
                 watch.watch_wireserver(), watch.watch_host_plugin(), agent.work(), reporter.report(), emitter.deliver()
             )

@@ -8,8 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from guestagent.errors import PolicyError
 from guestagent.layout import installed_handlers
+from guestagent.operation import Operations
 from guestagent.plan import DEPENDENCY_SECONDS, Facts, Plan, Waiting, Work, plan
+from guestagent.policy import read_policy
 from guestagent.record import Records
 from guestagent.report import GoalStateOutcome
 from guestagent.reporting import Reporter
@@ -30,21 +33,25 @@ class GuestAgent:
         watch: HostWatch,
         worker: Worker,
         records: Records,
+        operations: Operations,
         reporter: Reporter,
         lib: Path,
         find_host: Callable[[], HostAddress],
         again: asyncio.Event,
         concurrent_handlers: int,
+        policy_file: Path,
     ) -> None:
         """`again` is set by whoever knows that the plan may be another one now."""
         self._watch = watch
         self._worker = worker
         self._records = records
+        self._operations = operations
         self._reporter = reporter
         self._lib = lib
         self._find_host = find_host
         self._again = again
         self._gate = asyncio.Semaphore(concurrent_handlers)
+        self._policy_file = policy_file
         self._busy: set[str] = set()
         self._look_again_at: float | None = None
 
@@ -89,9 +96,19 @@ class GuestAgent:
             good=dict(self._records.good),
             states=self._reporter.states() if depends else {},
             busy=self.busy,
+            refused=self._refused(current),
             since=self._watch.current_at or time.time(),
             now=time.time(),
         )
+
+    def _refused(self, current: ExtensionsGoalState) -> dict[str, str]:
+        """What the policy does not allow; all of it, if the policy cannot be read."""
+        names = [handler.name for handler in current.handlers]
+        try:
+            policy = read_policy(self._policy_file)
+        except PolicyError as error:
+            return dict.fromkeys(names, str(error))
+        return {name: reason for name in names if (reason := policy.refusal(name))}
 
     def _pause_ends(self, decided: Plan) -> float | None:
         moments = [decided.look_again_at] if decided.look_again_at is not None else []
@@ -120,6 +137,7 @@ class GuestAgent:
     async def _processed(self, goal_state: ExtensionsGoalState) -> None:
         if goal_state.id != self._records.goal_state:
             await asyncio.to_thread(self._records.processed, goal_state.id)
+            await asyncio.to_thread(self._operations.forget_old)
         self._reporter.processed(
             GoalStateOutcome(
                 in_svd_seq_no=goal_state.in_svd_seq_no,

@@ -60,9 +60,8 @@ class Artifacts:
 
         def bring(url: str, channel: Channel) -> HandlerManifest:
             if channel == "host":
-                plugin.download(
-                    url, folder.package, manifest=manifest_url, limit=PACKAGE_LIMIT, seconds=_BUDGET_SECONDS
-                )
+                deadline = Deadline.after(_BUDGET_SECONDS)
+                plugin.download(url, folder.package, manifest=manifest_url, limit=PACKAGE_LIMIT, deadline=deadline)
             else:
                 deadline = Deadline.after(_BUDGET_SECONDS)
                 self._client.download(url, folder.package, deadline=deadline, limit=PACKAGE_LIMIT)

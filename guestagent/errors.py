@@ -1,9 +1,12 @@
 """What can go wrong with an extension; each error knows the code the host is told, and whose fault it is.
 
 GuestAgentError
-├── ConfigurationError  what is asked for cannot be done             -1, 1009, 1010
+├── ConfigurationError  what is asked for cannot be done             -1
+├── RefusedByPolicy     the extension policy does not allow it       1009, 1010
 ├── PackageError        the zip, or what is in it, cannot be used    -1, 1002, 1003
 ├── DownloadError       no mirror brought the package                -1, 1001
+├── SignatureError      the package is not the one that was signed   -1
+├── PolicyError         the extension policy cannot be obeyed        -1
 ├── PlatformError       this machine could not do its part           that of the command, 1000
 ├── CommandFailed       a command of the handler failed              1000, 1007-1010
 ├── CommandTimedOut                                                  1011
@@ -13,13 +16,20 @@ GuestAgentError
 
 from typing import ClassVar, Literal
 
-FailureKind = Literal["transient", "package", "configuration", "extension", "platform", "unsupported", "interrupted"]
+FailureKind = Literal[
+    "transient", "package", "configuration", "refused", "extension", "platform", "unsupported", "interrupted"
+]
 """Whose fault it was; `retry` knows what follows from it."""
 
 # What extensions end with when the machine is none they can run on (extension facts, section 4).
 _UNSUPPORTED_EXITS = frozenset({51, 52})
 # A shell's word for a file that may not be executed: the folder lies on a file system mounted noexec.
 _NOT_EXECUTABLE = 126
+
+SignatureProblem = Literal[
+    "unsigned", "malformed", "weak", "mismatch", "untrusted", "purpose", "time", "identity", "unverifiable"
+]
+"""What is wrong with a package's signature; `unverifiable` is our own fault: no root, no openssl."""
 
 
 class GuestAgentError(Exception):
@@ -38,6 +48,12 @@ class ConfigurationError(GuestAgentError):
     kind = "configuration"
 
 
+class RefusedByPolicy(GuestAgentError):
+    """Whoever wrote the policy of this machine can mend it; it is then tried again."""
+
+    kind = "refused"
+
+
 class PackageError(GuestAgentError):
     """What was downloaded is no package we would unpack."""
 
@@ -54,6 +70,22 @@ class PlatformError(GuestAgentError):
     """A full disk, no process to be had, a folder on a file system mounted noexec."""
 
     kind = "platform"
+
+
+class SignatureError(GuestAgentError):
+    """The text begins with the `problem`."""
+
+    kind = "package"
+
+    def __init__(self, problem: SignatureProblem, text: str) -> None:
+        super().__init__(f"{problem}: {text}")
+        self.problem = problem
+
+
+class PolicyError(GuestAgentError):
+    """The text names the attribute."""
+
+    kind = "configuration"
 
 
 class CommandFailed(GuestAgentError):

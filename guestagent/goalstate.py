@@ -1,4 +1,4 @@
-"""Fetching the goal state from both channels (protocol: goal state fetch algorithm). Blocking parts, one step each."""
+"""Fetching the goal state and what it names (protocol: goal state fetch algorithm). Blocking parts, one step each."""
 
 import logging
 from collections.abc import Callable
@@ -6,14 +6,13 @@ from pathlib import Path
 
 import msgspec
 
-from guestagent.certificates import fetch_certificates
 from ipc.statefile import write_atomically
 from wire.deadline import Deadline
-from wire.errors import DocumentError, HostError, NoRoleInstance, WireError
+from wire.errors import DocumentError, HostError, NoRoleInstance
 from wire.extensions import ExtensionsGoalState
-from wire.extensionsconfig import empty_extensions, parse_extensions_config
+from wire.extensionsconfig import DOCUMENT, empty_extensions, parse_extensions_config
 from wire.goalstate import GoalState
-from wire.hostingenvironment import check_shared_config
+from wire.hostingenvironment import check_shared_config, parse_hosting_environment
 from wire.hostplugin import HostPlugin
 from wire.http import HttpClient
 from wire.profile import parse_on_hold
@@ -26,12 +25,12 @@ logger = logging.getLogger("guestagent")
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """A goal state with everything it names."""
+    """A goal state with everything it names but the certificates."""
 
     goal_state: GoalState
     extensions: ExtensionsGoalState
-    thumbprints: tuple[str, ...]
-    certificate_problem: str = ""
+    documents: dict[str, bytes] = {}
+    """As they came, by file name."""
 
 
 def read_goal_state(wireserver: WireServer, known: str, wait: float, pause: Callable[[float], object]) -> GoalState:
@@ -44,43 +43,42 @@ def read_goal_state(wireserver: WireServer, known: str, wait: float, pause: Call
     return wireserver.goal_state(known=known, wait=wait)
 
 
-def read_parts(
-    wireserver: WireServer, goal_state: GoalState, client: HttpClient, plugin: HostPlugin, lib: Path
-) -> Parts:
-    """Everything a new incarnation names. Raises HostError, DocumentError; certificates that fail only are told."""
+def read_parts(wireserver: WireServer, goal_state: GoalState, client: HttpClient, plugin: HostPlugin) -> Parts:
+    """Everything a new incarnation names. Raises HostError, DocumentError."""
+    documents = {"GoalState.xml": goal_state.content}
+    extensions = empty_extensions(goal_state.incarnation)
     if goal_state.extensions_url:
-        document = wireserver.document(goal_state.extensions_url)
-        extensions = parse_extensions_config(document, goal_state.incarnation)
-    else:
-        extensions = empty_extensions(goal_state.incarnation)
+        document = documents["ExtensionsConfig.xml"] = wireserver.document(goal_state.extensions_url)
+        try:
+            extensions = parse_extensions_config(document, goal_state.incarnation)
+        except DocumentError as error:
+            error.content = document
+            raise
     if extensions.artifacts_profile_url:
-        extensions = msgspec.structs.replace(
-            extensions, on_hold=_on_hold(extensions.artifacts_profile_url, client, plugin)
-        )
-    shared = check_shared_config(wireserver.document(goal_state.shared_config_url))
-    # Other products read this one.
-    write_atomically(lib / "SharedConfig.xml", shared, 0o600)
-    environment = wireserver.document(goal_state.hosting_environment_url)
-    write_atomically(lib / "HostingEnvironmentConfig.xml", environment, 0o600)
-    thumbprints, problem = read_certificates(wireserver, goal_state, lib)
-    return Parts(goal_state=goal_state, extensions=extensions, thumbprints=thumbprints, certificate_problem=problem)
+        on_hold = _on_hold(extensions.artifacts_profile_url, client, plugin)
+        extensions = msgspec.structs.replace(extensions, on_hold=on_hold)
+    documents["HostingEnvironmentConfig.xml"] = wireserver.document(goal_state.hosting_environment_url)
+    parse_hosting_environment(documents["HostingEnvironmentConfig.xml"])
+    documents["SharedConfig.xml"] = check_shared_config(wireserver.document(goal_state.shared_config_url))
+    return Parts(
+        goal_state=msgspec.structs.replace(goal_state, content=b""), extensions=extensions, documents=documents
+    )
 
 
-def read_certificates(wireserver: WireServer, goal_state: GoalState, lib: Path) -> tuple[tuple[str, ...], str]:
-    """Thumbprints on disk now, and what went wrong: extensions without secrets do not need any."""
-    if not goal_state.certificates_url:
-        return (), ""
-    try:
-        return tuple(fetch_certificates(wireserver, goal_state.certificates_url, lib)), ""
-    except (WireError, OSError) as error:
-        logger.warning("certificates: %s", error)
-        return (), str(error)
+def write_for_others(lib: Path, documents: dict[str, bytes]) -> None:
+    """The documents other products read in the library directory. Raises OSError."""
+    contents = {name: documents[name] for name in ("HostingEnvironmentConfig.xml", "SharedConfig.xml")}
+    # Old products want to see that there is one.
+    contents["GoalState.1.xml"] = b"empty file\n"
+    for name, content in contents.items():
+        path = lib / name
+        if not path.is_file() or path.read_bytes() != content:
+            write_atomically(path, content, 0o600)
 
 
-def lacks_certificates(extensions: ExtensionsGoalState, lib: Path) -> list[str]:
-    """Thumbprints that settings name and that are not on disk."""
-    named = {one.thumbprint for handler in extensions.handlers for one in handler.settings if one.thumbprint}
-    return sorted(name for name in named if not name.isalnum() or not (lib / f"{name}.crt").exists())
+def unreadable_name(document: str) -> str:
+    """The file name under which a document that cannot be read is kept."""
+    return {DOCUMENT: f"{DOCUMENT}.xml", "vmSettings": "VmSettings.json"}.get(document, "document.txt")
 
 
 def _on_hold(url: str, client: HttpClient, plugin: HostPlugin) -> bool:

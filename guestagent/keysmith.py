@@ -3,22 +3,39 @@
 It is needed a few times a day and costs 16 MB of memory where it is imported; here that memory is given back.
 
 `make` writes the transport key and certificate (protocol: transport certificate).
-`open` reads a Certificates document from standard input, writes `<THUMBPRINT>.crt` and `.prv`, and prints the
-thumbprints, one a line, with `key` or `-` behind each. Exit status 1 with the reason on standard error.
+`open` reads a Certificates document from standard input, writes `<THUMBPRINT>.crt` and `.prv`, and prints `Opened` as
+JSON. Exit status 1 with the reason on standard error.
 """
 
 import datetime
+import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
+
 from ipc.statefile import write_atomically
-from wire.certificates import decrypt, open_pfx, parse_certificate_file
+from wire.certificates import DOCUMENT, decrypt, pair, parse_certificate_file
 from wire.errors import DocumentError
 
 KEY = "TransportPrivate.pem"
 CERTIFICATE = "TransportCert.pem"
 _VALID = datetime.timedelta(days=730)
 _RENEW_BEFORE = datetime.timedelta(days=30)
+_MODE = 0o400
+_SECONDS = 20.0
+
+# A MAC may be absent, or made with a password that is empty in another way; old hosts encrypt with what OpenSSL 3 keeps
+# in its legacy provider.
+_WAYS: tuple[tuple[str, ...], ...] = (("-nomacver",), (), ("-legacy", "-nomacver"), ("-legacy",))
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """What a Certificates document brought."""
+
+    thumbprints: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    """What was left out, and why."""
 
 
 def make(lib: Path) -> None:
@@ -45,22 +62,46 @@ def make(lib: Path) -> None:
         .not_valid_after(now + _VALID)
         .sign(key, hashes.SHA256())
     )
-    write_atomically(lib / KEY, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
-    write_atomically(lib / CERTIFICATE, certificate.public_bytes(Encoding.PEM), 0o600)
+    write_atomically(lib / KEY, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), _MODE)
+    write_atomically(lib / CERTIFICATE, certificate.public_bytes(Encoding.PEM), _MODE)
 
 
-def open_document(lib: Path, document: bytes) -> list[str]:
-    """Certificates and keys on disk; what to print. Raises DocumentError, OSError."""
+def open_document(lib: Path, document: bytes) -> Opened:
+    """Certificates and keys on disk. Raises DocumentError, OSError."""
     envelope = parse_certificate_file(document)
     if envelope is None:
-        return []
-    lines = []
-    for one in open_pfx(decrypt(envelope, (lib / KEY).read_bytes())):
+        return Opened()
+    tenant = pair(open_pfx(decrypt(envelope, (lib / KEY).read_bytes())))
+    for one in tenant.certificates:
+        # The key first: whoever sees the certificate may use both.
         if one.key_pem is not None:
-            write_atomically(lib / f"{one.thumbprint}.prv", one.key_pem, 0o600)
-        write_atomically(lib / f"{one.thumbprint}.crt", one.certificate_pem, 0o600)
-        lines.append(f"{one.thumbprint} {'key' if one.key_pem else '-'}")
-    return lines
+            _store(lib / f"{one.thumbprint}.prv", one.key_pem)
+        _store(lib / f"{one.thumbprint}.crt", one.certificate_pem)
+    return Opened(thumbprints=tuple(one.thumbprint for one in tenant.certificates), problems=tenant.problems)
+
+
+def open_pfx(pfx: bytes) -> bytes:
+    """Everything in a PKCS#12 with an empty password, as PEM. Raises DocumentError.
+
+    By the openssl program, which extensions need on the VM anyway: the loader of `cryptography` takes one key only.
+    """
+    reason = ""
+    for way in _WAYS:
+        command = ["openssl", "pkcs12", "-nodes", "-passin", "pass:", *way]
+        try:
+            done = subprocess.run(command, input=pfx, capture_output=True, timeout=_SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise DocumentError(DOCUMENT, f"openssl, which opens the PFX, cannot be run: {error}") from error
+        if done.returncode == 0:
+            return done.stdout
+        reason = reason or " ".join(done.stderr.decode("utf-8", "replace").split())
+    raise DocumentError(DOCUMENT, f"holds no PFX that openssl opens: {reason[:500]}")
+
+
+def _store(path: Path, pem: bytes) -> None:
+    """Unless it is there already: each new goal state lists all certificates again."""
+    if not path.is_file() or path.read_bytes() != pem:
+        write_atomically(path, pem, _MODE)
 
 
 def _still_good(lib: Path, until: datetime.datetime) -> bool:
@@ -82,7 +123,7 @@ def main(arguments: list[str]) -> int:
         if action == "make":
             make(lib)
         else:
-            sys.stdout.write("".join(f"{line}\n" for line in open_document(lib, sys.stdin.buffer.read())))
+            sys.stdout.buffer.write(msgspec.json.encode(open_document(lib, sys.stdin.buffer.read())))
     except (DocumentError, OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

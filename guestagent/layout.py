@@ -21,6 +21,8 @@ HandlerState = Literal["NotInstalled", "Installed", "Enabled", "FailedUpgrade"]
 _NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)+", re.ASCII)
 _FOLDER = re.compile(r"(?P<name>[^-]+)-(?P<version>\d[0-9A-Za-z.]*)", re.ASCII)
 _EXTENSION = re.compile(r"[^/\0]{1,100}")
+# A file's name has 255 bytes, and ours stand around it.
+_EXTENSION_BYTES = 200
 
 
 class Installed(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,9 +75,10 @@ class HandlerFolder:
 
     def prepare(self) -> None:
         """The folders, and HandlerEnvironment.json."""
-        self.log.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for folder in (self.config, self.status, self.events):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder, mode in ((self.log, 0o755), (self.config, 0o700), (self.status, 0o700), (self.events, 0o700)):
+            folder.mkdir(parents=True, exist_ok=True)
+            # The umask may have taken bits away, and a package may have brought the folder with other ones.
+            folder.chmod(mode)
         write_atomically(self.path / "HandlerEnvironment.json", self._environment(), 0o600)
 
     def write_settings(self, settings: Settings | None) -> None:
@@ -211,7 +214,8 @@ def version_folders(lib: Path, log: Path, name: str) -> list[HandlerFolder]:
 
 def usable_extension_name(name: str) -> bool:
     """Whether a multi-config extension's name can be part of a file's name."""
-    return bool(_EXTENSION.fullmatch(name)) and name not in {".", ".."}
+    fits = len(name.encode(errors="replace")) <= _EXTENSION_BYTES
+    return fits and bool(_EXTENSION.fullmatch(name)) and name not in {".", ".."}
 
 
 def _stem(settings: Settings | None) -> str:

@@ -130,7 +130,7 @@ def _opened(package: Path | BinaryIO) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(package) as archive:
             yield archive
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OverflowError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
         raise PackageError(f"{name} is no usable zip: {error}") from error
     except OSError as error:
         # Asked for an offset no file can have; all else is the disk's fault.

@@ -3,7 +3,6 @@
 Asked anew whenever something has changed: a goal state came, a handler's work ended, a status changed, a pause is over.
 """
 
-import graphlib
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
@@ -44,16 +43,22 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
     handler: Handler
     steps: tuple[Step, ...] = ()
+    version: str = ""
+    """The installed version that is worked on; empty if another one is to be fetched."""
     old_version: str = ""
-    """The installed version that is updated, disabled or removed."""
+    """The installed version that is updated."""
     error: str = ""
     """Instead of steps: why nothing can be done."""
+    refused: bool = False
+    """It is the policy that says so."""
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """An extension whose turn has not come."""
 
     reason: str
+    on: str = ""
+    """Whom it waits for, by `key`."""
     failed: bool = False
     """It will not come, unless what it depends on is mended."""
 
@@ -100,7 +105,7 @@ def plan(goal_state: ExtensionsGoalState, facts: Facts) -> Plan:
     ending, enabling = [], []
     waiting: dict[str, Waiting] = {}
     edges = _edges(goal_state)
-    circle = _circle(edges)
+    circle = _in_circles(edges)
     for handler in goal_state.handlers:
         if handler.name in facts.busy:
             continue
@@ -125,18 +130,20 @@ def plan(goal_state: ExtensionsGoalState, facts: Facts) -> Plan:
     )
 
 
-def way_back(begun: frozenset[Action], good: Good | None, *, was_enabled: bool) -> tuple[Step, ...]:
-    """From a failed update to the version before; nothing if that one was not touched yet."""
+def way_back(
+    begun: frozenset[Action], settings: Settings | None, good: Good | None, *, was_enabled: bool
+) -> tuple[Step, ...]:
+    """From a failed update, begun with `settings`, to the version before; nothing if that was not touched yet."""
     if "disable-old" not in begun and "update" not in begun:
         return ()
+    before: tuple[Settings | None, ...] = (good.settings if good else ()) or (None,)
     steps = []
     if "install" in begun:
-        steps.append(Step(action="uninstall-new", doing="returning"))
+        steps.append(Step(action="uninstall-new", doing="returning", settings=settings))
     if "uninstall-old" in begun:
-        steps.append(Step(action="install-old", doing="returning", after="Installed"))
+        steps.append(Step(action="install-old", doing="returning", settings=before[0], after="Installed"))
     if was_enabled:
-        settings: tuple[Settings | None, ...] = (good.settings if good else ()) or (None,)
-        steps += [Step(action="enable-old", doing="returning", settings=one, after="Enabled") for one in settings]
+        steps += [Step(action="enable-old", doing="returning", settings=one, after="Enabled") for one in before]
     return tuple(steps)
 
 
@@ -149,13 +156,13 @@ def _enabling(
     facts: Facts,
     edges: dict[str, tuple[str, ...]],
     waiting: dict[str, Waiting],
-    circle: list[str],
+    circle: frozenset[str],
 ) -> Work | None:
     error = handler.error or facts.refused.get(handler.name, "")
     if error:
         known = facts.applied.get(handler.name)
         told = known is not None and known.message == error and known.goal_state == goal_state
-        return None if told else Work(handler=handler, error=error)
+        return None if told else Work(handler=handler, error=error, refused=not handler.error)
     installed = current(facts.found.get(handler.name, ()))
     due: list[Settings | None] = []
     for settings in _all(handler):
@@ -164,7 +171,7 @@ def _enabling(
         own = key(handler.name, settings)
         obstacle = None
         if own in circle:
-            obstacle = Waiting(reason=f"not begun: dependencies in a circle: {' -> '.join(circle)}", failed=True)
+            obstacle = Waiting(reason=f"not begun: dependencies in a circle: {', '.join(sorted(circle))}", failed=True)
         elif settings and settings.state == "enabled":
             obstacle = _obstacle(edges.get(own, ()), facts)
         if obstacle is None:
@@ -178,6 +185,7 @@ def _enabling(
     return Work(
         handler=handler,
         steps=tuple(_enabling_steps(handler, installed, due, facts, same=same)),
+        version=installed.version if same and installed is not None else "",
         old_version="" if same or installed is None else installed.version,
     )
 
@@ -194,7 +202,7 @@ def _due(
     if before.ok:
         in_place = installed is not None and installed.state == "Enabled" and _same(handler, installed, before)
         return not in_place or _secrets_changed(handler, settings, facts)
-    if before.retry_at is not None and before.retry_at <= facts.now:
+    if before.kind == "refused" or (before.retry_at is not None and before.retry_at <= facts.now):
         return True
     return before.goal_state != goal_state and before.kind != "" and again_when_asked_anew(before.kind)
 
@@ -256,14 +264,15 @@ def _ending(handler: Handler, goal_state: str, facts: Facts) -> Work | None:
     refused = facts.refused.get(handler.name, "")
     if handler.error or refused:
         told = before is not None and before.message == (handler.error or refused) and before.goal_state == goal_state
-        return None if told else Work(handler=handler, error=handler.error or refused)
+        error = handler.error or refused
+        return None if told else Work(handler=handler, error=error, refused=not handler.error)
     if before is not None and before.digest == asked and not before.ok:
-        due = before.retry_at is not None and before.retry_at <= facts.now
+        due = before.kind == "refused" or (before.retry_at is not None and before.retry_at <= facts.now)
         due = due or (before.goal_state != goal_state and before.kind != "" and again_when_asked_anew(before.kind))
         if not due:
             return None
     steps = tuple(_ending_steps(handler, installed, facts))
-    return Work(handler=handler, steps=steps, old_version=installed.version if installed else "") if steps else None
+    return Work(handler=handler, steps=steps, version=installed.version if installed else "") if steps else None
 
 
 def _ending_steps(handler: Handler, installed: Installed | None, facts: Facts) -> Iterator[Step]:
@@ -315,26 +324,26 @@ def _edges(goal_state: ExtensionsGoalState) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _circle(edges: dict[str, tuple[str, ...]]) -> list[str]:
-    """Extensions that wait for each other, if there are any."""
-    try:
-        graphlib.TopologicalSorter(edges).prepare()
-    except graphlib.CycleError as error:
-        return [str(one) for one in error.args[1]]
-    return []
+def _in_circles(edges: dict[str, tuple[str, ...]]) -> frozenset[str]:
+    """Extensions that wait for each other, and those that wait for such."""
+    left = dict(edges)
+    while free := [own for own, others in left.items() if not any(other in left for other in others)]:
+        for own in free:
+            del left[own]
+    return frozenset(left)
 
 
 def _obstacle(waits_for: tuple[str, ...], facts: Facts) -> Waiting | None:
     """Why it is not this extension's turn; None if it is."""
     states = {name: facts.states.get(name, "pending") for name in waits_for}
     if failed := [name for name, state in states.items() if state == "error"]:
-        return Waiting(reason=f"not begun: {failed[0]}, which it depends on, failed", failed=True)
+        return Waiting(reason=f"not begun: {failed[0]}, which it depends on, failed", on=failed[0], failed=True)
     if pending := [name for name, state in states.items() if state == "pending"]:
         if facts.now > facts.since + DEPENDENCY_SECONDS:
             minutes = int(DEPENDENCY_SECONDS // 60)
             reason = f"not begun: {pending[0]}, which it depends on, did not finish in {minutes} minutes"
-            return Waiting(reason=reason, failed=True)
-        return Waiting(reason=f"waits for {pending[0]}")
+            return Waiting(reason=reason, on=pending[0], failed=True)
+        return Waiting(reason=f"waits for {pending[0]}", on=pending[0])
     return None
 
 

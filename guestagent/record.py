@@ -117,6 +117,10 @@ class Records:
         self._content.good[handler] = Good(version=version, settings=(*others, settings) if settings else others)
         self._write()
 
+    def disabled(self, handler: str) -> None:
+        """There is nothing to come back to any more. Written down with what is set next."""
+        self._content.good.pop(handler, None)
+
     def retry(self, handler: str, extension: str = "") -> list[str]:
         """Have failures of a handler tried again at once; their keys."""
         again = [

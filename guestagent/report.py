@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 
 from guestagent import heartbeat
+from guestagent.builtin import provides
 from guestagent.errors import GuestAgentError, PackageError, StatusFileError
 from guestagent.layout import HandlerFolder
 from guestagent.plan import State, Waiting
 from guestagent.record import Applied, Good, key
+from guestagent.runcommand.liveness import settle
 from guestagent.statusfile import READ_LIMIT, ExtensionStatus, parse_status
 from guestagent.steps import Doing
 from ipc.contract.guestagent import ExtensionView
@@ -119,8 +121,10 @@ def status_blob(
     )
 
 
-def view(report: ExtensionReport) -> ExtensionView:
+def view(report: ExtensionReport, applied: dict[str, Applied]) -> ExtensionView:
     """For the bus."""
+    record = applied.get(key(report.handler, report.settings)) or applied.get(report.handler)
+    failed = record if record is not None and not record.ok else None
     inner = report.status
     code = inner.code if inner else report.code
     return ExtensionView(
@@ -134,6 +138,9 @@ def view(report: ExtensionReport) -> ExtensionView:
         message=redact((inner.message if inner else None) or report.message)[:1024],
         step=report.step,
         since=report.since,
+        failure=failed.kind if failed else "",
+        retry_at=failed.retry_at if failed else None,
+        wanted=failed.wanted if failed else "",
     )
 
 
@@ -243,6 +250,9 @@ def _extension_status(
     if failed and record is not None:
         ours = ExtensionStatus(status="error", code=record.code, message=record.message, operation="Enable")
     path = folder.status_file(settings)
+    if provides(folder.name):
+        # Its worker may be gone without a word.
+        settle(folder, settings.name, settings.sequence_number)
     try:
         with path.open("rb") as file:
             written = os.fstat(file.fileno()).st_mtime

@@ -10,6 +10,7 @@ import msgspec
 
 from guestagent import __version__
 from guestagent.config import Settings
+from guestagent.history import History
 from guestagent.plan import State, Waiting
 from guestagent.record import Records
 from guestagent.report import ExtensionReport, GoalStateOutcome, Known, look, read_system, states, status_blob, view
@@ -47,6 +48,7 @@ class Reporter:
         worker: Worker,
         records: Records,
         emitter: Emitter,
+        history: History,
         lib: Path,
         log: Path,
         changed: asyncio.Event,
@@ -60,6 +62,7 @@ class Reporter:
         self._worker = worker
         self._records = records
         self._emitter = emitter
+        self._history = history
         self._lib = lib
         self._log = log
         self._changed = changed
@@ -70,18 +73,16 @@ class Reporter:
         self._reported_at: float | None = None
         self._reported_by = ""
         self._report_problem = ""
-        self._sent = b""
         self.waiting: dict[str, Waiting] = {}
         """Whose turn has not come, by the last plan."""
         self.reports: list[ExtensionReport] = []
         """The last look."""
 
-    @property
-    def last_blob(self) -> bytes:
-        """The status blob the host accepted last; empty before the first."""
-        return self._sent
-
     async def get_status(self, _: GetStatus) -> GuestStatus:
+        return self.summary()
+
+    def summary(self) -> GuestStatus:
+        """Where everything stands."""
         current = self._watch.current
         return GuestStatus(
             goal_state=current.id if current else "",
@@ -92,7 +93,7 @@ class Reporter:
             reported_by=self._reported_by,
             report_problem=self._report_problem,
             # Hundreds would not fit a frame; the status blob has them all.
-            extensions=[view(one) for one in self.reports[:100]],
+            extensions=[view(one, self._records.applied) for one in self.reports[:100]],
         )
 
     def states(self) -> dict[str, State]:
@@ -177,18 +178,18 @@ class Reporter:
         except WireError as error:
             first = str(error)
         else:
-            return self._reported("hostgaplugin", content)
+            return await self._reported("hostgaplugin", content)
         try:
             await asyncio.to_thread(upload_directly, self._client, blob, content)
         except WireError as error:
             return self._not_reported(f"{first}; directly: {error}")
-        return self._reported("direct", content)
+        return await self._reported("direct", content)
 
-    def _reported(self, channel: str, content: bytes) -> bool:
+    async def _reported(self, channel: str, content: bytes) -> bool:
         if self._report_problem or self._reported_by != channel:
             self._emitter.emit("ReportStatus", f"accepted by {channel}")
         self._reported_at, self._reported_by, self._report_problem = time.time(), channel, ""
-        self._sent = content
+        await asyncio.to_thread(self._history.status, content)
         return True
 
     def _not_reported(self, reason: str) -> bool:

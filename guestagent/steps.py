@@ -9,10 +9,11 @@ from pathlib import Path
 
 import msgspec
 
+from guestagent import builtin
 from guestagent.artifacts import Artifacts, as_agent_error
 from guestagent.command import Commands, Occasion
 from guestagent.environment import Codes
-from guestagent.errors import CommandFailed, ConfigurationError, GuestAgentError, failure_kind
+from guestagent.errors import CommandFailed, ConfigurationError, GuestAgentError, RefusedByPolicy, failure_kind
 from guestagent.layout import HandlerFolder, usable_extension_name, version_folders
 from guestagent.operation import TIMEOUTS, Kind, Outcome
 from guestagent.plan import Action, Step, Work, version_of, way_back
@@ -84,9 +85,12 @@ class Worker:
         changed: Callable[[], None],
         downloads: int,
         roll_back: bool,
+        built_in: Callable[[str], bool] = builtin.provides,
     ) -> None:
+        """`built_in` says which handlers come with the product."""
         self._lib = lib
         self._log = log
+        self._built_in = built_in
         self._artifacts = artifacts
         self._commands = commands
         self._records = records
@@ -102,7 +106,7 @@ class Worker:
         name = work.handler.name
         try:
             if work.error:
-                self._failed(work, self._keys(work), ConfigurationError(work.error, _refusal_code(work)), asked)
+                self._failed(work, self._keys(work), _refusal(work), asked)
                 return
             await self._steps(work, asked)
         finally:
@@ -148,17 +152,14 @@ class Worker:
         for settings in handler.settings:
             if settings.name and not usable_extension_name(settings.name):
                 raise ConfigurationError(f"{settings.name[:80]!r} cannot be the name of an extension")
-        folder = HandlerFolder(self._lib, self._log, handler.name, handler.version)
+        folder = HandlerFolder(self._lib, self._log, handler.name, work.version or handler.version)
         old = HandlerFolder(self._lib, self._log, handler.name, work.old_version) if work.old_version else None
         codes = Codes(updating_from=old.version if old else "")
-        if handler.state != "enabled" and old is not None:
-            return _Progress(folder=old, old=None, was_enabled=False, codes=codes)
-        if old is None and not any(step.action == "fetch" for step in work.steps):
-            # Nothing is fetched: the version that is installed may be more exact than the one asked for.
-            before = self._records.applied.get(key(handler.name, work.steps[0].settings))
-            if before is not None and before.version:
-                folder = HandlerFolder(self._lib, self._log, handler.name, before.version)
-        was_enabled = old is not None and old.read_state() == "Enabled"
+        # HandlerState may say Installed by now: an earlier us may have come as far as the update.
+        good = self._records.good.get(handler.name)
+        was_enabled = old is not None and (
+            old.read_state() == "Enabled" or (good is not None and good.version == old.version)
+        )
         return _Progress(folder=folder, old=old, was_enabled=was_enabled, codes=codes)
 
     async def _step(self, work: Work, step: Step, progress: _Progress, asked: Asked) -> None:
@@ -190,6 +191,11 @@ class Worker:
 
     async def _fetch(self, work: Work, step: Step, progress: _Progress, asked: Asked) -> None:
         handler = work.handler
+        if self._built_in(handler.name):
+            progress.folder = HandlerFolder(self._lib, self._log, handler.name, handler.version)
+            await asyncio.to_thread(builtin.lay_out, progress.folder)
+            await asyncio.to_thread(progress.folder.prepare)
+            return
         began = time.monotonic()
         async with self._downloads:
             try:
@@ -272,6 +278,7 @@ class Worker:
             await asyncio.to_thread(folder.write_extension_state, settings.name, "enabled")
         self._record(work, settings, folder, asked, "Ready", "Plugin enabled", outcome.ended)
         self._records.enabled(work.handler.name, folder.version, settings)
+        await self._commands.limit_services(folder)
 
     async def _rewrite(self, work: Work, step: Step, progress: _Progress) -> None:
         """The same settings, encrypted for another certificate: nothing is to be run for that."""
@@ -296,6 +303,7 @@ class Worker:
                 return
         await asyncio.to_thread(folder.write_state, "Installed")
         if handler.state == "disabled":
+            self._records.disabled(handler.name)
             self._record(work, None, folder, asked, "NotReady", "Plugin disabled", ended)
 
     async def _uninstall(self, work: Work, step: Step, progress: _Progress, asked: Asked) -> None:
@@ -337,7 +345,8 @@ class Worker:
             self._failed(work, pending, error, asked, new)
             return
         good = self._records.good.get(work.handler.name)
-        steps = way_back(frozenset(progress.begun), good, was_enabled=progress.was_enabled)
+        first = work.steps[0].settings
+        steps = way_back(frozenset(progress.begun), first, good, was_enabled=progress.was_enabled)
         if new.path.exists():
             await asyncio.to_thread(new.write_state, "FailedUpgrade")
         if steps and not await self._may_go_back(new):
@@ -481,6 +490,8 @@ def _copy_memory(old: HandlerFolder, new: HandlerFolder) -> None:
             shutil.copy2(path, new.status / path.name)
 
 
-def _refusal_code(work: Work) -> int:
-    """A handler that may not be: told with the code of the command that is not run (protocol: policy)."""
-    return 1009 if work.handler.state == "enabled" else 1010
+def _refusal(work: Work) -> GuestAgentError:
+    """Told with the code of the command that is not run (protocol: policy)."""
+    if work.refused:
+        return RefusedByPolicy(work.error, 1009 if work.handler.state == "enabled" else 1010)
+    return ConfigurationError(work.error)

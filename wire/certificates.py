@@ -1,8 +1,10 @@
-"""The Certificates document, its CMS envelope and the PFX inside (protocol: Certificates document)."""
+"""The Certificates document, its CMS envelope, and what is in the PFX inside (protocol: Certificates document)."""
 
 import base64
 import binascii
 import hashlib
+import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -12,10 +14,14 @@ from wire.errors import DocumentError
 
 if TYPE_CHECKING:
     from asn1crypto.cms import EnvelopedData
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 DOCUMENT = "Certificates"
 CIPHERS: tuple[Literal["AES128_CBC"], Literal["DES_EDE3_CBC"]] = ("AES128_CBC", "DES_EDE3_CBC")
 """In the order they are asked for."""
+
+_CERTIFICATE = rb"CERTIFICATE"
+_KEY = rb"(?:[A-Z]+ )?PRIVATE KEY"
 
 
 class TenantCertificate(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +35,14 @@ class TenantCertificate(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"TenantCertificate({self.thumbprint}, {'with' if self.key_pem else 'without'} key)"
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    """All that one PFX holds."""
+
+    certificates: tuple[TenantCertificate, ...]
+    problems: tuple[str, ...] = ()
+    """What was left out, and why."""
 
 
 def parse_certificate_file(data: bytes) -> bytes | None:
@@ -77,41 +91,56 @@ def decrypt(envelope: bytes, transport_key_pem: bytes) -> bytes:
     raise DocumentError(DOCUMENT, "was not encrypted for our transport certificate")
 
 
-def open_pfx(pfx: bytes) -> tuple[TenantCertificate, ...]:
-    """Certificates and keys of a PKCS#12 with an empty password, paired by public key. Raises DocumentError.
+def pair(pem: bytes) -> Tenant:
+    """Certificates and the keys that belong to them, by public key, from what `openssl pkcs12` prints.
 
-    A key without its certificate is left out: it has no name to be stored under.
+    One that cannot be used costs the others nothing (the reference agent gives up on all of them).
     """
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        NoEncryption,
-        PrivateFormat,
-        PublicFormat,
-        pkcs12,
-    )
-    from cryptography.x509 import Certificate
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    from cryptography.x509 import InvalidVersion, load_pem_x509_certificate
 
-    try:
-        key, certificate, others = pkcs12.load_key_and_certificates(pfx, b"")
-        certificates: list[Certificate] = [*([certificate] if certificate else []), *others]
-        public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) if key else None
-        found = []
-        for one in certificates:
-            der = one.public_bytes(Encoding.DER)
-            own = one.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == public
-            found.append(
-                TenantCertificate(
-                    thumbprint=hashlib.sha1(der, usedforsecurity=False).hexdigest().upper(),
-                    certificate_pem=one.public_bytes(Encoding.PEM),
-                    key_pem=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-                    if key and own
-                    else None,
-                )
-            )
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise DocumentError(DOCUMENT, f"holds no PFX we can open: {error}") from error
-    return tuple(found)
+    keys: dict[bytes, bytes] = {}
+    problems: list[str] = []
+    for block in _blocks(pem, _KEY):
+        try:
+            keys[_public(load_pem_private_key(block, None).public_key())] = block
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            problems.append(f"a private key is left out: {error}")
+    found: dict[str, TenantCertificate] = {}
+    owned = set()
+    for block in _blocks(pem, _CERTIFICATE):
+        try:
+            der = _der(block)
+            thumbprint = hashlib.sha1(der, usedforsecurity=False).hexdigest().upper()
+            public = _public(load_pem_x509_certificate(block).public_key())
+        except binascii.Error as error:
+            problems.append(f"a certificate is left out: {error}")
+            continue
+        except (ValueError, InvalidVersion, UnsupportedAlgorithm) as error:
+            # What we cannot read others may.
+            problems.append(f"{thumbprint} is stored without a key: {error}")
+            public = b""
+        owned.add(public)
+        found[thumbprint] = TenantCertificate(thumbprint=thumbprint, certificate_pem=block, key_pem=keys.get(public))
+    if nameless := len(keys.keys() - owned):
+        problems.append(f"{nameless} private key{'s' if nameless > 1 else ''} without a certificate left out")
+    return Tenant(certificates=tuple(found.values()), problems=tuple(problems))
+
+
+def _blocks(pem: bytes, label: bytes) -> Iterator[bytes]:
+    for match in re.finditer(rb"^-----BEGIN (%s)-----\n[^-]+^-----END \1-----$" % label, pem, re.MULTILINE):
+        yield match[0] + b"\n"
+
+
+def _der(block: bytes) -> bytes:
+    return base64.b64decode(b"".join(block.split(b"\n")[1:-2]), validate=True)
+
+
+def _public(key: "PublicKeyTypes") -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _decrypt_cbc(cipher: str, key: bytes, vector: bytes, sealed: bytes) -> bytes:

@@ -23,6 +23,9 @@ class WireError(Exception):
 class DocumentError(WireError):
     """A document of the host that cannot be used."""
 
+    content = b""
+    """The document, where whoever fetched it put it here."""
+
     def __init__(self, document: str, reason: str) -> None:
         super().__init__(f"{document}: {redact(reason)}")
         self.document = document
@@ -64,9 +67,11 @@ class TooLarge(HostError):
 class Refused(HostError):
     """The host's answer is no."""
 
-    def __init__(self, url: str, status: int, excerpt: str = "") -> None:
+    def __init__(self, url: str, status: int, excerpt: str = "", location: str = "") -> None:
         super().__init__(url, f"HTTP {status}{': ' + excerpt if excerpt else ''}")
         self.status = status
+        self.location = location
+        """Where a redirect leads; empty for every other refusal. May hold a signature."""
 
 
 class Gone(Refused):

@@ -1,11 +1,14 @@
 """The extensions goal state: what both channels, ExtensionsConfig and vmSettings, come down to."""
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
 
 Source = Literal["Fabric", "FastTrack"]
 BlobType = Literal["BlockBlob", "PageBlob"]
+
+_LAST_TICK = 3_155_378_975_999_999_999
 
 SUPPORTED_FEATURES = frozenset({"MultipleExtensionsPerHandler"})
 
@@ -83,6 +86,15 @@ class ExtensionsGoalState(msgspec.Struct, frozen=True, kw_only=True):
     required_features: tuple[str, ...] = ()
     families: tuple[AgentFamily, ...] = ()
     handlers: tuple[Handler, ...] = ()
+    withheld: str = ""
+    """Why nothing of it is executed; its status is reported all the same."""
+    problems: tuple[str, ...] = ()
+    """What of the document was passed over."""
+
+    @property
+    def names_all(self) -> bool:
+        """Whether every handler could be identified: only then does one that is not named count as gone."""
+        return not self.withheld and all(handler.name for handler in self.handlers)
 
     @property
     def unsupported_features(self) -> tuple[str, ...]:
@@ -110,9 +122,33 @@ def dependency(handler: str, extension: str) -> str:
     return f"{handler}/{extension}" if handler and extension else handler
 
 
-def parse_ticks(text: str) -> int:
-    """`createdOnTicks`; 0 for what is no number."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+def parse_ticks(value: object) -> int:
+    """A creation time; 0 for what is none: no number, or beyond the year 9999."""
+    text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    ticks = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+    return ticks if ticks <= _LAST_TICK else 0
+
+
+def parse_level(value: object) -> int:
+    """A dependency level; 0 for what is none."""
+    text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
+
+
+def parse_switch(value: object) -> bool | None:
+    """true or false, as a word too, in any case; None for what is neither: unknown is not false."""
+    word = str(value).strip().lower() if isinstance(value, bool | str) else ""
+    return {"true": True, "false": False}.get(word)
+
+
+def mark_repeated(handlers: Iterable[Handler]) -> tuple[Handler, ...]:
+    """Each handler once: they are told apart by name, and two would get in each other's way."""
+    found: dict[str | int, Handler] = {}
+    for number, one in enumerate(handlers):
+        first = found.setdefault(one.name or number, one)
+        if one != first:
+            found[one.name] = msgspec.structs.replace(first, error=f"{one.name} is named more than once")
+    return tuple(found.values())
 
 
 def parse_blob_type(text: str) -> BlobType:

@@ -6,6 +6,8 @@ document for some of these mistakes.)
 
 from typing import Literal
 
+import msgspec
+
 from wire import json, xml
 from wire.errors import DocumentError
 from wire.extensions import (
@@ -15,7 +17,9 @@ from wire.extensions import (
     Settings,
     StatusBlob,
     dependency,
+    mark_repeated,
     parse_blob_type,
+    parse_level,
     parse_ticks,
 )
 
@@ -38,15 +42,20 @@ def parse_extensions_config(data: bytes, incarnation: str) -> ExtensionsGoalStat
         in_svd_seq_no=incarnation,
         status_blob=_status_blob(root),
         artifacts_profile_url=xml.text_of(root, "InVMArtifactsProfileBlob").strip(),
-        required_features=tuple(xml.text_of(one, "Name") for one in xml.find_all(root, "RequiredFeature")),
+        required_features=tuple(xml.text_of(one, "Name").strip() for one in xml.find_all(root, "RequiredFeature")),
         families=tuple(_family(one) for one in xml.find_all(root, "GAFamily")),
-        handlers=_handlers(root),
+        handlers=mark_repeated(_handlers(root)),
     )
 
 
 def empty_extensions(incarnation: str) -> ExtensionsGoalState:
-    """For a goal state that names no ExtensionsConfig."""
-    return ExtensionsGoalState(id=f"incarnation_{incarnation}", source="Fabric", in_svd_seq_no=incarnation)
+    """For a goal state that names no ExtensionsConfig: nothing is wanted, and nothing is unwanted either."""
+    return ExtensionsGoalState(
+        id=f"incarnation_{incarnation}",
+        source="Fabric",
+        in_svd_seq_no=incarnation,
+        withheld="the goal state has no ExtensionsConfig",
+    )
 
 
 def _status_blob(root: xml.Element) -> StatusBlob | None:
@@ -59,17 +68,17 @@ def _status_blob(root: xml.Element) -> StatusBlob | None:
 
 def _family(element: xml.Element) -> AgentFamily:
     return AgentFamily(
-        name=xml.text_of(element, "Name"),
-        version=xml.text_of(element, "Version"),
-        from_version=xml.text_of(element, "FromVersion"),
+        name=xml.text_of(element, "Name").strip(),
+        version=xml.text_of(element, "Version").strip(),
+        from_version=xml.text_of(element, "FromVersion").strip(),
         is_version_from_rsm=_switch(element, "IsVersionFromRSM"),
         is_vm_enabled_for_rsm_upgrades=_switch(element, "IsVMEnabledForRSMUpgrades"),
-        uris=tuple(uri.text or "" for uri in xml.find_all(element, "Uri")),
+        uris=tuple(text for uri in xml.find_all(element, "Uri") if (text := (uri.text or "").strip())),
     )
 
 
 def _switch(element: xml.Element, name: str) -> bool | None:
-    """Absent is unknown, which is not false."""
+    """Absent is unknown; any word but `true` is false."""
     found = xml.find(element, name)
     return None if found is None else (found.text or "").strip().lower() == "true"
 
@@ -89,7 +98,7 @@ def _handler(plugin: xml.Element, settings_nodes: list[xml.Element]) -> Handler:
     error, multi_config = "", False
     settings: tuple[Settings, ...] = ()
     try:
-        state = _state(name, plugin.get("state", ""))
+        state = _state(name, version, plugin.get("state", ""))
         own = [node for node in settings_nodes if node.get("name", "").lower() == name.lower()]
         multi_config, settings = _settings(name, version, own)
     except DocumentError as problem:
@@ -106,7 +115,9 @@ def _handler(plugin: xml.Element, settings_nodes: list[xml.Element]) -> Handler:
     )
 
 
-def _state(name: str, text: str) -> Literal["enabled", "disabled", "uninstall"]:
+def _state(name: str, version: str, text: str) -> Literal["enabled", "disabled", "uninstall"]:
+    if not name or not version:
+        raise DocumentError(DOCUMENT, f"{name or 'a plugin'} has no {'version' if name else 'name'}")
     match text:
         case "enabled" | "disabled" | "uninstall":
             return text
@@ -130,52 +141,62 @@ def _settings(name: str, version: str, nodes: list[xml.Element]) -> tuple[bool, 
     if len(single) > 1:
         raise DocumentError(DOCUMENT, f"{name}: {len(single)} RuntimeSettings instead of one")
     depends = list(xml.children(node, "DependsOn"))
-    if single and len(depends) > 1:
-        raise DocumentError(DOCUMENT, f"{name}: {len(depends)} DependsOn instead of at most one")
-    by_name = {one.get("name", ""): one for one in depends}
     if single:
-        return False, (_one(name, single[0], depends[0] if depends else None),)
-    return bool(several), tuple(_one(name, one, by_name.get(one.get("name", ""))) for one in several)
+        if len(depends) > 1:
+            raise DocumentError(DOCUMENT, f"{name}: {len(depends)} DependsOn instead of at most one")
+        return False, _one(name, single[0], depends[0] if depends else None)
+    by_name = {one.get("name", ""): one for one in depends}
+    names = [one.get("name", "") for one in several]
+    if several and not all((*names, *by_name)):
+        raise DocumentError(DOCUMENT, f"{name}: ExtensionRuntimeSettings or DependsOn without a name")
+    if len(set(names)) < len(names):
+        raise DocumentError(DOCUMENT, f"{name}: two ExtensionRuntimeSettings of one name")
+    found = [
+        msgspec.structs.replace(settings, name=extension, state=_extension_state(name, one))
+        for extension, one in zip(names, several, strict=True)
+        for settings in _one(name, one, by_name.get(extension))
+    ]
+    return bool(several), tuple(found)
 
 
-def _one(handler: str, element: xml.Element, depends: xml.Element | None) -> Settings:
-    extension = element.get("name", "")
-    if element.tag == "ExtensionRuntimeSettings" and not extension:
-        raise DocumentError(DOCUMENT, f"{handler}: ExtensionRuntimeSettings without a name")
+def _one(handler: str, element: xml.Element, depends: xml.Element | None) -> tuple[Settings, ...]:
+    """One; none if the array inside is empty."""
     sequence = element.get("seqNo", "")
     if not (sequence.isascii() and sequence.isdigit() and len(sequence) < 10):
         raise DocumentError(DOCUMENT, f"{handler}: seqNo {sequence[:40]!r} is not a number")
-    public, protected, thumbprint = _handler_settings(handler, element.text or "")
-    return Settings(
-        name=extension,
-        sequence_number=int(sequence),
-        state="disabled" if element.get("state", "enabled").lower() == "disabled" else "enabled",
-        public=public,
-        protected=protected,
-        thumbprint=thumbprint,
-        dependency_level=_level(depends),
-        depends_on=_depends_on(depends),
-    )
-
-
-def _handler_settings(handler: str, text: str) -> tuple[object, str | None, str | None]:
     document = f"{DOCUMENT}: settings of {handler}"
-    items = json.Fields(document, "", json.parse(document, text.encode())).objects("runtimeSettings")
-    if len(items) != 1:
+    items = json.Fields(document, "", json.parse(document, (element.text or "").encode())).objects("runtimeSettings")
+    if len(items) > 1:
         raise DocumentError(document, f"runtimeSettings has {len(items)} items instead of one")
-    fields = json.Fields(document, "handlerSettings", items[0].raw("handlerSettings"))
-    # Empty counts as absent: an empty string breaks handlers that look for the key.
-    protected = fields.text("protectedSettings", "") or None
+    depends_on = _depends_on(depends)
+    level = parse_level(depends.get("dependencyLevel")) if depends is not None else 0
+    return tuple(_handler_settings(document, item, int(sequence), level=level, depends_on=depends_on) for item in items)
+
+
+def _extension_state(handler: str, element: xml.Element) -> Literal["enabled", "disabled"]:
+    match text := element.get("state", "enabled").lower():
+        case "enabled" | "disabled":
+            return text
+    raise DocumentError(DOCUMENT, f"{handler}: state {text[:40]!r} of an extension is not enabled or disabled")
+
+
+def _handler_settings(
+    document: str, item: json.Fields, sequence: int, *, level: int, depends_on: tuple[str, ...]
+) -> Settings:
+    fields = json.Fields(document, "handlerSettings", item.raw("handlerSettings"))
     thumbprint = fields.text("protectedSettingsCertThumbprint", "") or None
-    return fields.raw("publicSettings"), protected, thumbprint.upper() if thumbprint else None
+    return Settings(
+        sequence_number=sequence,
+        public=fields.raw("publicSettings"),
+        # Empty counts as absent: an empty string breaks handlers that look for the key.
+        protected=fields.text("protectedSettings", "") or None,
+        thumbprint=thumbprint.upper() if thumbprint else None,
+        dependency_level=level,
+        depends_on=depends_on,
+    )
 
 
 def _depends_on(depends: xml.Element | None) -> tuple[str, ...]:
     named = xml.children(depends, "DependsOnExtension") if depends is not None else ()
     found = (dependency(one.get("handler", ""), one.get("extension", "")) for one in named)
     return tuple(one for one in found if one)
-
-
-def _level(depends: xml.Element | None) -> int:
-    text = depends.get("dependencyLevel", "0") if depends is not None else "0"
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0

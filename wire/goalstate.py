@@ -24,6 +24,8 @@ class GoalState(msgspec.Struct, frozen=True, kw_only=True):
     """Empty if there are no certificates."""
     remote_access_url: str
     probe_ports: tuple[int, ...]
+    content: bytes = b""
+    """The document as it came."""
 
 
 def parse_goal_state(data: bytes) -> GoalState:
@@ -45,6 +47,7 @@ def parse_goal_state(data: bytes) -> GoalState:
         certificates_url=xml.text_of(role, "Certificates").strip(),
         remote_access_url=xml.text_of(root, "RemoteAccessInfo").strip(),
         probe_ports=_ports(root),
+        content=data,
     )
 
 

@@ -50,12 +50,16 @@ class HostPlugin:
             if refusal.status == 404:
                 return "unsupported"
             raise
-        if answer.status == 304:
+        if answer.status == 304 and known:
             return "unchanged"
         etag = answer.headers.get("ETag", "")
         if not etag or len(etag) > 256 or not etag.isprintable():
             raise DocumentError("vmSettings", "came without a usable ETag")
-        settings = parse_vm_settings(answer.body, etag)
+        try:
+            settings = parse_vm_settings(answer.body, etag)
+        except DocumentError as error:
+            error.content = answer.body
+            raise
         return settings if settings.supported else "unsupported"
 
     def fetch(self, location: str, *, fast_track: bool = False, seconds: float = 60.0) -> bytes:

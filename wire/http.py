@@ -219,9 +219,14 @@ class _Conversation:
         class TlsPool(urllib3.HTTPSConnectionPool):
             ConnectionCls = TlsConnection
 
+        class Session(requests.Session):
+            def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+                # Even where redirects are not followed, the library would read the body of one whole.
+                return None
+
         adapter = requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=1)
         adapter.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": TlsPool}
-        session = requests.Session()
+        session = Session()
         session.trust_env = False
         session.mount("http://", adapter)
         session.mount("https://", adapter)
@@ -243,7 +248,8 @@ def _check_status(answer: "requests.Response", url: str, accepted: frozenset[int
         raise Gone(url, answer.status_code, text)
     if answer.status_code == http.client.BAD_REQUEST and "InvalidContainerConfiguration" in text:
         raise InvalidContainer(url, answer.status_code, text)
-    raise Refused(url, answer.status_code, text)
+    location = answer.headers.get("Location", "") if answer.is_redirect else ""
+    raise Refused(url, answer.status_code, text, location)
 
 
 @contextlib.contextmanager

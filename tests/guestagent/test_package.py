@@ -5,6 +5,7 @@ import json
 import random
 import stat
 import struct
+import tracemalloc
 import warnings
 import zipfile
 import zlib
@@ -226,6 +227,34 @@ def test_what_is_no_zip_is_refused(lib: Path, data: bytes) -> None:
     refused(lib, data)
 
 
+def test_a_zip_that_lost_its_beginning_is_refused(lib: Path) -> None:
+    data = zipped(("bin/run", b"#!/bin/sh\n" * 9))
+    for start in range(1, len(data)):
+        with pytest.raises(PackageError):
+            unpacked(lib, data[start:])
+
+
+@pytest.mark.parametrize("offset", [1 << 31, (1 << 32) - 2, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+@pytest.mark.parametrize("field", [40, 48])
+def test_a_directory_where_no_file_can_have_one_is_refused(lib: Path, field: int, offset: int) -> None:
+    """The zip64 end of the directory (APPNOTE 4.3.14): its size, its offset."""
+    data = zipped(("x", b"y"))
+    end = bytearray(struct.pack("<IQHHIIQQQQ", 0x06064B50, 44, 45, 45, 0, 0, 2, 2, 99, 0))
+    struct.pack_into("<Q", end, field, offset)
+    locator = struct.pack("<IIQI", 0x07064B50, 0, len(data) - 22, 1)
+    refused(lib, data[:-22] + end + locator + data[-22:])
+
+
+def test_a_huge_manifest_is_not_read_into_memory(lib: Path) -> None:
+    data = zipped(("HandlerManifest.json", bytes(40 << 20)), manifest=None)
+    tracemalloc.start()
+    try:
+        assert refused(lib, data).code == 1003
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_the_disk_is_not_the_package_s_fault(lib: Path) -> None:
     with pytest.raises(FileNotFoundError):
         unpack(lib / "absent.zip", lib / "C.Greeter-1.0")
@@ -302,7 +331,7 @@ def test_mutated_zips_are_unpacked_inside_or_refused(lib: Path) -> None:
         _with_zip64(),
     ]
     unpacked_whole = 0
-    for round_ in range(4000):
+    for round_ in range(1500):
         data = bytearray(seeds[round_ % len(seeds)])
         for _ in range(dice.randint(1, 6)):
             at = dice.randrange(len(data))
@@ -327,7 +356,7 @@ def test_mutated_zips_are_unpacked_inside_or_refused(lib: Path) -> None:
         except PackageError as error:
             assert error.code in {-1, 1002, 1003}
         assert {path.name for path in lib.iterdir()} <= {"C.Greeter-1.0", "C.Greeter__1.0.zip"}
-    assert unpacked_whole > 100
+    assert unpacked_whole > 30
     assert [path.name for path in lib.parent.iterdir()] == ["lib"]
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wire.certificates import decrypt, open_pfx, parse_certificate_file
+from wire.certificates import decrypt, pair, parse_certificate_file
 from wire.errors import DocumentError, NoRoleInstance
 from wire.extensions import ExtensionsGoalState, newest
 from wire.extensionsconfig import parse_extensions_config
@@ -176,6 +176,119 @@ def test_one_bad_handler_keeps_its_place_and_the_others_go_on(
     assert complaint in found.handlers[handler].error
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "handler", "complaint"),
+    [
+        (b'name="Contoso.Tools.Runner" version="1.3.0" location', b'version="1.3.0" location', 1, "has no name"),
+        (b'name="Contoso.Tools.Plain" version="1.0"', b'name="Contoso.Tools.Plain"', 2, "has no version"),
+        (b'state="disabled"/>', b'state=""/>', 2, "state '' is not enabled"),
+        (b'dependencyLevel="2" name="jobB"', b'dependencyLevel="2"', 1, "DependsOn without a name"),
+        (b'name="jobB" state="disabled"', b'name="jobA" state="disabled"', 1, "two ExtensionRuntimeSettings of one"),
+        (b'state="disabled">{', b'state="Gone">{', 1, "state 'gone' of an extension"),
+        (
+            b'"runtimeSettings":[{"handlerSettings":{"publicSettings":{"who"',
+            b'"runtimeSettings":[{},{"handlerSettings":{"publicSettings":{"who"',
+            0,
+            "has 2 items instead of one",
+        ),
+        (b'"protectedSettings":"MIIB"', b'"protectedSettings":{}', 0, "is not a string"),
+    ],
+)
+def test_more_mistakes_of_one_handler_in_extensions_config(
+    documents: ModuleType, old: bytes, new: bytes, handler: int, complaint: str
+) -> None:
+    test_one_bad_handler_keeps_its_place_and_the_others_go_on(documents, old, new, handler, complaint)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "handler", "complaint"),
+    [
+        (b'"state":"enabled","settingsSeqNo"', b'"state":"Enabled","settingsSeqNo"', 0, "'Enabled' is not enabled"),
+        (b'"settingsSeqNo":5', b'"settingsSeqNo":-5', 0, "-5 is no sequence number"),
+        (b'"settingsSeqNo":5', b'"settingsSeqNo":10000000000', 0, "is no sequence number"),
+        (b'"settingsSeqNo":5,', b"", 0, "settingsSeqNo is missing"),
+        (rb"{\"who\":\"world\"}", b"{", 0, "is not JSON"),
+        (b'"name":"Contoso.Tools.Runner","version"', b'"version"', 1, "extensionGoalStates[1].name is missing"),
+        (b'"version":"1.3.0",', b"", 1, "version is missing"),
+        (b'"isMultiConfig":true', b'"isMultiConfig":"perhaps"', 1, "is not true or false"),
+        (b'"location":"https://emu/m/runner.xml"', b'"location":{}', 1, "location is not a string"),
+        (b'"extensionName":"jobB"', b'"extensionName":"jobA"', 1, "without an extensionName of its own"),
+        (b'"extensionState":"disabled"', b'"extensionState":"gone"', 1, "'gone' is not enabled or disabled"),
+        (b'{"name":"Contoso.Tools.Runner"', b'17,{"name":"Contoso.Tools.Runner"', 2, "is not an object"),
+    ],
+)
+def test_one_bad_item_of_vm_settings_costs_the_others_nothing(
+    documents: ModuleType, old: bytes, new: bytes, handler: int, complaint: str
+) -> None:
+    assert old in documents.VM_SETTINGS
+    found = parse_vm_settings(documents.VM_SETTINGS.replace(old, new), "tag").extensions
+    wrong = [one for one in found.handlers if one.error]
+    assert len(wrong) == 1
+    assert complaint in wrong[0].error
+    assert len(found.handlers) == (3 if handler == 2 else 2)
+    assert found.names_all == bool(wrong[0].name)
+
+
+def test_what_vm_settings_only_mention_is_no_reason_to_refuse_them(documents: ModuleType) -> None:
+    data = documents.VM_SETTINGS
+    for old, new in (
+        (b'"activityId":"act-01"', b'"activityId":{}'),
+        (b'"inSvdSeqNo":3', b'"inSvdSeqNo":[3]'),
+        (b'"onHold":false', b'"onHold":"TRUE"'),
+        (b'{"name":"Prod"', b'{"uris":[]},{"name":"Prod"'),
+        (b'"dependencyLevel":1', b'"dependencyLevel":"first"'),
+    ):
+        assert old in data
+        data = data.replace(old, new)
+    found = parse_vm_settings(data, "tag").extensions
+    assert not [one.error for one in found.handlers if one.error]
+    assert (found.activity_id, found.in_svd_seq_no, found.on_hold) == ("", "", True)
+    assert [one.name for one in found.families] == ["Prod"]
+    assert found.problems == ("vmSettings: gaFamilies[0].name is missing",)
+    assert found.handlers[0].settings[0].dependency_level == 0
+
+
+@pytest.mark.parametrize("ticks", [b"null", b'"soon"', b"1.5", b"true", b"-4", b"9" * 19, b"9" * 40])
+def test_a_creation_time_that_is_none_is_older_than_anything(documents: ModuleType, ticks: bytes) -> None:
+    fast = parse_vm_settings(documents.VM_SETTINGS.replace(b"639100000000000000", ticks), "tag").extensions
+    slow = parse_extensions_config(documents.EXTENSIONS_CONFIG.replace(b"639100000000000000", ticks.strip(b'"')), "4")
+    assert (fast.created_on_ticks, slow.created_on_ticks) == (0, 0)
+
+
+def test_an_old_plugin_is_unsupported_whatever_else_it_says() -> None:
+    assert not parse_vm_settings(b'{"hostGAPluginVersion":"1.0.8.9","extensionGoalStates":17}', "tag").supported
+    with pytest.raises(DocumentError, match="extensionGoalStates is not an array"):
+        parse_vm_settings(b'{"hostGAPluginVersion":"1.0.8.160","extensionGoalStates":17}', "tag")
+
+
+def test_cdata_and_prefixes_are_understood(documents: ModuleType) -> None:
+    data = documents.EXTENSIONS_CONFIG.replace(b'seqNo="5">', b'seqNo="5"><![CDATA[').replace(
+        b"}]}</RuntimeSettings>", b"}]}]]></RuntimeSettings>"
+    )
+    for name, attribute in ((b"Extensions", b' xmlns:a="urn:a"'), (b"Plugins", b"")):
+        data = data.replace(b"<" + name, b"<a:" + name + attribute).replace(b"</" + name, b"</a:" + name)
+    found, plain = (parse_extensions_config(one, "4") for one in (data, documents.EXTENSIONS_CONFIG))
+    assert b"CDATA" in data
+    assert found == plain
+
+
+def test_a_handler_named_twice_is_told_once(documents: ModuleType) -> None:
+    plain = b'<Plugin name="Contoso.Tools.Plain" version="1.0" location="https://emu/m/plain.xml" state="disabled"/>'
+    again = parse_extensions_config(documents.EXTENSIONS_CONFIG.replace(plain, plain + plain), "4")
+    assert again == parse_extensions_config(documents.EXTENSIONS_CONFIG, "4")
+    other = plain.replace(b"1.0", b"2.0")
+    found = parse_extensions_config(documents.EXTENSIONS_CONFIG.replace(plain, plain + other), "4")
+    assert [bool(one.error) for one in found.handlers] == [False, False, True]
+    assert found.handlers[2].version == "1.0"
+    assert found.handlers[2].error == "Contoso.Tools.Plain is named more than once"
+
+
+def test_an_empty_array_of_settings_is_a_handler_without_settings(documents: ModuleType) -> None:
+    data = documents.EXTENSIONS_CONFIG.replace(b'"runtimeSettings":[', b'"runtimeSettings":[],"x":[', 1)
+    found = parse_extensions_config(data, "4").handlers[0]
+    assert (found.error, found.settings) == ("", ())
+
+
 def test_protected_settings_without_a_thumbprint_are_one_handler_s_error(documents: ModuleType) -> None:
     data = documents.VM_SETTINGS.replace(rb'"publicSettings":"{\"who\":\"world\"}"', b'"protectedSettings":"MIIB"')
     found = parse_vm_settings(data, "tag").extensions
@@ -221,11 +334,13 @@ def test_the_newer_channel_wins_and_nothing_goes_back() -> None:
     assert newest(goal(7, "Fabric"), None, None) == goal(7, "Fabric")
 
 
+# Each opening checks the transport key anew.
+@settings(max_examples=25, deadline=None)
 @given(st.binary(max_size=300))
-def test_arbitrary_envelopes_and_pfx_are_a_document_error(data: bytes) -> None:
-    for work in (lambda: decrypt(data, TRANSPORT_KEY), lambda: open_pfx(data)):
-        with pytest.raises(DocumentError):
-            work()
+def test_arbitrary_envelopes_are_a_document_error_and_arbitrary_pem_holds_nothing(data: bytes) -> None:
+    with pytest.raises(DocumentError):
+        decrypt(data, TRANSPORT_KEY)
+    assert not pair(data).certificates
 
 
 def make_key() -> bytes:

@@ -44,6 +44,22 @@ def get(client: HttpClient, url: str, seconds: float = 5.0, **what: Any) -> byte
     return client.request("GET", url, deadline=Deadline.after(seconds), **what).body
 
 
+def test_a_redirect_is_refused_with_where_it_leads_and_its_body_is_not_taken_in(
+    client: HttpClient, host: Any, replies: Callable[..., Any]
+) -> None:
+    """The library below reads a redirect's body whole, before anybody can bound it."""
+    where = "Location: http://127.0.0.1:9/?sig=CANARY\r\n"
+    host.answer(replies(b"moved", status="302 Found", headers=where))
+    with pytest.raises(Refused) as caught:
+        get(client, host.url)
+    assert (caught.value.status, caught.value.location) == (302, "http://127.0.0.1:9/?sig=CANARY")
+    assert "CANARY" not in str(caught.value)
+    # More than is ever sent: whoever wanted all of it would wait for the deadline.
+    host.answer(replies(b"x", status="302 Found", headers=where, announced=5_000_000_000))
+    with pytest.raises(Refused):
+        get(client, host.url)
+
+
 def hang(connection: Any, _: bytes) -> None:
     """Until the client goes away."""
     connection.recv(1)
