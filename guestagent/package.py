@@ -9,9 +9,11 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import msgspec
 
+from guestagent import staging
 from guestagent.errors import PackageError
 from guestagent.handlermanifest import SIZE_LIMIT, HandlerManifest, parse_handler_manifest
 
@@ -35,25 +37,37 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     ratio_matters_from: int = _RATIO_MATTERS_FROM
 
 
-def unpack(package: Path, target: Path, limits: Limits | None = None) -> HandlerManifest:
+def unpack(package: Path | BinaryIO, target: Path, limits: Limits | None = None) -> HandlerManifest:
     """Unpack into `target`, which appears whole or not at all, every file u+x, the manifest at its root.
 
     Raises PackageError (the package), OSError (the disk). An existing `target` is replaced.
     """
-    staging = target.with_name(f".{target.name}.staging")
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
-        with _opened(package) as archive:
-            entries = check(archive, package.stat().st_size, limits or Limits())
-            staging.mkdir(mode=0o700)
-            for entry, path in entries:
-                _extract(archive, entry, staging / path)
-        manifest = _place_manifest(staging)
-        shutil.rmtree(target, ignore_errors=True)
-        staging.rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with staging.claimed(target) as folder:
+        manifest = _unpack(package, folder, limits or Limits())
+        staging.put_in_place(folder, target)
     return manifest
+
+
+def mend(package: Path | BinaryIO, target: Path, limits: Limits | None = None) -> HandlerManifest:
+    """Put back the files of the package; what else lies in `target`, settings, status, the handler's own, stays.
+
+    Each file is the old one or the new one. Raises PackageError, OSError.
+    """
+    with staging.claimed(target) as folder:
+        manifest = _unpack(package, folder, limits or Limits())
+        if target.is_dir():
+            staging.lay_over(folder, target)
+        else:
+            staging.put_in_place(folder, target)
+    return manifest
+
+
+def _unpack(package: Path | BinaryIO, folder: Path, limits: Limits) -> HandlerManifest:
+    with _opened(package) as archive:
+        status = package.stat() if isinstance(package, Path) else os.fstat(package.fileno())
+        for entry, path in check(archive, status.st_size, limits):
+            _extract(archive, entry, folder / path)
+    return _place_manifest(folder)
 
 
 def check(archive: zipfile.ZipFile, size: int, limits: Limits) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
@@ -110,20 +124,21 @@ def _is_folder(info: zipfile.ZipInfo) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(package: Path) -> Iterator[zipfile.ZipFile]:
+def _opened(package: Path | BinaryIO) -> Iterator[zipfile.ZipFile]:
     """Raises PackageError for whatever zipfile says of a bad zip."""
+    name = package.name if isinstance(package, Path) else "the zip"
     try:
         with zipfile.ZipFile(package) as archive:
             yield archive
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
-        raise PackageError(f"{package.name} is no usable zip: {error}") from error
+        raise PackageError(f"{name} is no usable zip: {error}") from error
     except OSError as error:
         # Asked for an offset no file can have; all else is the disk's fault.
         if error.errno != errno.EINVAL:
             raise
-        raise PackageError(f"{package.name} is no usable zip: it names places outside of itself") from error
+        raise PackageError(f"{name} is no usable zip: it names places outside of itself") from error
     except zlib.error as error:
-        raise PackageError(f"{package.name} is damaged: {error}") from error
+        raise PackageError(f"{name} is damaged: {error}") from error
 
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
