@@ -51,7 +51,7 @@ PROGRAM = """
 [program:{name}]
 command={command}
 autorestart=true
-startsecs=1
+startsecs={startsecs}
 startretries=0
 stdout_logfile=NONE
 redirect_stderr=true
@@ -133,13 +133,16 @@ class Supervision:
         self._child: subprocess.Popen[bytes] | None = None
         self.asking = Supervisord(places)
 
-    def start(self, programs: dict[str, str]) -> None:
-        """Each program by name, with its command; a name alone (empty command) is a component that just lives."""
+    def start(self, programs: dict[str, str], *, startsecs: int = 1) -> None:
+        """Each program by name, with its command; a name alone (empty command) is a component that just lives.
+
+        What ends within `startsecs` is given up.
+        """
         self._places.run.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._script.write_text(NEIGHBOUR)
         text = HEAD.format(run=self._places.run)
         for name, command in programs.items():
-            text += PROGRAM.format(name=name, command=command or self.own(name))
+            text += PROGRAM.format(name=name, command=command or self.own(name), startsecs=startsecs)
         configuration = self._places.run / "supervisord.conf"
         configuration.write_text(text)
         command_line = [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(configuration)]

@@ -182,7 +182,7 @@ def test_a_slow_answer_costs_its_beat_and_nothing_else(
 ) -> None:
     async def run() -> None:
         async with beating() as (watcher, guest):
-            local_host.fault("health", "slow", 3600, count=1)
+            local_host.fault("health", "slow", 3600)
 
             async def problem() -> str:
                 return str((await watcher.all()).host.problem)
@@ -194,6 +194,7 @@ def test_a_slow_answer_costs_its_beat_and_nothing_else(
 
             await until(sees_busy)
             assert "deadline" in await until(problem)
+            local_host.lift()
             beats = await watcher.beats()
             await until(lambda: local_host.told()["heartbeats"] >= beats + 2)
 

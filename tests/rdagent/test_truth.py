@@ -188,7 +188,7 @@ def test_what_outlives_its_supervisord_is_well_and_stays_so_beside_the_next_one(
             await until(more_beats(watcher, beats + 4))
             assert await watcher.states() == ALL_OK
             # The next one's programs find the locks taken, and it gives them up.
-            supervision.start(THREE)
+            supervision.start(THREE, startsecs=20)
 
             async def noted() -> bool:
                 seen = [await watcher.of(name) for name in THREE]
