@@ -1,7 +1,6 @@
 """The VM's certificates: made once, delivered in an envelope only the asking agent can open."""
 
 import base64
-import binascii
 import datetime
 import os
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from asn1crypto import cms, core
 from asn1crypto import x509 as asn1_x509
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -57,17 +57,16 @@ def thumbprint(identity: Identity) -> str:
 
 def certificates_envelope(identity: Identity, transport_certificate: str, cipher: str) -> bytes:
     """The PFX, encrypted to the certificate of this very request. Raises FabricError if that is none."""
-    try:
-        der = base64.b64decode(transport_certificate, validate=True)
-        recipient = x509.load_der_x509_certificate(der)
-    except (binascii.Error, ValueError) as error:
-        raise FabricError(f"x-ms-guest-agent-public-x509-cert is no certificate: {error}") from error
     key = load_pem_private_key(identity.tenant_key_pem.encode(), None)
     if not isinstance(key, rsa.RSAPrivateKey):
         raise FabricError("the tenant key is not RSA")
     certificate = x509.load_pem_x509_certificate(identity.tenant_certificate_pem.encode())
     pfx = pkcs12.serialize_key_and_certificates(None, key, certificate, None, NoEncryption())
-    return encrypt(pfx, recipient, cipher)
+    try:
+        der = base64.b64decode(transport_certificate, validate=True)
+        return encrypt(pfx, x509.load_der_x509_certificate(der), cipher)
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
+        raise FabricError(f"x-ms-guest-agent-public-x509-cert is no certificate to encrypt to: {error}") from error
 
 
 def protect(identity: Identity, plaintext: bytes) -> str:
@@ -77,7 +76,10 @@ def protect(identity: Identity, plaintext: bytes) -> str:
 
 
 def encrypt(plaintext: bytes, recipient: x509.Certificate, cipher: str) -> bytes:
-    """A DER EnvelopedData with one RSA recipient (RFC 5652 section 6)."""
+    """A DER EnvelopedData with one RSA recipient (RFC 5652 section 6).
+
+    Raises FabricError, ValueError, InvalidVersion or UnsupportedAlgorithm for a key nobody can encrypt to.
+    """
     public = recipient.public_key()
     if not isinstance(public, rsa.RSAPublicKey):
         raise FabricError("the recipient's key is not RSA")
