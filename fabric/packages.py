@@ -4,6 +4,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,16 @@ from fabric.errors import BadPackage
 
 PACKAGE_LIMIT = 512 * 1024 * 1024
 _MANIFEST_LIMIT = 1024 * 1024
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,80}(\.[A-Za-z0-9_]{1,80}){1,6}")
-_VERSION = re.compile(r"\d{1,9}(\.\d{1,9}){0,4}([.-]?(alpha|beta|rc)\d{0,9})?")
+_ENTRY_LIMIT = 50_000
+_ENTRY = b"PK\x01\x02"
+"""What each entry of a zip's directory begins with."""
+_NAME_LIMIT = 120
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*(\.[A-Za-z0-9_]+){1,6}")
+_VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,4}([.-]?(alpha|beta|rc)[0-9]{0,9})?")
 _FILE_NAME = re.compile(r"(?P<name>.+?)(?:-|__)(?P<version>\d[\w.]*)\.zip")
+
+_NO_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
+"""What the zip library raises."""
 
 SAMPLE = Path(__file__).parent / "sample"
 
@@ -38,24 +46,36 @@ def identify(data: bytes, *, file_name: str = "", name: str = "", version: str =
         version = str(signing["version"])
     if match := _FILE_NAME.fullmatch(file_name):
         name, version = name or match["name"], version or match["version"]
-    if not _NAME.fullmatch(name):
-        raise BadPackage(f"the handler's name is {name!r}; say --name Publisher.Type")
-    if not _VERSION.fullmatch(version):
-        raise BadPackage(f"the version is {version!r}; say --version 1.0.0")
+    if len(name) > _NAME_LIMIT or not _NAME.fullmatch(name):
+        raise BadPackage(f"the handler's name is {name[:_NAME_LIMIT]!r}; say --name Publisher.Type")
+    if not is_version(version):
+        raise BadPackage(f"the version is {version[:80]!r}; say --version 1.0.0")
     return PackageName(name=name, version=version)
+
+
+def is_version(text: str) -> bool:
+    """Digits in dots, perhaps a pre-release (protocol: version syntax)."""
+    return _VERSION.fullmatch(text) is not None
 
 
 def read_manifest(data: bytes) -> dict[str, Any]:
     """HandlerManifest.json of the package, from the root or deeper. Raises BadPackage."""
+    if data.count(_ENTRY) > _ENTRY_LIMIT:
+        # Counted before it is opened: the zip library would make an object of each.
+        raise BadPackage(f"the zip has more than {_ENTRY_LIMIT} entries")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             found = [one for one in archive.infolist() if one.filename.rpartition("/")[2] == "HandlerManifest.json"]
             if not found:
                 raise BadPackage("the zip holds no HandlerManifest.json")
-            if found[0].file_size > _MANIFEST_LIMIT:
+            manifest = min(found, key=lambda one: one.filename.count("/"))
+            if manifest.file_size > _MANIFEST_LIMIT:
                 raise BadPackage(f"HandlerManifest.json is larger than {_MANIFEST_LIMIT} bytes")
-            text = archive.read(found[0]).decode("utf-8-sig")
-    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+            if manifest.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+                # The others' decoders have no limit on what a few bytes become.
+                raise BadPackage("HandlerManifest.json is neither stored nor deflated")
+            text = archive.read(manifest).decode("utf-8-sig")
+    except _NO_ZIP as error:
         raise BadPackage(f"this is no usable zip: {error}") from error
     try:
         document = json.loads(text)
