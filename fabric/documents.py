@@ -1,6 +1,7 @@
 """The XML and JSON the WireServer and HostGAPlugin answer with (protocol sections of those names)."""
 
 import base64
+import json
 import textwrap
 import xml.etree.ElementTree as ET
 from typing import Any
@@ -89,7 +90,8 @@ def extensions_config(vm: VmState, urls: Urls, thumbprint: str) -> bytes:
         if handler.has_settings and handler.state != "uninstall":
             plugin = ET.SubElement(settings, "Plugin", name=handler.name, version=handler.version)
             runtime = ET.SubElement(plugin, "RuntimeSettings", seqNo=str(handler.sequence_number))
-            runtime.text = msgspec.json.encode(_runtime_settings(handler, thumbprint)).decode()
+            # As ASCII: JSON may hold characters that XML may not.
+            runtime.text = json.dumps(_runtime_settings(handler, thumbprint))
     blob = ET.SubElement(root, "StatusUploadBlob", statusBlobType="BlockBlob")
     blob.text = urls.status_blob
     ET.SubElement(
