@@ -1,11 +1,12 @@
 """The command `azfabric`: the host's side of the wire."""
 
 import codecs
+import io
 import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import click
@@ -138,11 +139,12 @@ def ext_add(
     """Publish PACKAGE (a zip with HandlerManifest.json) and ask the VM for it."""
     if (package is None) == (not sample):
         raise click.UsageError("name a PACKAGE, or say --sample")
-    data = sample_package() if package is None else _read(package)
-    file_name = package.name if package else ""
-    identify(data, file_name=file_name, name=name, version=version)
-    client = Client(root)
-    found = client.put("/api/packages", data, {"file_name": file_name, "name": name, "version": version})
+    called = {"file_name": package.name if package else "", "name": name, "version": version}
+    with io.BytesIO(sample_package()) if package is None else _opened(package) as file:
+        identify(file, **called)
+        client = Client(root)
+        file.seek(0)
+        found = client.put("/api/packages", file, called)
     order = {
         **found,
         "settings": _object(settings) if settings else ({"who": "world"} if sample else None),
@@ -244,20 +246,15 @@ def _reported(status: Any, added: dict[str, Any]) -> tuple[str, str]:
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(_read(path).removeprefix(codecs.BOM_UTF8), type=dict[str, Any])
+        return msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8), type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FabricError(f"{path} is no JSON object: {error}") from error
 
 
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(PACKAGE_LIMIT + 1)
-    except OSError as error:
-        raise FabricError(f"{path} cannot be read: {error.strerror}") from error
-    if len(data) > PACKAGE_LIMIT:
+def _opened(path: Path) -> BinaryIO:
+    if path.stat().st_size > PACKAGE_LIMIT:
         raise FabricError(f"{path} is larger than {PACKAGE_LIMIT} bytes")
-    return data
+    return path.open("rb")
 
 
 def _show(value: Any, as_json: bool, rendered: Any) -> None:

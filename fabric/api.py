@@ -104,10 +104,12 @@ def make_api(host: Host) -> FastAPI:
         version: Annotated[str, Query(max_length=80)] = "",
     ) -> Response:
         """Publish an extension package: the body is the zip. Says what it is called."""
-        data = await bodies.read(request, PACKAGE_LIMIT)
-        # In a thread: others must not wait for the whole of a large package to be read and written.
-        found = await asyncio.to_thread(identify, data, file_name=file_name, name=name, version=version)
-        await host.publish(found.name, found.version, data)
+        with host.blobs.incoming() as incoming:
+            async for part in bodies.parts(request, PACKAGE_LIMIT):
+                incoming.write(part)
+            # In a thread: others must not wait for the whole of a large package.
+            found = await asyncio.to_thread(identify, incoming.file, file_name=file_name, name=name, version=version)
+            await host.publish(found.name, found.version, incoming)
         return _json(msgspec.to_builtins(found))
 
     @api.post("/api/extensions", openapi_extra=_body_of(ExtensionOrder))

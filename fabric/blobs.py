@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from fabric import bodies
 from fabric.errors import Refused, Unknown
-from fabric.state import forget_unfinished, write_whole
+from fabric.files import Unfinished, forget_unfinished, write_whole
 
 UPLOAD_LIMIT = 64 * 1024 * 1024
 """Of one PUT, and of a page blob (Azure's for the API version agents name)."""
@@ -34,7 +34,8 @@ class BlobStore:
         self._block_blobs: set[str] = set()
         # What the VM writes is told in the order it was written.
         self._writing = asyncio.Lock()
-        folder.mkdir(parents=True, exist_ok=True)
+        self._incoming = folder / "packages"
+        self._incoming.mkdir(parents=True, exist_ok=True)
         for one in folder.iterdir():
             forget_unfinished(one)
 
@@ -43,6 +44,14 @@ class BlobStore:
         file = self._file(path)
         file.parent.mkdir(exist_ok=True)
         write_whole(file, content)
+
+    def incoming(self) -> Unfinished:
+        """Room for a package whose name is not known yet. Raises Unwritable."""
+        return Unfinished(self._incoming)
+
+    def take(self, path: str, unfinished: Unfinished) -> None:
+        """Make a blob of what came in. Raises Unknown, Unwritable."""
+        unfinished.place(self._file(path))
 
     def get(self, path: str) -> bytes:
         """Raises Unknown."""

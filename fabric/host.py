@@ -21,6 +21,7 @@ from fabric.blobs import BlobStore
 from fabric.bodies import deep
 from fabric.errors import FabricError, Unknown
 from fabric.faults import Faults
+from fabric.files import Unfinished
 from fabric.packages import is_version
 from fabric.state import TRANSCRIPT_LIMIT, GoalStateVersion, Health, HostState, VmState, WantedHandler
 
@@ -163,9 +164,9 @@ class Host:
         signature = self._signature(path, permissions)
         return f"{self.endpoints.blob}{quote(path)}?sv=2018-03-28&sr=b&sp={permissions}&sig={signature}"
 
-    async def publish(self, name: str, version: str, package: bytes) -> None:
+    async def publish(self, name: str, version: str, package: Unfinished) -> None:
         """Put a package into the repository and rewrite its handler's manifest."""
-        await asyncio.to_thread(self.blobs.put, _package(name, version), package)
+        await asyncio.to_thread(self.blobs.take, _package(name, version), package)
         self._write_manifest(name)
 
     def published(self, name: str, version: str) -> bool:

@@ -6,7 +6,7 @@ import re
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -14,9 +14,7 @@ from fabric.errors import BadPackage
 
 PACKAGE_LIMIT = 512 * 1024 * 1024
 _MANIFEST_LIMIT = 1024 * 1024
-_ENTRY_LIMIT = 50_000
-_ENTRY = b"PK\x01\x02"
-"""What each entry of a zip's directory begins with."""
+_READ_LIMIT = 8 * 1024 * 1024
 _NAME_LIMIT = 120
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*(\.[A-Za-z0-9_]+){1,6}")
 _VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,4}([.-]?(alpha|beta|rc)[0-9]{0,9})?")
@@ -35,9 +33,9 @@ class PackageName(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
-def identify(data: bytes, *, file_name: str = "", name: str = "", version: str = "") -> PackageName:
+def identify(file: BinaryIO, *, file_name: str = "", name: str = "", version: str = "") -> PackageName:
     """What was said wins, then the manifest's signingInfo, then the file's name. Raises BadPackage."""
-    manifest = read_manifest(data)
+    manifest = read_manifest(file)
     signing = manifest.get("signingInfo")
     signing = signing if isinstance(signing, dict) else {}
     if not name and signing.get("publisher") and signing.get("type"):
@@ -58,13 +56,28 @@ def is_version(text: str) -> bool:
     return _VERSION.fullmatch(text) is not None
 
 
-def read_manifest(data: bytes) -> dict[str, Any]:
+class _Careful:
+    """The package as the zip library sees it.
+
+    The library reads a zip's directory whole and makes an object of each entry, before anybody can ask how many.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(min(size, _READ_LIMIT + 1) if size >= 0 else _READ_LIMIT + 1)
+        if len(data) > _READ_LIMIT:
+            raise BadPackage(f"the zip's directory is larger than {_READ_LIMIT} bytes")
+        return data
+
+
+def read_manifest(file: BinaryIO) -> dict[str, Any]:
     """HandlerManifest.json of the package, from the root or deeper. Raises BadPackage."""
-    if data.count(_ENTRY) > _ENTRY_LIMIT:
-        # Counted before it is opened: the zip library would make an object of each.
-        raise BadPackage(f"the zip has more than {_ENTRY_LIMIT} entries")
+    careful: Any = _Careful(file)
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zipfile.ZipFile(careful) as archive:
             found = [one for one in archive.infolist() if one.filename.rpartition("/")[2] == "HandlerManifest.json"]
             if not found:
                 raise BadPackage("the zip holds no HandlerManifest.json")

@@ -21,9 +21,10 @@ from starlette.types import ASGIApp
 from fabric import hostplugin, imds, wireserver
 from fabric.api import make_api
 from fabric.errors import FabricError
+from fabric.files import forget_unfinished, write_whole
 from fabric.gate import Gate
 from fabric.host import Endpoints, Host
-from fabric.state import HostState, forget_unfinished, load, write_whole
+from fabric.state import HostState, load
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,13 +1,12 @@
 """What the host wants of a VM, what it was told, and how both survive a restart of the host."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from fabric.errors import FabricError, Unwritable
+from fabric.errors import FabricError
+from fabric.files import write_whole
 
 TRANSCRIPT_LIMIT = 500
 EVENTS_LIMIT = 2000
@@ -139,29 +138,5 @@ def load(path: Path) -> HostState | None:
 
 
 def save(path: Path, state: HostState) -> None:
-    """Old or new, never between."""
+    """Raises Unwritable."""
     write_whole(path, msgspec.json.encode(state), 0o600)
-
-
-def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace the file; of several writers at once, the last. Raises Unwritable."""
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(descriptor, mode)
-                file.write(data)
-                file.flush()
-                os.fsync(descriptor)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise Unwritable(f"{path} cannot be written: {error.strerror}") from error
-
-
-def forget_unfinished(folder: Path) -> None:
-    """Remove what a host left that was killed while it wrote."""
-    for left in folder.glob(".*.tmp"):
-        left.unlink()
