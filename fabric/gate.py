@@ -70,14 +70,14 @@ class Gate:
         return await self._answer(name, request)
 
     async def _drip(self, response: Response, speed: float, request: Request, send: Send) -> None:
-        body = bytes(response.body)
+        body = response.body
         step = max(1, math.ceil(speed / 10))
         await _start(response, send)
         for start in range(0, len(body), step):
             if self._host.closing or await request.is_disconnected():
                 _abort(send)
                 return
-            await send({"type": "http.response.body", "body": body[start : start + step], "more_body": True})
+            await send({"type": "http.response.body", "body": bytes(body[start : start + step]), "more_body": True})
             await self._host.pause(step / speed)
         await send({"type": "http.response.body", "body": b""})
 
@@ -87,21 +87,24 @@ async def _start(response: Response, send: Send) -> None:
 
 
 async def _send(response: Response, send: Send) -> None:
-    """In pieces: the whole of a large package at once would hold up everybody else on this loop."""
-    body = bytes(response.body)
     await _start(response, send)
-    for start in range(0, len(body), _PIECE):
-        await send({"type": "http.response.body", "body": body[start : start + _PIECE], "more_body": True})
+    await _pieces(response.body, send)
     await send({"type": "http.response.body", "body": b""})
 
 
+async def _pieces(body: bytes | memoryview, send: Send) -> None:
+    """The whole of a large package at once would hold up everybody else on this loop."""
+    for start in range(0, len(body), _PIECE):
+        await send({"type": "http.response.body", "body": bytes(body[start : start + _PIECE]), "more_body": True})
+
+
 async def _truncate(response: Response, send: Send) -> None:
-    body = bytes(response.body)
+    body = response.body
     if not body and "content-length" in response.headers:
         # There is no half of nothing: announce something.
         response.headers["content-length"] = "1"
     await _start(response, send)
-    await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+    await _pieces(body[: len(body) // 2], send)
     _abort(send)
 
 

@@ -66,7 +66,7 @@ async def answer(host: Host, name: str, request: Request) -> Response:
     if name == "vmsettings":
         return await _vm_settings(host, request)
     if name == "artifact":
-        return await _artifact(host, request)
+        return _artifact(host, request)
     return await _status(host, request)
 
 
@@ -83,10 +83,10 @@ async def _vm_settings(host: Host, request: Request) -> Response:
     return Response(body, headers=headers, media_type="application/json")
 
 
-async def _artifact(host: Host, request: Request) -> Response:
+def _artifact(host: Host, request: Request) -> Response:
     try:
         path, query = _blob(host, request.headers.get("x-ms-artifact-location", ""))
-        content = await host.blobs.download(path, query)
+        content = host.blobs.download(path, query)
     except FabricError as error:
         # A blob that is missing is no failure of the storage.
         return _text(f"the storage answered {error.status}: {error}", 404 if error.status == 404 else 502)
