@@ -106,7 +106,8 @@ def extensions_config(vm: VmState, urls: Urls, thumbprint: str) -> bytes:
             if handler.instances:
                 continue
             runtime = ET.SubElement(plugin, "RuntimeSettings", seqNo=str(handler.sequence_number))
-            runtime.text = msgspec.json.encode(_runtime_settings(handler, thumbprint)).decode()
+            # As ASCII: JSON may hold characters that XML may not.
+            runtime.text = json.dumps(_runtime_settings(handler, thumbprint))
     blob = ET.SubElement(root, "StatusUploadBlob", statusBlobType="BlockBlob")
     blob.text = urls.status_blob
     if vm.on_hold is not None:

@@ -6,6 +6,7 @@ import msgspec
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from fabric import bodies
 from fabric.errors import FabricError, Unknown
 from fabric.host import Host
 from fabric.state import HandlerState, WantedHandler, WantedInstance
@@ -67,13 +68,7 @@ def add_routes(api: FastAPI, host: Host) -> None:
     async def goal(request: Request) -> Response:
         """Make this the goal state, to the letter: `{"handlers": [{"name", "version", "state", "sequence_number",
         "settings", "protected", "dependency_level", "depends_on", "instances": [...]}], "fast_track": false}`."""
-        body = await request.body()
-        if len(body) > _LIMIT:
-            raise FabricError(f"more than {_LIMIT} bytes")
-        try:
-            order = msgspec.json.decode(body, type=GoalOrder)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise FabricError(f"the goal cannot be read: {error}") from error
+        order = bodies.parse_json(await bodies.read(request, _LIMIT), GoalOrder)
         await order_goal(host, order)
         return Response(msgspec.json.encode({"handlers": len(order.handlers)}), media_type="application/json")
 

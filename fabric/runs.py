@@ -8,6 +8,7 @@ import msgspec
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from fabric import bodies
 from fabric.errors import FabricError, Unknown
 from fabric.host import Host
 from fabric.state import WantedHandler, WantedInstance
@@ -104,10 +105,7 @@ def add_routes(api: FastAPI, host: Host) -> None:
     @api.post("/api/runs")
     async def run(request: Request) -> Response:
         """Run a script on the VM: `{"script": ..., "name": ..., "parameters": [{"name", "value"}], ...}`."""
-        try:
-            order = msgspec.json.decode(await request.body(), type=RunOrder)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise FabricError(f"the order cannot be read: {error}") from error
+        order = bodies.parse_json(await bodies.read(request), RunOrder)
         return _json(msgspec.to_builtins(await order_run(host, order)))
 
     @api.delete("/api/runs/{name}")
