@@ -64,6 +64,11 @@ def _param(name: str, value: str | int | bool | float | None) -> str:
             kind = ""
         case _:
             kind = "mt:wstr"
-    text = "" if value is None else "".join(one for one in str(value) if one in "\t\n\r" or one >= " ")
-    text = text.encode("utf-8", "replace").decode().replace("\ufffe", "").replace("\uffff", "")
-    return f'<Param Name={quoteattr(name)} Value={quoteattr(text)} T="{kind}" />'
+    text = "" if value is None else str(value)
+    return f'<Param Name={quoteattr(_characters(name))} Value={quoteattr(_characters(text))} T="{kind}" />'
+
+
+def _characters(text: str) -> str:
+    """Without what XML cannot carry."""
+    text = "".join(one for one in text if one in "\t\n\r" or one >= " ")
+    return text.encode("utf-8", "replace").decode().replace("\ufffe", "").replace("\uffff", "")
