@@ -29,7 +29,9 @@ messages: $(VENV)/dev.stamp ## write docs/messages.md from the contract
 	$(BIN)/python docs/write_messages.py
 
 bench: packages $(VENV)/dev.stamp ## measurements beside the reference agent
-	$(BIN)/python bench/rest.py
+	$(BIN)/python -m bench.bus
+	$(BIN)/python -m bench.goalstate
+	$(BIN)/python -m bench.rest
 
 packages: ## the Debian packages the tests use (installs them as root, else says which are missing)
 	@packaging/debian-packages.sh packaging/test-packages.txt

@@ -3,32 +3,19 @@
 import asyncio
 import contextlib
 import sys
-from pathlib import Path
 
 import click
 import msgspec
 from rich.console import Console
 
 from agentctl import __version__, group, render
-from agentctl.deployment import Deployment, choose
+from agentctl.deployment import Deployment
 from agentctl.errors import CommandError, WrongUse
+from agentctl.ext import explain, ext
+from agentctl.options import json_option, root_option
+from agentctl.runs import run
 from agentctl.view import gather, is_ready
 from ipc.places import COMPONENTS
-
-
-def _deployment(_: click.Context, __: click.Parameter, root: Path | None) -> Deployment:
-    return choose(root)
-
-
-root_option = click.option(
-    "--root",
-    "deployment",
-    type=click.Path(path_type=Path, file_okay=False),
-    callback=_deployment,
-    show_default=".azvmagent of this checkout; the standard paths on a VM",
-    help="Everything the agent keeps lies under this directory.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -40,6 +27,7 @@ def cli() -> None:
     A first minute:
       agentctl up          a local Azure host and the four processes; stays in front until Ctrl-C
       agentctl status      in another terminal
+      agentctl run --command 'uname -a'
       agentctl down        nothing is left
 
     Exit status: 0 done, 1 the answer is no (not Ready), 2 wrong use, 3 nothing to talk to.
@@ -93,6 +81,11 @@ def restart(component: str, deployment: Deployment) -> None:
 
     back = restart_component(deployment, component)
     click.echo(f"{component} {back.version} runs as pid {back.pid}.")
+
+
+cli.add_command(ext)
+cli.add_command(explain)
+cli.add_command(run)
 
 
 def main() -> None:

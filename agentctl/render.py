@@ -1,12 +1,14 @@
 """How things look on a terminal."""
 
 import time
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from agentctl.view import StatusView
+from ipc.contract.guestagent import ExtensionView
 
 _COLOURS = {
     "ok": "green",
@@ -31,7 +33,7 @@ def status(view: StatusView) -> RenderableType:
     """The status as tables. Text from extensions is never read as markup."""
     parts: list[RenderableType] = [_host(view), Text(), _components(view)]
     if view.extensions:
-        parts += [Text(), _extensions(view)]
+        parts += [Text(), extensions_table(view.extensions)]
     if view.problems:
         parts += [Text(), *(Text(f"! {line}", style="yellow") for line in view.problems)]
     return Group(*parts)
@@ -54,28 +56,38 @@ def _components(view: StatusView) -> Table:
     for name in ("COMPONENT", "STATE", "SINCE", "VERSION", "PID"):
         table.add_column(name)
     for one in view.components:
-        table.add_row(one.name, _word(one.state), _age(one.since), one.version or "-", str(one.pid) if one.pid else "-")
+        table.add_row(one.name, shade(one.state), _age(one.since), one.version or "-", str(one.pid) if one.pid else "-")
     return table
 
 
-def _extensions(view: StatusView) -> Table:
+def extensions_table(extensions: Sequence[ExtensionView]) -> Table:
+    """One line each."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("EXTENSION", "VERSION", "SEQ", "HANDLER", "STATUS", "MESSAGE"):
         table.add_column(name, overflow="fold")
-    for one in view.extensions:
+    for one in extensions:
         name = f"{one.name}.{one.extension}" if one.extension else one.name
         table.add_row(
             Text(name),
             Text(one.version),
             "-" if one.sequence_number is None else str(one.sequence_number),
-            _word(one.handler_status),
-            _word(one.step or one.status),
-            Text(one.message[:200]),
+            shade(one.handler_status),
+            shade(one.step or one.status),
+            Text(_message(one)),
         )
     return table
 
 
-def _word(word: str) -> Text:
+def _message(one: ExtensionView) -> str:
+    """Its words, and when it is tried again."""
+    text = " ".join(one.message.split())[:200]
+    if one.retry_at is not None:
+        return f"{text} (tried again in {max(0, round(one.retry_at - time.time()))} s)"
+    return text
+
+
+def shade(word: str) -> Text:
+    """A word in the colour of what it means."""
     return Text(word or "-", style=_COLOURS.get(word, ""))
 
 

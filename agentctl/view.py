@@ -10,7 +10,7 @@ from agentctl import __version__
 from agentctl.deployment import Deployment
 from agentctl.errors import NothingThere
 from ipc.bus import Bus
-from ipc.contract.guestagent import GetStatus, GuestStatus
+from ipc.contract.guestagent import ExtensionView, GetStatus, GuestStatus
 from ipc.contract.rdagent import ComponentTruth, GetTruth, HostView, Truth
 from ipc.errors import FrameError, NoAnswer, Refused
 from ipc.message import R, Request
@@ -41,19 +41,6 @@ class HostLine(msgspec.Struct, frozen=True, kw_only=True):
     problem: str
 
 
-class ExtensionLine(msgspec.Struct, frozen=True, kw_only=True):
-    name: str
-    version: str
-    extension: str
-    sequence_number: int | None
-    handler_status: str
-    status: str
-    code: int
-    message: str
-    step: str
-    since: float
-
-
 class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     """The whole picture, as `--json` prints it."""
 
@@ -62,7 +49,7 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     goal_state: str
     problems: list[str]
     """Everything that is not as it should be, one line each."""
-    extensions: list[ExtensionLine]
+    extensions: list[ExtensionView]
 
 
 class Endpoints(msgspec.Struct, frozen=True):
@@ -145,7 +132,7 @@ def _assemble(
         ),
         goal_state=guest.goal_state,
         problems=problems,
-        extensions=[ExtensionLine(**msgspec.structs.asdict(one)) for one in guest.extensions],
+        extensions=guest.extensions,
     )
 
 

@@ -30,10 +30,12 @@ def _speaker(module: ModuleType) -> str:
     tree = ast.parse(inspect.getsource(module))
     name = module.__name__.rpartition(".")[2]
     lines = [f"## {name}", "", inspect.getdoc(module) or "", ""]
-    reply_of = {kind.reply.__name__: kind.__name__ for kind in module.REQUESTS}
+    replies_to: dict[str, list[str]] = {}
+    for kind in module.REQUESTS:
+        replies_to.setdefault(kind.reply.__name__, []).append(f"`{kind.__name__}`")
     roles = {kind.__name__: f"request, answered with `{kind.reply.__name__}`" for kind in module.REQUESTS}
     roles |= {kind.__name__: "event" for kind in module.EVENTS}
-    roles |= {reply: f"reply to `{request}`" for reply, request in reply_of.items()}
+    roles |= {reply: f"reply to {', '.join(requests)}" for reply, requests in replies_to.items()}
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             lines += _message(name, node, roles.get(node.name, "part of a message"))

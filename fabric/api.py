@@ -1,68 +1,85 @@
 """The control API: what the host wants, what it was told, what goes wrong. `/docs` describes it."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import base64
+import hashlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from fastapi import FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from fabric import __version__, tenant, vmorders
-from fabric.errors import FabricError, Unknown
+from fabric import __version__, bodies, goals, runs, tenant, vmorders
+from fabric.errors import FabricError, Refused, Unknown
 from fabric.host import Host
 from fabric.packages import PACKAGE_LIMIT, identify
 from fabric.state import WantedHandler
 
 _PAGE = Path(__file__).with_name("portal.html")
 
+T = TypeVar("T", bound=msgspec.Struct)
 
-class ExtensionOrder(BaseModel):
+
+class ExtensionOrder(msgspec.Struct, forbid_unknown_fields=True):
     """An extension to be put into the goal state; its package must be in the repository."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    name: Annotated[str, Field(max_length=200)]
-    version: Annotated[str, Field(max_length=80)]
+    name: Annotated[str, msgspec.Meta(max_length=200)]
+    version: Annotated[str, msgspec.Meta(max_length=80)]
     settings: dict[str, Any] | None = None
     protected: dict[str, Any] | None = None
     fast_track: bool = False
 
 
-class FaultOrder(BaseModel):
+class FaultOrder(msgspec.Struct, forbid_unknown_fields=True):
     """A fault to be injected."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    endpoint: Annotated[str, Field(max_length=80)]
-    fault: Annotated[str, Field(max_length=80)]
+    endpoint: Annotated[str, msgspec.Meta(max_length=80)]
+    fault: Annotated[str, msgspec.Meta(max_length=80)]
     value: float | None = None
     count: int | None = None
 
 
 def make_api(host: Host) -> FastAPI:
-    """The application of the portal's port."""
-    api = FastAPI(title="azvmagent fabric", version=__version__, summary="A local Azure host")
+    """The application of the portal's port. Whatever is refused is refused as {"reason": ...}."""
+
+    async def own_page(request: Request) -> None:
+        # A page elsewhere must not be able to order the host about through somebody's browser.
+        if request.method != "GET" and request.headers.get("origin") not in {None, host.endpoints.portal}:
+            raise Refused(403, "orders come from the portal's own page only")
+
+    api = FastAPI(
+        title="azvmagent fabric",
+        version=__version__,
+        summary="A local Azure host",
+        dependencies=[Depends(own_page)],
+    )
 
     @api.exception_handler(FabricError)
     async def refuse(_: Request, error: FabricError) -> Response:
         return JSONResponse({"reason": str(error)}, error.status)
 
-    @api.middleware("http")
-    async def bound(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        # A page elsewhere must not be able to order the host about through somebody's browser.
-        origin = request.headers.get("origin")
-        if request.method not in {"GET", "HEAD"} and origin not in {None, host.endpoints.portal}:
-            return JSONResponse({"reason": "orders come from the portal's own page only"}, 403)
-        length = request.headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > PACKAGE_LIMIT:
-            return JSONResponse({"reason": f"bodies are limited to {PACKAGE_LIMIT} bytes"}, 413)
-        return await call_next(request)
+    @api.exception_handler(HTTPException)
+    async def nowhere(request: Request, error: HTTPException) -> Response:
+        reason = f"{request.method} {request.scope['path'][:200]}: {error.detail}. /docs says what there is"
+        return JSONResponse({"reason": reason}, error.status_code, error.headers)
 
-    @api.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def page() -> str:
-        return _PAGE.read_text(encoding="utf-8")
+    @api.exception_handler(RequestValidationError)
+    async def misused(_: Request, error: RequestValidationError) -> Response:
+        reasons = [f"{one['loc'][-1]}: {one['msg']}" for one in error.errors()]
+        return JSONResponse({"reason": "; ".join(reasons)}, 422)
+
+    @api.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=400)
+
+    @api.get("/", include_in_schema=False)
+    async def page() -> Response:
+        text = _PAGE.read_text(encoding="utf-8")
+        return HTMLResponse(text, headers={"Content-Security-Policy": _policy(text)})
 
     @api.get("/api/told")
     async def told() -> Response:
@@ -87,15 +104,19 @@ def make_api(host: Host) -> FastAPI:
         version: Annotated[str, Query(max_length=80)] = "",
     ) -> Response:
         """Publish an extension package: the body is the zip. Says what it is called."""
-        data = await request.body()
-        found = identify(data, file_name=file_name, name=name, version=version)
-        host.publish(found.name, found.version, data)
+        with host.blobs.incoming() as incoming:
+            async for part in bodies.parts(request, PACKAGE_LIMIT):
+                incoming.write(part)
+            # In a thread: others must not wait for the whole of a large package.
+            found = await asyncio.to_thread(identify, incoming.file, file_name=file_name, name=name, version=version)
+            await host.publish(found.name, found.version, incoming)
         return _json(msgspec.to_builtins(found))
 
-    @api.post("/api/extensions")
-    async def add(order: ExtensionOrder) -> Response:
+    @api.post("/api/extensions", openapi_extra=_body_of(ExtensionOrder))
+    async def add(request: Request) -> Response:
         """Ask the VM for an extension, with these settings."""
-        if f"/packages/{order.name}_{order.version}.zip" not in host.blobs.paths("/packages/"):
+        order = await _order(request, ExtensionOrder)
+        if not host.published(order.name, order.version):
             raise Unknown(f"no package {order.name} {order.version} is published: PUT /api/packages first")
         handler = WantedHandler(
             name=order.name,
@@ -120,9 +141,10 @@ def make_api(host: Host) -> FastAPI:
         """The faults in force."""
         return _json([msgspec.to_builtins(one) for one in host.faults.listed()])
 
-    @api.post("/api/faults")
-    async def inject(order: FaultOrder) -> Response:
+    @api.post("/api/faults", openapi_extra=_body_of(FaultOrder))
+    async def inject(request: Request) -> Response:
         """Inject a fault at an endpoint."""
+        order = await _order(request, FaultOrder)
         rule = host.faults.add(order.endpoint, order.fault, order.value, order.count)
         return _json(msgspec.to_builtins(rule))
 
@@ -136,7 +158,31 @@ def make_api(host: Host) -> FastAPI:
         """The newest requests, oldest first."""
         return _json(list(host.transcript))
 
+    runs.add_routes(api, host)
+    goals.add_routes(api, host)
     return api
+
+
+def _policy(page: str) -> str:
+    """Nothing but the page's own script runs, whatever text of a VM's should get into it."""
+    script = page.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = f"script-src 'sha256-{digest}'; style-src 'unsafe-inline'; connect-src 'self'"
+    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+async def _order(request: Request, kind: type[T]) -> T:
+    """The JSON body. Raises FabricError."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise Refused(415, "the body must be JSON, with Content-Type: application/json")
+    return bodies.parse_json(await bodies.read(request), kind)
+
+
+def _body_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """What /docs says of the body."""
+    _, schemas = msgspec.json.schema_components((kind,))
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schemas[kind.__name__]}}}}
 
 
 def _vm(host: Host) -> dict[str, Any]:

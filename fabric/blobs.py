@@ -1,6 +1,9 @@
-"""The blob store: block and page blobs in files, addressed by signed URLs."""
+"""The blob store: block, page and append blobs in files, addressed by signed URLs."""
 
+import asyncio
 import hmac
+import mmap
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,30 +11,51 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fabric.errors import Unknown
-from fabric.state import write_whole
+from fabric import appendblobs, bodies
+from fabric.errors import Refused, Unknown
+from fabric.files import Unfinished, forget_unfinished, write_whole
 
-BLOB_LIMIT = 512 * 1024 * 1024
+UPLOAD_LIMIT = 64 * 1024 * 1024
+"""Of one PUT, and of a page blob (Azure's for the API version agents name)."""
+_PAGES_LIMIT = 4 * 1024 * 1024
 _PATH = re.compile(r"/(status|packages|manifests|agents|output)/[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
-_RANGE = re.compile(r"bytes=(\d{1,15})-(\d{0,15})")
+_RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{0,15})")
 
+Sign = Callable[[str, str], str]
+"""Of a path and permissions, `r` or `rw`."""
+Content = bytes | memoryview
 OnWritten = Callable[[str, bytes, str], None]
 
 
 class BlobStore:
     """Files below one folder; `written(path, content, channel)` hears of each finished write."""
 
-    def __init__(self, folder: Path, sign: Callable[[str], str], written: OnWritten) -> None:
+    def __init__(self, folder: Path, sign: Sign, written: OnWritten) -> None:
         self._folder = folder
         self._sign = sign
         self._written = written
-        folder.mkdir(parents=True, exist_ok=True)
+        self._block_blobs: set[str] = set()
+        # What the VM writes is told in the order it was written.
+        self._writing = asyncio.Lock()
+        self._incoming = folder / "packages"
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        for one in folder.iterdir():
+            forget_unfinished(one)
 
     def put(self, path: str, content: bytes) -> None:
         """Write a whole blob. Raises Unknown for a path that is none of ours."""
         file = self._file(path)
         file.parent.mkdir(exist_ok=True)
         write_whole(file, content)
+        appendblobs.forget(file)
+
+    def incoming(self) -> Unfinished:
+        """Room for a package whose name is not known yet. Raises Unwritable."""
+        return Unfinished(self._incoming)
+
+    def take(self, path: str, unfinished: Unfinished) -> None:
+        """Make a blob of what came in. Raises Unknown, Unwritable."""
+        unfinished.place(self._file(path))
 
     def get(self, path: str) -> bytes:
         """Raises Unknown."""
@@ -45,64 +69,87 @@ class BlobStore:
         found = (f"/{one.parent.name}/{one.name}" for one in self._folder.glob("*/*") if not one.name.startswith("."))
         return sorted(path for path in found if path.startswith(prefix))
 
-    def upload(self, path: str, query: dict[str, str], headers: dict[str, str], body: bytes, channel: str) -> int:
-        """A PUT as the blob service takes it, directly or through HostGAPlugin; the HTTP status."""
-        if not _PATH.fullmatch(path):
-            return 404
-        if not hmac.compare_digest(query.get("sig", "").encode(), self._sign(path).encode()):
-            return 403
-        kind = headers.get("x-ms-blob-type", "")
-        if query.get("comp") == "page":
-            return self._write_pages(path, headers, body, channel)
-        if kind == "BlockBlob":
-            self.put(path, body)
-            self._written(path, body, channel)
-            return 201
-        if kind == "PageBlob" and not body:
-            return self._create_pages(path, headers.get("x-ms-blob-content-length", ""))
-        return 400
+    def download(self, path: str, query: dict[str, str]) -> Content:
+        """A GET as the blob service takes it. Raises Refused, Unknown."""
+        self._authorize(path, query, "r")
+        try:
+            return _mapped(self._file(path))
+        except FileNotFoundError as error:
+            raise Unknown(f"there is no blob {path}") from error
+
+    async def upload(
+        self, path: str, query: dict[str, str], headers: dict[str, str], body: bytes, channel: str
+    ) -> None:
+        """A PUT as the blob service takes it, directly or through HostGAPlugin. Raises Refused, Unknown."""
+        self._authorize(path, query, "w")
+        async with self._writing:
+            if query.get("comp") == "page":
+                await self._write_pages(path, headers, body, channel)
+                return
+            match headers.get("x-ms-blob-type"):
+                case "BlockBlob":
+                    await asyncio.to_thread(self.put, path, body)
+                    self._block_blobs.add(path)
+                    self._written(path, body, channel)
+                case "PageBlob":
+                    await self._create_pages(path, headers.get("x-ms-blob-content-length", ""), body)
+                case _:
+                    raise Refused(400, "x-ms-blob-type must be BlockBlob or PageBlob")
 
     async def answer(self, request: Request) -> Response:
-        """GET, HEAD and PUT of one blob by its URL."""
-        path, query = request.url.path, dict(request.query_params)
+        """GET, HEAD and PUT of one blob by its URL. Raises FabricError."""
+        path, query = request.scope["path"], dict(request.query_params)
         if request.method == "PUT":
+            body = await bodies.read(request, UPLOAD_LIMIT)
             headers = {name.lower(): value for name, value in request.headers.items()}
-            body = await request.body()
-            return Response(status_code=self.upload(path, query, headers, body, "direct"))
+            if appendblobs.is_for_append(headers, query):
+                self._authorize(path, query, "w")
+                return await asyncio.to_thread(appendblobs.put, self._file(path), query, headers, body)
+            await self.upload(path, query, dict(request.headers), body, "direct")
+            return Response(status_code=201)
+        if request.method not in {"GET", "HEAD"}:
+            raise Refused(405, "blobs are read by GET and HEAD and written by PUT")
+        return _ranged(self.download(path, query), request.headers.get("range", ""))
+
+    def _authorize(self, path: str, query: dict[str, str], permission: str) -> None:
         if not _PATH.fullmatch(path):
-            return Response("no such blob", 404)
-        if not hmac.compare_digest(query.get("sig", "").encode(), self._sign(path).encode()):
-            return Response("AuthenticationFailed: the signature is not ours", 403)
-        try:
-            content = self.get(path)
-        except Unknown as error:
-            return Response(str(error), 404)
-        return _ranged(content, request.headers.get("range", ""))
+            raise Unknown("there is no such blob")
+        granted = query.get("sp", "")
+        if not hmac.compare_digest(query.get("sig", "").encode(), self._sign(path, granted).encode()):
+            raise Refused(403, "AuthenticationFailed: the signature is not ours")
+        if permission not in granted:
+            raise Refused(403, f"AuthorizationPermissionMismatch: the signature grants {granted}")
 
-    def _create_pages(self, path: str, length: str) -> int:
-        if not length.isdigit() or int(length) % 512 or int(length) > BLOB_LIMIT:
-            return 400
-        self.put(path, bytes(int(length)))
-        return 201
+    async def _create_pages(self, path: str, length: str, body: bytes) -> None:
+        if body:
+            raise Refused(400, "a page blob is created without a body, its pages come after")
+        if not re.fullmatch("[0-9]{1,15}", length) or int(length) % 512 or int(length) > UPLOAD_LIMIT:
+            raise Refused(400, f"x-ms-blob-content-length must be a multiple of 512 up to {UPLOAD_LIMIT}")
+        await asyncio.to_thread(self.put, path, bytes(int(length)))
+        self._block_blobs.discard(path)
 
-    def _write_pages(self, path: str, headers: dict[str, str], body: bytes, channel: str) -> int:
+    async def _write_pages(self, path: str, headers: dict[str, str], body: bytes, channel: str) -> None:
+        if headers.get("x-ms-page-write", "").lower() != "update":
+            raise Refused(400, "x-ms-page-write must be update")
         match = _RANGE.fullmatch(headers.get("x-ms-range", ""))
-        if match is None or not match[2] or headers.get("x-ms-page-write", "").lower() != "update":
-            return 400
+        if match is None or not match[2]:
+            raise Refused(400, "x-ms-range must be bytes=START-END")
         start, end = int(match[1]), int(match[2])
-        if start % 512 or (end + 1) % 512 or end - start + 1 != len(body):
-            return 400
-        try:
-            content = bytearray(self.get(path))
-        except Unknown:
-            return 404
+        if start % 512 or (end + 1) % 512 or end < start:
+            raise Refused(400, "x-ms-range must be whole pages of 512 bytes")
+        content = bytearray(await asyncio.to_thread(self.get, path))
+        if path in self._block_blobs:
+            raise Refused(409, "InvalidBlobType: this is a block blob")
         if end >= len(content):
-            return 416
+            raise Refused(416, f"x-ms-range ends behind the blob's {len(content)} bytes")
+        if end - start + 1 != len(body):
+            raise Refused(400, f"x-ms-range says {end - start + 1} bytes, the body has {len(body)}")
+        if len(body) > _PAGES_LIMIT:
+            raise Refused(413, f"one request writes up to {_PAGES_LIMIT} bytes of pages")
         content[start : end + 1] = body
-        self.put(path, bytes(content))
+        await asyncio.to_thread(self.put, path, bytes(content))
         if end + 1 == len(content):
             self._written(path, bytes(content), channel)
-        return 201
 
     def _file(self, path: str) -> Path:
         if not _PATH.fullmatch(path):
@@ -110,7 +157,15 @@ class BlobStore:
         return self._folder / path[1:]
 
 
-def _ranged(content: bytes, asked: str) -> Response:
+def _mapped(path: Path) -> Content:
+    """The file's pages instead of a copy for each client. It is only ever replaced, never cut."""
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return b""
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _ranged(content: Content, asked: str) -> Response:
     match = _RANGE.fullmatch(asked)
     if match is None:
         return Response(content, media_type="application/octet-stream", headers={"x-ms-version": "2018-03-28"})

@@ -1,7 +1,7 @@
 """The command's side of the control API."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import requests
@@ -31,7 +31,7 @@ class Client:
         """Raises FabricError, NoHost."""
         return self._call("POST", path, data=msgspec.json.encode(body), headers={"Content-Type": "application/json"})
 
-    def put(self, path: str, body: bytes, query: dict[str, str]) -> Any:
+    def put(self, path: str, body: bytes | BinaryIO, query: dict[str, str]) -> Any:
         """Raises FabricError, NoHost."""
         return self._call("PUT", path, data=body, params=query)
 

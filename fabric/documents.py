@@ -1,13 +1,14 @@
 """The XML and JSON the WireServer and HostGAPlugin answer with (protocol sections of those names)."""
 
 import base64
+import json
 import textwrap
 import xml.etree.ElementTree as ET
 from typing import Any
 
 import msgspec
 
-from fabric.state import GoalStateVersion, VmState, WantedHandler
+from fabric.state import GoalStateVersion, VmState, WantedHandler, WantedInstance
 
 VERSIONS = (
     b'<?xml version="1.0" encoding="utf-8"?><Versions><Preferred><Version>2015-04-05</Version></Preferred>'
@@ -93,8 +94,20 @@ def extensions_config(vm: VmState, urls: Urls, thumbprint: str) -> bytes:
         )  # fmt: skip
         if handler.has_settings and handler.state != "uninstall":
             plugin = ET.SubElement(settings, "Plugin", name=handler.name, version=handler.version)
+            places: list[WantedHandler | WantedInstance] = [*handler.instances] or [handler]
+            for place in places:
+                _depends_on(plugin, place)
+            for one in handler.instances:
+                instance = ET.SubElement(
+                    plugin, "ExtensionRuntimeSettings", seqNo=str(one.sequence_number), name=one.name, state=one.state
+                )
+                # As ASCII: JSON may hold characters that XML may not.
+                instance.text = json.dumps(_runtime_settings(one, thumbprint))
+            if handler.instances:
+                continue
             runtime = ET.SubElement(plugin, "RuntimeSettings", seqNo=str(handler.sequence_number))
-            runtime.text = msgspec.json.encode(_runtime_settings(handler, thumbprint)).decode()
+            # As ASCII: JSON may hold characters that XML may not.
+            runtime.text = json.dumps(_runtime_settings(handler, thumbprint))
     blob = ET.SubElement(root, "StatusUploadBlob", statusBlobType="BlockBlob")
     blob.text = urls.status_blob
     if vm.on_hold is not None:
@@ -157,7 +170,28 @@ def manifest(packages: list[tuple[str, str]]) -> bytes:
     return _document(root)
 
 
-def _runtime_settings(handler: WantedHandler, thumbprint: str) -> dict[str, Any]:
+def _depends_on(plugin: ET.Element, wanted: WantedHandler | WantedInstance) -> None:
+    if not wanted.dependency_level and not wanted.depends_on:
+        return
+    element = ET.SubElement(plugin, "DependsOn", dependencyLevel=str(wanted.dependency_level))
+    if isinstance(wanted, WantedInstance):
+        element.set("name", wanted.name)
+    for one in wanted.depends_on:
+        handler, _, extension = one.partition("/")
+        named = ET.SubElement(element, "DependsOnExtension", handler=handler)
+        if extension:
+            named.set("extension", extension)
+
+
+def _fast_depends_on(wanted: WantedHandler | WantedInstance) -> list[dict[str, Any]]:
+    if not wanted.dependency_level and not wanted.depends_on:
+        return []
+    named = [dict(zip(("handler", "extension"), one.split("/", 1), strict=False)) for one in wanted.depends_on]
+    entry: dict[str, Any] = {"dependsOnExtension": named, "dependencyLevel": wanted.dependency_level}
+    return [{**entry, "name": wanted.name} if isinstance(wanted, WantedInstance) else entry]
+
+
+def _runtime_settings(handler: WantedHandler | WantedInstance, thumbprint: str) -> dict[str, Any]:
     settings: dict[str, Any] = {"publicSettings": handler.public if handler.public is not None else {}}
     if handler.protected:
         named = handler.thumbprint or thumbprint
@@ -171,16 +205,32 @@ def _fast_handler(handler: WantedHandler, urls: Urls, thumbprint: str) -> dict[s
         "version": handler.version,
         "location": urls.manifest[handler.name],
         "state": handler.state,
-        "isMultiConfig": False,
+        "isMultiConfig": bool(handler.instances),
     }
+    if handler.instances and handler.state != "uninstall":
+        entry["settings"] = [
+            {
+                **_fast_settings(one, thumbprint),
+                "extensionName": one.name,
+                "seqNo": one.sequence_number,
+                "extensionState": one.state,
+            }
+            for one in handler.instances
+        ]
+        entry["dependsOn"] = [found for one in handler.instances for found in _fast_depends_on(one)]
+        return entry
     if handler.has_settings and handler.state != "uninstall":
-        public = handler.public if handler.public is not None else {}
-        settings = {"publicSettings": msgspec.json.encode(public).decode()}
-        if handler.protected:
-            named = handler.thumbprint or thumbprint
-            settings |= {"protectedSettings": handler.protected, "protectedSettingsCertThumbprint": named}
-        entry |= {"settingsSeqNo": handler.sequence_number, "settings": [settings]}
+        entry |= {"settingsSeqNo": handler.sequence_number, "settings": [_fast_settings(handler, thumbprint)]}
+        entry["dependsOn"] = _fast_depends_on(handler)
     return entry
+
+
+def _fast_settings(wanted: WantedHandler | WantedInstance, thumbprint: str) -> dict[str, Any]:
+    settings = {"publicSettings": msgspec.json.encode(wanted.public if wanted.public is not None else {}).decode()}
+    if wanted.protected:
+        named = wanted.thumbprint or thumbprint
+        settings |= {"protectedSettings": wanted.protected, "protectedSettingsCertThumbprint": named}
+    return settings
 
 
 def _text(parent: ET.Element, name: str, text: str) -> None:

@@ -18,6 +18,26 @@ class Unknown(FabricError):
     status = 404
 
 
+class TooLarge(FabricError):
+    """More than is taken here."""
+
+    status = 413
+
+
+class Unwritable(FabricError):
+    """The disk does not take it."""
+
+    status = 507
+
+
+class Refused(FabricError):
+    """With the status that says why."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
 class NoHost(FabricError):
     """No local host runs here."""
 

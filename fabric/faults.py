@@ -27,6 +27,7 @@ ENDPOINTS = (
     "manifest",
     "package",
     "statusblob",
+    "outputblob",
 )
 FaultName = Literal[
     "status", "slow", "drip", "truncate", "reset", "wrong-bytes", "no-role-instance", "invalid-container"
@@ -41,7 +42,7 @@ FAULTS: dict[str, str] = {
     "no-role-instance": "a goal state without RoleInstance",
     "invalid-container": "400 InvalidContainerConfiguration",
 }
-_NEED_VALUE = {"status": (100, 599), "slow": (0, 3600), "drip": (1, 1_000_000)}
+_NEED_VALUE = {"status": (200, 599), "slow": (0, 3600), "drip": (1, 1_000_000)}
 
 
 class Fault(msgspec.Struct, kw_only=True):
@@ -71,6 +72,12 @@ class Faults:
             low, high = _NEED_VALUE[fault]
             if value is None or not low <= value <= high:
                 raise FabricError(f"{fault} needs a value from {low} to {high}: {FAULTS[fault]}")
+            if fault == "status" and value != int(value):
+                raise FabricError("status needs a whole number")
+        elif value is not None:
+            raise FabricError(f"{fault} takes no value: {FAULTS[fault]}")
+        if fault == "no-role-instance" and endpoint != "goalstate":
+            raise FabricError(f"{fault} is a fault of goalstate, not of {endpoint}")
         if count is not None and count < 1:
             raise FabricError("count must be at least 1")
         rule = msgspec.convert(

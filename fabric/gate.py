@@ -1,6 +1,5 @@
 """The way into every protocol endpoint: name it, count it, spoil it if a fault says so."""
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable
 
@@ -17,6 +16,7 @@ Name = Callable[[Request], str]
 Answer = Callable[[str, Request], Awaitable[Response]]
 
 _RUBBISH = b"\x00\xff\xfe rubbish <<<>>> }{ \x00" * 40
+_PIECE = 256 * 1024
 
 
 class Gate:
@@ -28,13 +28,11 @@ class Gate:
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
         request = Request(scope, receive)
         name = self._name(request)
         fault = self._host.faults.take(name)
         if fault is not None and fault.fault == "reset":
-            self._host.count(name, request.method, request.url.path, 0)
+            self._host.count(name, request.method, scope["path"], 0)
             _abort(send)
             return
         try:
@@ -42,17 +40,22 @@ class Gate:
         except ClientDisconnect:
             return
         except FabricError as error:
-            response = Response(str(error), error.status)
-        self._host.count(name or "unknown", request.method, request.url.path, response.status_code)
-        if fault is not None and fault.fault in {"truncate", "drip"}:
-            await _send_badly(response, fault, send)
-        else:
-            await response(scope, receive, send)
+            response = Response(str(error), error.status, media_type="text/plain")
+        self._host.count(name or "unknown", request.method, scope["path"], response.status_code)
+        match fault:
+            case Fault(fault="truncate"):
+                await _truncate(response, send)
+            case Fault(fault="drip", value=value):
+                await self._drip(response, value or 1, request, send)
+            case _:
+                await _send(response, send)
 
     async def _respond(self, name: str, request: Request, fault: Fault | None) -> Response:
         match fault:
             case Fault(fault="status", value=value):
-                return Response(f"a fault asked for {value:g}", int(value or 500))
+                status = int(value or 500)
+                # By HTTP these two have no body.
+                return Response(None if status in {204, 304} else f"a fault asked for {status}", status)
             case Fault(fault="wrong-bytes"):
                 return Response(_RUBBISH)
             case Fault(fault="no-role-instance"):
@@ -61,24 +64,48 @@ class Gate:
             case Fault(fault="invalid-container"):
                 return Response("InvalidContainerConfiguration", 400)
             case Fault(fault="slow", value=value):
-                await asyncio.sleep(value or 0)
+                await self._host.pause(value or 0)
         if not name:
             return Response("there is no such endpoint here", 404)
         return await self._answer(name, request)
 
+    async def _drip(self, response: Response, speed: float, request: Request, send: Send) -> None:
+        body = response.body
+        step = max(1, math.ceil(speed / 10))
+        await _start(response, send)
+        for start in range(0, len(body), step):
+            if self._host.closing or await request.is_disconnected():
+                _abort(send)
+                return
+            await send({"type": "http.response.body", "body": bytes(body[start : start + step]), "more_body": True})
+            await self._host.pause(step / speed)
+        await send({"type": "http.response.body", "body": b""})
 
-async def _send_badly(response: Response, fault: Fault, send: Send) -> None:
-    body = bytes(response.body)
+
+async def _start(response: Response, send: Send) -> None:
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
-    if fault.fault == "truncate":
-        await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
-        _abort(send)
-        return
-    step = max(1, math.ceil((fault.value or 1) / 10))
-    for start in range(0, len(body), step):
-        await send({"type": "http.response.body", "body": body[start : start + step], "more_body": True})
-        await asyncio.sleep(step / (fault.value or 1))
+
+
+async def _send(response: Response, send: Send) -> None:
+    await _start(response, send)
+    await _pieces(response.body, send)
     await send({"type": "http.response.body", "body": b""})
+
+
+async def _pieces(body: bytes | memoryview, send: Send) -> None:
+    """The whole of a large package at once would hold up everybody else on this loop."""
+    for start in range(0, len(body), _PIECE):
+        await send({"type": "http.response.body", "body": bytes(body[start : start + _PIECE]), "more_body": True})
+
+
+async def _truncate(response: Response, send: Send) -> None:
+    body = response.body
+    if not body and "content-length" in response.headers:
+        # There is no half of nothing: announce something.
+        response.headers["content-length"] = "1"
+    await _start(response, send)
+    await _pieces(body[: len(body) // 2], send)
+    _abort(send)
 
 
 def _abort(send: Send) -> None:

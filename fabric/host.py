@@ -1,12 +1,15 @@
 """The host as one object: what it wants, what it was told, and who waits for a change."""
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
+import logging
 import secrets
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,12 +18,17 @@ import msgspec
 
 from fabric import documents, state, tenant
 from fabric.blobs import BlobStore
+from fabric.bodies import deep
 from fabric.errors import FabricError, Unknown
 from fabric.faults import Faults
-from fabric.state import EVENTS_LIMIT, TRANSCRIPT_LIMIT, GoalStateVersion, Health, HostState, VmState, WantedHandler
+from fabric.files import Unfinished
+from fabric.packages import is_version
+from fabric.state import TRANSCRIPT_LIMIT, GoalStateVersion, Health, HostState, VmState, WantedHandler
 
 _EPOCH_TICKS = 621_355_968_000_000_000  # 1970-01-01 in 100 ns since 0001-01-01
 _SAVE_DELAY = 0.2
+_STATUS_LIMIT = 4 * 1024 * 1024
+_OBSERVATIONS_LIMIT = 100
 
 
 class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,18 +41,20 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     blob: str
     portal: str
 
+    def addresses(self) -> dict[str, str]:
+        """By name; without the process."""
+        return {name: str(value) for name, value in msgspec.structs.asdict(self).items() if name != "pid"}
+
 
 class Host:
-    """One loop's object. State is saved a moment after each change, and at the end."""
+    """One loop's object.
 
-    def __init__(self, folder: Path, endpoints: Endpoints) -> None:
-        """Raises FabricError if an earlier run's state cannot be read."""
+    What is wanted is saved before anybody hears of it, what was told a moment later, and all at the end.
+    """
+
+    def __init__(self, folder: Path, endpoints: Endpoints, earlier: HostState | None) -> None:
         self._path = folder / "state.json"
-        try:
-            loaded = state.load(self._path)
-        except (msgspec.DecodeError, OSError, UnicodeDecodeError) as error:
-            raise FabricError(f"{self._path} is damaged: {error}. Move it away to begin anew") from error
-        self.state = loaded or _new_state()
+        self.state = earlier or _new_state()
         self.blobs = BlobStore(folder / "blobs", self._signature, self._blob_written)
         self.faults = Faults()
         self.transcript: deque[dict[str, Any]] = deque(maxlen=TRANSCRIPT_LIMIT)
@@ -52,7 +62,7 @@ class Host:
         self.closing = False
         self._changed: asyncio.Condition = asyncio.Condition()
         self._save_at: asyncio.TimerHandle | None = None
-        self._write_manifests()
+        self._settle()
 
     # One VM for now; the lab will find it by where the request comes from.
     @property
@@ -69,6 +79,10 @@ class Host:
         before[handler.name] = handler
         await self._deliver(list(before.values()), fast_track=fast_track)
         return handler
+
+    async def want_all(self, handlers: list[WantedHandler], *, fast_track: bool) -> None:
+        """Make these the goal state, sequence numbers as they are."""
+        await self._deliver(handlers, fast_track=fast_track)
 
     async def remove(self, name: str, *, now: bool, fast_track: bool) -> None:
         """Ask for uninstall, or have it vanish from the goal state without a word. Raises Unknown."""
@@ -119,20 +133,24 @@ class Host:
 
     async def wait_for_change(self, tag: str, current: Any, seconds: float) -> None:
         """Return when `current()` is no longer `tag`, the time is up, or the host ends."""
-        try:
-            async with asyncio.timeout(min(seconds, 60.0)), self._changed:
-                await self._changed.wait_for(lambda: self.closing or current() != tag)
-        except TimeoutError:
-            return
+        await self._until(lambda: current() != tag, min(seconds, 60.0))
+
+    async def pause(self, seconds: float) -> None:
+        """Return when the time is up, or the host ends."""
+        await self._until(lambda: False, seconds)
 
     async def close(self) -> None:
-        """Wake everybody who waits, and write the state down."""
+        """Wake everybody who waits."""
         self.closing = True
         async with self._changed:
             self._changed.notify_all()
+
+    def save(self) -> None:
+        """Write the state down. Raises Unwritable."""
         if self._save_at is not None:
             self._save_at.cancel()
-        self._save()
+        self._save_at = None
+        state.save(self._path, self.state)
 
     # -- being told ------------------------------------------------------------------------------------------------
 
@@ -142,13 +160,17 @@ class Host:
         self.touch()
 
     def told_events(self, events: list[dict[str, Any]]) -> None:
-        told = self.vm.told
-        told.events = [*told.events, *events][-EVENTS_LIMIT:]
+        self.vm.told.keep(events)
         self.touch()
 
     def told_observations(self, observations: list[dict[str, Any]]) -> None:
+        """The last of each name. Raises FabricError if there are too many names."""
+        known = {**self.vm.told.observations}
         for one in observations:
-            self.vm.told.observations[str(one.get("ObservationName", ""))[:64]] = {**one, "at": time.time()}
+            known[one["ObservationName"][:64]] = {**one, "at": time.time()}
+        if len(known) > _OBSERVATIONS_LIMIT:
+            raise FabricError(f"more than {_OBSERVATIONS_LIMIT} names of observations")
+        self.vm.told.observations = known
         self.touch()
 
     def count(self, endpoint: str, method: str, path: str, status: int) -> None:
@@ -156,14 +178,14 @@ class Host:
         counts = self.vm.told.requests
         counts[endpoint] = counts.get(endpoint, 0) + 1
         self.transcript.append(
-            {"at": time.time(), "endpoint": endpoint, "method": method, "path": path, "status": status}
+            {"at": time.time(), "endpoint": endpoint, "method": method, "path": path[:200], "status": status}
         )
         self.touch()
 
     def touch(self) -> None:
         """The state will be saved soon."""
-        if self._save_at is None and not self.closing:
-            self._save_at = asyncio.get_running_loop().call_later(_SAVE_DELAY, self._save)
+        if self._save_at is None:
+            self._save_at = asyncio.get_running_loop().call_later(_SAVE_DELAY, self._save_later)
 
     # -- places ----------------------------------------------------------------------------------------------------
 
@@ -178,21 +200,42 @@ class Host:
         )
 
     def signed(self, path: str) -> str:
-        """A blob's URL with a signature of ours."""
-        signature = quote(self._signature(path), safe="")
-        return f"{self.endpoints.blob}{quote(path)}?sv=2018-03-28&sr=b&sp=rw&sig={signature}"
+        """A blob's URL with a signature of ours; the VM writes its status, the rest it reads."""
+        permissions = "rw" if path.startswith(("/status/", "/output/")) else "r"
+        signature = self._signature(path, permissions)
+        return f"{self.endpoints.blob}{quote(path)}?sv=2018-03-28&sr=b&sp={permissions}&sig={signature}"
 
-    def publish(self, name: str, version: str, package: bytes) -> None:
+    async def publish(self, name: str, version: str, package: Unfinished) -> None:
         """Put a package into the repository and rewrite its handler's manifest."""
-        self.blobs.put(f"/packages/{name}_{version}.zip", package)
+        await asyncio.to_thread(self.blobs.take, _package(name, version), package)
         self._write_manifest(name)
+
+    def published(self, name: str, version: str) -> bool:
+        return version in self._versions(name)
 
     def protect(self, settings: Any) -> str:
         return tenant.protect(self.vm.identity, msgspec.json.encode(settings))
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
+    async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self._changed:
+                await self._changed.wait_for(lambda: self.closing or condition())
+
     async def _deliver(self, handlers: list[WantedHandler], *, fast_track: bool) -> None:
+        before = self.vm.fabric, self.vm.fast_track
+        self._change(handlers, fast_track=fast_track)
+        try:
+            # A host killed from now on must not come back with an older goal state than the VM has seen.
+            self.save()
+        except FabricError:
+            self.vm.fabric, self.vm.fast_track = before
+            raise
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _change(self, handlers: list[WantedHandler], *, fast_track: bool) -> None:
         vm = self.vm
         if fast_track and not vm.fast_track_supported:
             raise FabricError("FastTrack is off: azfabric fast-track on")
@@ -204,7 +247,6 @@ class Host:
             vm.fast_track = GoalStateVersion(number=number, ticks=ticks, handlers=handlers)
         else:
             vm.fabric = GoalStateVersion(number=vm.fabric.number + 1, ticks=ticks, handlers=handlers)
-        await self._notify()
 
     async def _notify(self) -> None:
         self.touch()
@@ -215,27 +257,36 @@ class Host:
     def _profile_path(self) -> str:
         return f"/status/{self.vm.identity.vm}.vmSettings"
 
-    def _write_manifests(self) -> None:
-        """Ports may differ from the last run's, and manifests name URLs: write each again."""
+    def _settle(self) -> None:
+        """At these addresses: manifests and goal state name URLs, and these may differ from the last run's."""
+        addresses = self.endpoints.addresses()
+        if self.state.addresses.get("blob", addresses["blob"]) != addresses["blob"]:
+            self._change(self.vm.handlers, fast_track=False)
+        self.state.addresses = addresses
+        self.save()
         for path in self.blobs.paths("/manifests/"):
             self._write_manifest(path.removeprefix("/manifests/").removesuffix(".xml"))
         self.blobs.put("/agents/Prod.xml", documents.manifest([]))
 
     def _write_manifest(self, name: str) -> None:
-        prefix = f"/packages/{name}_"
-        versions = sorted(path.removeprefix(prefix).removesuffix(".zip") for path in self.blobs.paths(prefix))
-        listed = [(version, self.signed(f"{prefix}{version}.zip")) for version in versions]
+        listed = [(version, self.signed(_package(name, version))) for version in self._versions(name)]
         self.blobs.put(f"/manifests/{name}.xml", documents.manifest(listed))
+
+    def _versions(self, name: str) -> list[str]:
+        prefix = _package(name, "").removesuffix(".zip")
+        found = (path.removeprefix(prefix).removesuffix(".zip") for path in self.blobs.paths(prefix))
+        # A.B_C is another handler than A.B, and its packages begin alike.
+        return [version for version in found if is_version(version)]
 
     def _blob_written(self, path: str, content: bytes, channel: str) -> None:
         if path != f"/status/{self.vm.identity.vm}.status":
             return
         told = self.vm.told
-        text = content.rstrip(b" \0")
-        try:
-            told.status = msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            told.status = text.decode("utf-8", "replace")
+        text = content.rstrip(b" \0")[:_STATUS_LIMIT]
+        told.status = text.decode("utf-8", "replace")
+        if not deep(text):
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                told.status = msgspec.json.decode(text)
         told.status_at, told.status_by = time.time(), channel
         told.status_count += 1
         self._forget_uninstalled()
@@ -247,18 +298,26 @@ class Host:
         handlers = aggregate.get("handlerAggregateStatus") if isinstance(aggregate, dict) else None
         if not isinstance(handlers, list):
             return
-        reported = {one.get("handlerName") for one in handlers if isinstance(one, dict)}
+        reported = [one.get("handlerName") for one in handlers if isinstance(one, dict)]
         vm = self.vm
         for version in (vm.fabric, vm.fast_track):
             if version is not None:
                 version.handlers = [one for one in version.handlers if one.state != "uninstall" or one.name in reported]
 
-    def _signature(self, path: str) -> str:
-        return hmac.new(self.state.signing_secret.encode(), path.encode(), hashlib.sha256).hexdigest()
+    def _signature(self, path: str, permissions: str) -> str:
+        signed = f"{permissions}\n{path}".encode()
+        return hmac.new(self.state.signing_secret.encode(), signed, hashlib.sha256).hexdigest()
 
-    def _save(self) -> None:
-        self._save_at = None
-        state.save(self._path, self.state)
+    def _save_later(self) -> None:
+        try:
+            self.save()
+        except FabricError as error:
+            # The next change tries again.
+            logging.getLogger(__name__).warning("%s", error)
+
+
+def _package(name: str, version: str) -> str:
+    return f"/packages/{name}_{version}.zip"
 
 
 def _new_state() -> HostState:

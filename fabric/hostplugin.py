@@ -2,19 +2,21 @@
 
 import base64
 import binascii
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fabric import documents, tenant
-from fabric.errors import Unknown
+from fabric import bodies, documents, tenant
+from fabric.errors import FabricError, Refused
 from fabric.host import Host
 from fabric.wireserver import preferred_wait
 
 API_VERSION = "2015-09-01"
 _LOG_LIMIT = 256 * 1024 * 1024
+_STATUS_LIMIT = 16 * 1024 * 1024
+"""Room for 4 MiB of pages, as base64."""
 
 
 class _Header(msgspec.Struct, rename="camel"):
@@ -43,7 +45,7 @@ def endpoint(method: str, path: str) -> str:
 
 
 async def answer(host: Host, name: str, request: Request) -> Response:
-    """The answer of one endpoint; stale ids are 410."""
+    """The answer of one endpoint; stale ids are 410. Raises FabricError."""
     identity = host.vm.identity
     if name == "pluginhealth":
         return Response(status_code=200)
@@ -54,7 +56,8 @@ async def answer(host: Host, name: str, request: Request) -> Response:
     if request.headers.get("x-ms-version") != API_VERSION:
         return _text(f"x-ms-version: {API_VERSION} is required", 400)
     if name == "agentlog":
-        await request.body()
+        async for _ in bodies.parts(request, _LOG_LIMIT):
+            pass
         host.vm.told.agent_logs += 1
         host.touch()
         return Response(status_code=200)
@@ -83,30 +86,38 @@ async def _vm_settings(host: Host, request: Request) -> Response:
 
 
 def _artifact(host: Host, request: Request) -> Response:
-    location = request.headers.get("x-ms-artifact-location", "")
-    parts = urlsplit(location)
-    if f"{parts.scheme}://{parts.netloc}" != host.endpoints.blob:
-        return _text("x-ms-artifact-location is no blob of this host", 502)
-    if dict(parse_qsl(parts.query)).get("sig") != dict(parse_qsl(urlsplit(host.signed(parts.path)).query))["sig"]:
-        return _text("the storage answered 403", 502)
     try:
-        return Response(host.blobs.get(parts.path), media_type="application/octet-stream")
-    except Unknown as error:
-        return _text(f"the storage answered 404: {error}", 404)
+        path, query = _blob(host, request.headers.get("x-ms-artifact-location", ""))
+        content = host.blobs.download(path, query)
+    except FabricError as error:
+        # A blob that is missing is no failure of the storage.
+        return _text(f"the storage answered {error.status}: {error}", 404 if error.status == 404 else 502)
+    return Response(content, media_type="application/octet-stream")
 
 
 async def _status(host: Host, request: Request) -> Response:
+    body = await bodies.read(request, _STATUS_LIMIT)
     try:
-        order = msgspec.json.decode(await request.body(), type=_Order)
+        order = bodies.parse_json(body, _Order)
         content = base64.b64decode(order.content, validate=True)
-    except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error, ValueError) as error:
+    except (FabricError, binascii.Error, ValueError) as error:
         return _text(f"the status order cannot be read: {error}", 400)
-    parts = urlsplit(order.request_uri)
-    if f"{parts.scheme}://{parts.netloc}" != host.endpoints.blob:
-        return _text("requestUri is no blob of this host", 502)
     headers = {one.header_name.lower(): one.header_value for one in order.headers}
-    status = host.blobs.upload(parts.path, dict(parse_qsl(parts.query)), headers, content, "hostgaplugin")
-    return Response(status_code=200) if status == 201 else _text(f"the storage answered {status}", 502)
+    try:
+        path, query = _blob(host, order.request_uri)
+        await host.blobs.upload(path, query, headers, content, "hostgaplugin")
+    except FabricError as error:
+        return _text(f"the storage answered {error.status}: {error}", 502)
+    return Response(status_code=200)
+
+
+def _blob(host: Host, url: str) -> tuple[str, dict[str, str]]:
+    """Path and query of a URL that is one of our blob store. Raises Refused."""
+    base, slash, rest = url.removeprefix(host.endpoints.blob).partition("/")
+    if not url.startswith(host.endpoints.blob) or base or not slash:
+        raise Refused(400, "the URL is no blob of this host")
+    path, _, query = rest.partition("?")
+    return f"/{path}", dict(parse_qsl(query))
 
 
 def _text(text: str, status: int) -> Response:

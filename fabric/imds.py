@@ -8,12 +8,14 @@ from fabric.host import Host
 
 def answer(host: Host, request: Request) -> Response:
     """GET /metadata/instance[/compute|/network]."""
+    if request.method != "GET":
+        return JSONResponse({"error": "Method not allowed"}, 405)
     if request.headers.get("metadata", "").lower() != "true" or "x-forwarded-for" in request.headers:
         return JSONResponse({"error": "Bad request. Required metadata header not specified"}, 400)
     if not request.query_params.get("api-version"):
         return JSONResponse({"error": "Bad request. api-version was not specified"}, 400)
     instance = _instance(host)
-    match request.url.path.rstrip("/"):
+    match request.scope["path"].rstrip("/"):
         case "/metadata/instance":
             return JSONResponse(instance)
         case "/metadata/instance/compute":

@@ -4,8 +4,9 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -13,9 +14,14 @@ from fabric.errors import BadPackage
 
 PACKAGE_LIMIT = 512 * 1024 * 1024
 _MANIFEST_LIMIT = 1024 * 1024
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,80}(\.[A-Za-z0-9_]{1,80}){1,6}")
-_VERSION = re.compile(r"\d{1,9}(\.\d{1,9}){0,4}([.-]?(alpha|beta|rc)\d{0,9})?")
+_READ_LIMIT = 8 * 1024 * 1024
+_NAME_LIMIT = 120
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*(\.[A-Za-z0-9_]+){1,6}")
+_VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,4}([.-]?(alpha|beta|rc)[0-9]{0,9})?")
 _FILE_NAME = re.compile(r"(?P<name>.+?)(?:-|__)(?P<version>\d[\w.]*)\.zip")
+
+_NO_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
+"""What the zip library raises."""
 
 SAMPLE = Path(__file__).parent / "sample"
 
@@ -27,9 +33,9 @@ class PackageName(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
-def identify(data: bytes, *, file_name: str = "", name: str = "", version: str = "") -> PackageName:
+def identify(file: BinaryIO, *, file_name: str = "", name: str = "", version: str = "") -> PackageName:
     """What was said wins, then the manifest's signingInfo, then the file's name. Raises BadPackage."""
-    manifest = read_manifest(data)
+    manifest = read_manifest(file)
     signing = manifest.get("signingInfo")
     signing = signing if isinstance(signing, dict) else {}
     if not name and signing.get("publisher") and signing.get("type"):
@@ -38,24 +44,51 @@ def identify(data: bytes, *, file_name: str = "", name: str = "", version: str =
         version = str(signing["version"])
     if match := _FILE_NAME.fullmatch(file_name):
         name, version = name or match["name"], version or match["version"]
-    if not _NAME.fullmatch(name):
-        raise BadPackage(f"the handler's name is {name!r}; say --name Publisher.Type")
-    if not _VERSION.fullmatch(version):
-        raise BadPackage(f"the version is {version!r}; say --version 1.0.0")
+    if len(name) > _NAME_LIMIT or not _NAME.fullmatch(name):
+        raise BadPackage(f"the handler's name is {name[:_NAME_LIMIT]!r}; say --name Publisher.Type")
+    if not is_version(version):
+        raise BadPackage(f"the version is {version[:80]!r}; say --version 1.0.0")
     return PackageName(name=name, version=version)
 
 
-def read_manifest(data: bytes) -> dict[str, Any]:
+def is_version(text: str) -> bool:
+    """Digits in dots, perhaps a pre-release (protocol: version syntax)."""
+    return _VERSION.fullmatch(text) is not None
+
+
+class _Careful:
+    """The package as the zip library sees it.
+
+    The library reads a zip's directory whole and makes an object of each entry, before anybody can ask how many.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(min(size, _READ_LIMIT + 1) if size >= 0 else _READ_LIMIT + 1)
+        if len(data) > _READ_LIMIT:
+            raise BadPackage(f"the zip's directory is larger than {_READ_LIMIT} bytes")
+        return data
+
+
+def read_manifest(file: BinaryIO) -> dict[str, Any]:
     """HandlerManifest.json of the package, from the root or deeper. Raises BadPackage."""
+    careful: Any = _Careful(file)
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zipfile.ZipFile(careful) as archive:
             found = [one for one in archive.infolist() if one.filename.rpartition("/")[2] == "HandlerManifest.json"]
             if not found:
                 raise BadPackage("the zip holds no HandlerManifest.json")
-            if found[0].file_size > _MANIFEST_LIMIT:
+            manifest = min(found, key=lambda one: one.filename.count("/"))
+            if manifest.file_size > _MANIFEST_LIMIT:
                 raise BadPackage(f"HandlerManifest.json is larger than {_MANIFEST_LIMIT} bytes")
-            text = archive.read(found[0]).decode("utf-8-sig")
-    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+            if manifest.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+                # The others' decoders have no limit on what a few bytes become.
+                raise BadPackage("HandlerManifest.json is neither stored nor deflated")
+            text = archive.read(manifest).decode("utf-8-sig")
+    except _NO_ZIP as error:
         raise BadPackage(f"this is no usable zip: {error}") from error
     try:
         document = json.loads(text)

@@ -1,11 +1,33 @@
 """What the VM told, on a terminal."""
 
 import time
+import unicodedata
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+
+def dig(value: Any, *names: str) -> Any:
+    """What a document of the VM's holds at that path; None if it is of another shape."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def handlers(status: Any) -> list[dict[str, Any]]:
+    """The handlers of a status blob, whatever else it is."""
+    found = dig(status, "aggregateStatus", "handlerAggregateStatus")
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def plain(value: Any) -> str:
+    """Text without what would steer a terminal."""
+    return "".join(
+        one if one in "\n\t" or unicodedata.category(one)[0] != "C" else "\N{REPLACEMENT CHARACTER}"
+        for one in str(value)
+    )
 
 
 def told(value: dict[str, Any]) -> RenderableType:
@@ -16,7 +38,7 @@ def told(value: dict[str, Any]) -> RenderableType:
     line.append(f"   {value.get('heartbeats', 0)} heartbeats")
     health = value.get("health") or {}
     if health.get("description"):
-        line.append(f"   {health.get('substatus', '')}: {health['description']}", style="yellow")
+        line.append(plain(f"   {health.get('substatus', '')}: {health['description']}"), style="yellow")
     parts: list[RenderableType] = [line]
     if value.get("status_at"):
         age = max(0, int(time.time() - value["status_at"]))
@@ -31,16 +53,13 @@ def told(value: dict[str, Any]) -> RenderableType:
 
 def _handlers(status: Any) -> Table:
     table = _table("HANDLER", "VERSION", "SEQ", "STATUS", "EXTENSION", "MESSAGE")
-    aggregate = status.get("aggregateStatus") if isinstance(status, dict) else None
-    handlers = aggregate.get("handlerAggregateStatus") if isinstance(aggregate, dict) else None
-    for one in handlers if isinstance(handlers, list) else []:
-        runtime = one.get("runtimeSettingsStatus") or {}
-        inner = (runtime.get("settingsStatus") or {}).get("status") or {}
-        message = (inner.get("formattedMessage") or one.get("formattedMessage") or {}).get("message")
-        cells = (one.get("handlerName"), one.get("handlerVersion"), runtime.get("sequenceNumber", "-"))
-        table.add_row(
-            *(Text(str(cell)) for cell in (*cells, one.get("status"), inner.get("status", "-"), message or ""))
-        )
+    for one in handlers(status):
+        runtime = one.get("runtimeSettingsStatus")
+        inner = dig(runtime, "settingsStatus", "status")
+        message = dig(inner, "formattedMessage", "message") or dig(one, "formattedMessage", "message")
+        cells = (one.get("handlerName"), one.get("handlerVersion"), dig(runtime, "sequenceNumber"))
+        shown = (*cells, one.get("status"), dig(inner, "status"), message)
+        table.add_row(*(Text("-" if cell is None else plain(cell)) for cell in shown))
     return table
 
 
@@ -48,7 +67,8 @@ def _observations(observations: dict[str, Any]) -> Table:
     table = _table("OBSERVATION", "HEALTHY", "VALUE", "DESCRIPTION")
     for name, one in sorted(observations.items()):
         healthy = Text("yes", style="green") if one.get("IsHealthy") else Text("no", style="bold red")
-        table.add_row(Text(name), healthy, Text(str(one.get("Value", ""))), Text(str(one.get("Description", ""))))
+        texts = (Text(plain(one.get(key) or "")) for key in ("Value", "Description"))
+        table.add_row(Text(plain(name)), healthy, *texts)
     return table
 
 

@@ -21,9 +21,10 @@ from starlette.types import ASGIApp
 from fabric import hostplugin, imds, wireserver
 from fabric.api import make_api
 from fabric.errors import FabricError
+from fabric.files import forget_unfinished, write_whole
 from fabric.gate import Gate
 from fabric.host import Endpoints, Host
-from fabric.state import write_whole
+from fabric.state import HostState, load
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,13 +44,17 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
 def serve(root: Path, listen: Listen) -> None:
     """Serve until SIGTERM or SIGINT. Raises FabricError."""
     folder = root / "fabric"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise FabricError(f"{folder} cannot be used: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(lock)
         raise FabricError(f"a host already serves {root}; choose another --root") from error
+    forget_unfinished(folder)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     try:
         asyncio.run(_serve(folder, listen))
@@ -58,11 +63,15 @@ def serve(root: Path, listen: Listen) -> None:
 
 
 async def _serve(folder: Path, listen: Listen) -> None:
+    earlier = load(folder / "state.json")
     with contextlib.ExitStack() as stack:
-        sockets = {name: stack.enter_context(_bind(*where)) for name, where in _places(listen).items()}
+        sockets = {
+            name: stack.enter_context(_bind(address, port or _port(earlier, name, address)))
+            for name, (address, port) in _places(listen).items()
+        }
         urls = {name: f"http://{_authority(one)}" for name, one in sockets.items()}
         endpoints = Endpoints(pid=os.getpid(), **urls)
-        host = Host(folder, endpoints)
+        host = Host(folder, endpoints, earlier)
         servers = [_server(application) for application in _applications(host).values()]
         file = folder / "endpoints.json"
         loop = asyncio.get_running_loop()
@@ -81,12 +90,18 @@ async def _serve(folder: Path, listen: Listen) -> None:
             await asyncio.gather(*closing)
         finally:
             file.unlink(missing_ok=True)
+            host.save()
 
 
 async def _close(host: Host, servers: list["_Server"]) -> None:
     await host.close()
     for server in servers:
         server.should_exit = True
+        for connection in list(server.server_state.connections):
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None and cycle.more_body:
+                # Its request will not be whole in time, perhaps never.
+                cycle.transport.close()
 
 
 def _places(listen: Listen) -> dict[str, tuple[str, int]]:
@@ -97,6 +112,18 @@ def _places(listen: Listen) -> dict[str, tuple[str, int]]:
         "blob": (listen.address, listen.blob_port),
         "portal": (listen.portal_address, listen.portal_port),
     }
+
+
+def _port(earlier: HostState | None, name: str, address: str) -> int:
+    """The last run's, if it is still free: a VM that runs goes on as if nothing had been."""
+    before, _, port = (earlier.addresses.get(name, "") if earlier else "").removeprefix("http://").rpartition(":")
+    if before.strip("[]") != address:
+        return 0
+    try:
+        with _bind(address, int(port)):
+            return int(port)
+    except (FabricError, ValueError):
+        return 0
 
 
 def _applications(host: Host) -> dict[str, ASGIApp]:
@@ -116,9 +143,9 @@ def _applications(host: Host) -> dict[str, ASGIApp]:
 
     return {
         "wireserver": Gate(
-            host, lambda one: wireserver.endpoint(one.method, one.url.path, dict(one.query_params)), wire
+            host, lambda one: wireserver.endpoint(one.method, one.scope["path"], dict(one.query_params)), wire
         ),
-        "hostgaplugin": Gate(host, lambda one: hostplugin.endpoint(one.method, one.url.path), plugin),
+        "hostgaplugin": Gate(host, lambda one: hostplugin.endpoint(one.method, one.scope["path"]), plugin),
         "imds": Gate(host, lambda _: "imds", metadata),
         "blob": Gate(host, _blob_name, blob),
         "portal": make_api(host),
@@ -126,8 +153,9 @@ def _applications(host: Host) -> dict[str, ASGIApp]:
 
 
 def _blob_name(request: Request) -> str:
-    folder = request.url.path.split("/")[1] if "/" in request.url.path else ""
-    return {"manifests": "manifest", "agents": "manifest", "packages": "package"}.get(folder, "statusblob")
+    folder = request.scope["path"].lstrip("/").partition("/")[0]
+    known = {"manifests": "manifest", "agents": "manifest", "packages": "package", "output": "outputblob"}
+    return known.get(folder, "statusblob")
 
 
 @contextlib.contextmanager
@@ -167,6 +195,8 @@ def _server(application: Any) -> _Server:
             log_config=None,
             access_log=False,
             server_header=False,
+            ws="none",
+            proxy_headers=False,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=2,
             http="h11",

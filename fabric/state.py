@@ -1,15 +1,34 @@
 """What the host wants of a VM, what it was told, and how both survive a restart of the host."""
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from fabric.errors import FabricError
+from fabric.files import write_whole
+
 TRANSCRIPT_LIMIT = 500
 EVENTS_LIMIT = 2000
+_EVENTS_BYTES = 4 * 1024 * 1024
 
 HandlerState = Literal["enabled", "disabled", "uninstall"]
+
+
+class WantedInstance(msgspec.Struct, kw_only=True):
+    """One settings instance of a multi-config handler."""
+
+    name: str
+    sequence_number: int = 0
+    state: Literal["enabled", "disabled"] = "enabled"
+    public: Any = None
+    protected: str | None = None
+    """Base64 CMS for the tenant certificate."""
+    thumbprint: str = ""
+    """Empty: that of the VM's first certificate."""
+    dependency_level: int = 0
+    depends_on: list[str] = []
+    """`handler`, or `handler/extension`."""
 
 
 class WantedHandler(msgspec.Struct, kw_only=True):
@@ -25,6 +44,11 @@ class WantedHandler(msgspec.Struct, kw_only=True):
     thumbprint: str = ""
     """Of the certificate it was encrypted for."""
     has_settings: bool = True
+    dependency_level: int = 0
+    depends_on: list[str] = []
+    """`handler`, or `handler/extension`."""
+    instances: list[WantedInstance] = []
+    """Multi-config: these instead of `sequence_number`, `public` and `protected`."""
 
 
 class GoalStateVersion(msgspec.Struct, kw_only=True):
@@ -94,6 +118,16 @@ class Told(msgspec.Struct, kw_only=True):
     def ready(self) -> bool | None:
         return None if self.health is None else self.health.state == "Ready"
 
+    def keep(self, events: list[dict[str, Any]]) -> None:
+        """The newest so many events, of so many bytes: all is written down with each save."""
+        self.events = [*self.events, *events][-EVENTS_LIMIT:]
+        left = _EVENTS_BYTES
+        for number in range(len(self.events) - 1, -1, -1):
+            left -= len(msgspec.json.encode(self.events[number]))
+            if left < 0:
+                self.events = self.events[number + 1 :]
+                return
+
 
 class VmState(msgspec.Struct, kw_only=True):
     """One VM, whole."""
@@ -122,26 +156,23 @@ class HostState(msgspec.Struct, kw_only=True):
 
     signing_secret: str
     vms: dict[str, VmState]
+    addresses: dict[str, str] = {}
+    """Base URLs of the last run."""
 
 
 def load(path: Path) -> HostState | None:
-    """The state of an earlier run; None if there is none. Raises msgspec.DecodeError, OSError."""
+    """The state of an earlier run; None if there is none. Raises FabricError."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=HostState)
+        loaded = msgspec.json.decode(path.read_bytes(), type=HostState)
+        if not loaded.vms:
+            raise FabricError(f"{path} is damaged: it has no VM. Move it away to begin anew")
     except FileNotFoundError:
         return None
+    except (msgspec.DecodeError, OSError, UnicodeDecodeError) as error:
+        raise FabricError(f"{path} is damaged: {error}. Move it away to begin anew") from error
+    return loaded
 
 
 def save(path: Path, state: HostState) -> None:
-    """Old or new, never between."""
+    """Raises Unwritable."""
     write_whole(path, msgspec.json.encode(state), 0o600)
-
-
-def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

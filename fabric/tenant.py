@@ -1,7 +1,6 @@
 """The VM's certificates: made once, delivered in an envelope only the asking agent can open."""
 
 import base64
-import binascii
 import datetime
 import os
 import subprocess
@@ -12,6 +11,7 @@ from asn1crypto import cms, core, keys
 from asn1crypto import pkcs12 as asn1_pkcs12
 from asn1crypto import x509 as asn1_x509
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -66,13 +66,13 @@ def thumbprint_of(certificate_pem: str) -> str:
 
 def certificates_envelope(identity: Identity, transport_certificate: str, cipher: str) -> bytes:
     """The PFX, encrypted to the certificate of this very request. Raises FabricError if that is none."""
+    own = KeyPair(key_pem=identity.tenant_key_pem, certificate_pem=identity.tenant_certificate_pem)
+    pfx = _pfx([own, *identity.more_certificates])
     try:
         der = base64.b64decode(transport_certificate, validate=True)
-        recipient = x509.load_der_x509_certificate(der)
-    except (binascii.Error, ValueError) as error:
-        raise FabricError(f"x-ms-guest-agent-public-x509-cert is no certificate: {error}") from error
-    own = KeyPair(key_pem=identity.tenant_key_pem, certificate_pem=identity.tenant_certificate_pem)
-    return encrypt(_pfx([own, *identity.more_certificates]), recipient, cipher)
+        return encrypt(pfx, x509.load_der_x509_certificate(der), cipher)
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
+        raise FabricError(f"x-ms-guest-agent-public-x509-cert is no certificate to encrypt to: {error}") from error
 
 
 def protect(identity: Identity, plaintext: bytes) -> str:
@@ -118,7 +118,10 @@ def _data(content: Any) -> cms.ContentInfo:
 
 
 def encrypt(plaintext: bytes, recipient: x509.Certificate, cipher: str) -> bytes:
-    """A DER EnvelopedData with one RSA recipient (RFC 5652 section 6)."""
+    """A DER EnvelopedData with one RSA recipient (RFC 5652 section 6).
+
+    Raises FabricError, ValueError, InvalidVersion or UnsupportedAlgorithm for a key nobody can encrypt to.
+    """
     public = recipient.public_key()
     if not isinstance(public, rsa.RSAPublicKey):
         raise FabricError("the recipient's key is not RSA")

@@ -1,6 +1,5 @@
 """The WireServer's endpoints, strict: a wrong client gets what Azure gives it (protocol: endpoint table)."""
 
-import html
 import re
 import time
 import xml.etree.ElementTree as ET
@@ -12,14 +11,29 @@ from defusedxml.ElementTree import fromstring
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fabric import documents, tenant
+from fabric import bodies, documents, tenant
 from fabric.errors import FabricError
 from fabric.host import Host
 from fabric.state import Health
 
 PROTOCOL_VERSION = "2012-11-30"
-BODY_LIMIT = 1024 * 1024
-_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,4})")
+_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*([0-9]{1,4})", re.IGNORECASE)
+
+_UNREADABLE = (ET.ParseError, DefusedXmlException, ValueError, LookupError)
+"""What the XML parser raises: LookupError for an encoding nobody knows."""
+
+
+class _Observation(msgspec.Struct, rename="pascal"):
+    observation_name: str
+    is_healthy: bool
+    description: str | None = ""
+    value: str | None = ""
+
+
+class _Report(msgspec.Struct, rename="pascal"):
+    """The body of POST /HealthService."""
+
+    observations: list[_Observation]
 
 
 def endpoint(method: str, path: str, query: dict[str, str]) -> str:
@@ -48,7 +62,7 @@ def endpoint(method: str, path: str, query: dict[str, str]) -> str:
 
 
 async def answer(host: Host, name: str, request: Request) -> Response:
-    """The answer of one endpoint."""
+    """The answer of one endpoint. Raises FabricError."""
     if name not in {"versions", "healthservice"}:
         agent, version = request.headers.get("x-ms-agent-name"), request.headers.get("x-ms-version")
         if not agent or version != PROTOCOL_VERSION:
@@ -59,7 +73,7 @@ async def answer(host: Host, name: str, request: Request) -> Response:
         return _xml(documents.VERSIONS)
     if name == "goalstate":
         return await _goal_state(host, request)
-    if not request.url.path.startswith(f"/machine/{host.vm.identity.container_id}/"):
+    if not request.scope["path"].startswith(f"/machine/{host.vm.identity.container_id}/"):
         return _text("this container is not here any more", 410)
     if name == "certificates":
         return _certificates(host, request)
@@ -71,7 +85,7 @@ async def answer(host: Host, name: str, request: Request) -> Response:
 
 def preferred_wait(request: Request) -> float:
     """Seconds of `Prefer: wait=N` (RFC 7240 section 4.3); 0 without."""
-    match = _WAIT.search(request.headers.get("prefer", ""))
+    match = _WAIT.search(",".join(request.headers.getlist("prefer")))
     return float(match[1]) if match else 0.0
 
 
@@ -100,8 +114,8 @@ def _certificates(host: Host, request: Request) -> Response:
 
 async def _health(host: Host, request: Request) -> Response:
     try:
-        root = fromstring(await _body(request), forbid_dtd=True)
-    except (ET.ParseError, DefusedXmlException, ValueError, FabricError) as error:
+        root = fromstring(await bodies.read(request), forbid_dtd=True)
+    except _UNREADABLE as error:
         return _text(f"the health report cannot be read: {error}", 400)
     found = {one.tag: one.text or "" for one in root.iter()}
     if found.get("ContainerId") != host.vm.identity.container_id:
@@ -121,17 +135,17 @@ async def _health(host: Host, request: Request) -> Response:
 
 
 async def _role_properties(_: Host, request: Request) -> Response:
-    await _body(request)
+    await bodies.read(request)
     return Response(status_code=202)
 
 
 async def _telemetry(host: Host, request: Request) -> Response:
     try:
-        root = fromstring(await _body(request), forbid_dtd=True)
+        root = fromstring(await bodies.read(request), forbid_dtd=True)
         events = [
             _event(provider.get("id", ""), one) for provider in root.iter("Provider") for one in provider.iter("Event")
         ]
-    except (ET.ParseError, DefusedXmlException, ValueError, FabricError) as error:
+    except _UNREADABLE as error:
         return _text(f"the telemetry cannot be read: {error}", 400)
     host.told_events(events)
     return Response(status_code=200)
@@ -140,16 +154,16 @@ async def _telemetry(host: Host, request: Request) -> Response:
 def _event(provider: str, event: ET.Element) -> dict[str, Any]:
     """The parameters are XML once more, inside the text. Raises ParseError."""
     inner = fromstring(f"<Params>{event.text or ''}</Params>", forbid_dtd=True)
-    parameters = {one.get("Name", ""): html.unescape(one.get("Value", "")) for one in inner.iter("Param")}
+    parameters = {one.get("Name", ""): one.get("Value", "") for one in inner.iter("Param")}
     return {"provider": provider, "event_id": event.get("id", ""), **parameters}
 
 
 async def _health_service(host: Host, request: Request) -> Response:
+    body = await bodies.read(request)
     try:
-        document = msgspec.json.decode(await _body(request))
-        observations = document["Observations"]
-        host.told_observations([dict(one) for one in observations])
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError, FabricError) as error:
+        report = bodies.parse_json(body, _Report)
+        host.told_observations([msgspec.to_builtins(one) for one in report.observations])
+    except FabricError as error:
         return _text(f"the observations cannot be read: {error}", 400)
     return Response(status_code=200)
 
@@ -160,17 +174,6 @@ _POSTS = {
     "telemetry": _telemetry,
     "healthservice": _health_service,
 }
-
-
-async def _body(request: Request) -> bytes:
-    """Raises FabricError past the limit."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > BODY_LIMIT:
-            raise FabricError(f"more than {BODY_LIMIT} bytes")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _xml(body: bytes, headers: dict[str, str] | None = None) -> Response:

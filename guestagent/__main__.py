@@ -5,18 +5,32 @@ import logging
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from guestagent import __version__
+from guestagent import __version__, builtin
 from guestagent.agent import GuestAgent
 from guestagent.artifacts import Artifacts
+from guestagent.command import Commands
 from guestagent.config import Settings
 from guestagent.history import History
+from guestagent.localrun import LocalRuns
 from guestagent.operation import Operations
+from guestagent.queries import Queries
 from guestagent.record import Records
+from guestagent.reporting import Reporter
 from guestagent.steps import Worker
 from guestagent.watch import HostWatch
 from ipc.component import Component
-from ipc.contract.guestagent import GetStatus, GoalStateArrived
+from ipc.contract.guestagent import (
+    CancelRun,
+    ExplainExtension,
+    GetExtension,
+    GetRun,
+    GetStatus,
+    GoalStateArrived,
+    RetryExtension,
+    RunScript,
+)
 from ipc.errors import IpcError
 from ipc.hostaddress import find_host
 from ipc.logs import start_logging
@@ -36,14 +50,14 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
     places.lib.mkdir(mode=0o700, parents=True, exist_ok=True)
     client = HttpClient(f"azvmagent/{__version__}")
     state = places.state_of(NAME)
-    changed, arrived = asyncio.Event(), asyncio.Event()
+    changed, again = asyncio.Event(), asyncio.Event()
     async with Component(NAME, __version__, places) as component:
         emitter = Emitter(places, component.bus, NAME, __version__, redact)
-        records, operations = Records(state), Operations(state)
+        records, operations, history = Records(state), Operations(state), History(places.lib)
 
         def goal_state_arrived() -> None:
             component.announce(GoalStateArrived(goal_state=watch.current.id if watch.current else ""))
-            arrived.set()
+            again.set()
             changed.set()
 
         watch = HostWatch(
@@ -52,7 +66,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             find_host=lambda: find_host(places, host),
             lib=places.lib,
             state=state,
-            history=History(places.lib),
+            history=history,
             emitter=emitter,
             arrived=goal_state_arrived,
             changed=changed.set,
@@ -61,12 +75,15 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             lib=places.lib,
             log=places.log,
             artifacts=Artifacts(client, places.lib, places.log),
-            operations=operations,
+            commands=Commands(operations, emitter, enforce_limits=settings.enforce_limits),
             records=records,
             emitter=emitter,
             changed=changed.set,
+            downloads=settings.concurrent_downloads,
+            roll_back=settings.roll_back,
+            built_in=builtin.provides if settings.built_in_run_command else lambda _: False,
         )
-        agent = GuestAgent(
+        reporter = Reporter(
             component=component,
             settings=settings,
             client=client,
@@ -74,17 +91,45 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             worker=worker,
             records=records,
             emitter=emitter,
+            history=history,
             lib=places.lib,
             log=places.log,
-            find_host=lambda: find_host(places, host),
             changed=changed,
-            arrived=arrived,
+            again=again,
         )
-        component.answer(GetStatus, agent.get_status)
+        agent = GuestAgent(
+            watch=watch,
+            worker=worker,
+            records=records,
+            operations=operations,
+            reporter=reporter,
+            lib=places.lib,
+            find_host=lambda: find_host(places, host),
+            again=again,
+            concurrent_handlers=settings.concurrent_handlers,
+            policy_file=Path(settings.policy_file),
+        )
+        queries = Queries(
+            watch=watch,
+            records=records,
+            operations=operations,
+            reporter=reporter,
+            lib=places.lib,
+            log=places.log,
+            again=again,
+        )
+        component.answer(GetStatus, reporter.get_status)
+        component.answer(GetExtension, queries.get_extension)
+        component.answer(RetryExtension, queries.retry_extension)
+        component.answer(ExplainExtension, queries.explain_extension)
+        local = LocalRuns(state, places.lib, places.log, emitter)
+        component.answer(RunScript, local.run)
+        component.answer(GetRun, local.get)
+        component.answer(CancelRun, local.cancel)
         emitter.emit("Start", f"{NAME} {__version__}")
         try:
             await component.run(
-                watch.watch_wireserver(), watch.watch_host_plugin(), agent.work(), agent.report(), emitter.deliver()
+                watch.watch_wireserver(), watch.watch_host_plugin(), agent.work(), reporter.report(), emitter.deliver()
             )
         finally:
             client.close()

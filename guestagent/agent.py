@@ -1,4 +1,4 @@
-"""The guest agent: goal states come in, extensions are worked on, the host is told."""
+"""The guest agent's work: whenever something has changed, a plan is made, and what it says is begun."""
 
 import asyncio
 import contextlib
@@ -8,254 +8,144 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import msgspec
-
-from guestagent import __version__
-from guestagent.config import Settings
+from guestagent.errors import PolicyError
 from guestagent.layout import installed_handlers
-from guestagent.plan import Work, plan, vanished
+from guestagent.operation import Operations
+from guestagent.plan import DEPENDENCY_SECONDS, Facts, Plan, Waiting, Work, plan
+from guestagent.policy import read_policy
 from guestagent.record import Records
-from guestagent.report import ExtensionReport, GoalStateOutcome, look, read_system, status_blob, view
-from guestagent.steps import Worker
+from guestagent.report import GoalStateOutcome
+from guestagent.reporting import Reporter
+from guestagent.steps import Asked, Worker
 from guestagent.watch import HostWatch
-from ipc.component import Component
-from ipc.contract.every import HealthReport
-from ipc.contract.guestagent import GetStatus, GuestStatus, StatusChanged
 from ipc.hostaddress import HostAddress
-from ipc.record import Emitter
-from wire.blob import upload_directly
-from wire.errors import Gone, WireError
 from wire.extensions import ExtensionsGoalState
-from wire.http import HttpClient
-
-# Changes that come together go out together.
-_TOGETHER_SECONDS = 0.05
-# While something is under way, status files are looked at so often.
-_LOOK_SECONDS = 1.0
-_LATE_LOOK_SECONDS = 15.0
-_DEPENDENCY_SECONDS = 90 * 60.0
-_FIRST_PAUSE = 1.0
-_LONGEST_PAUSE = 60.0
 
 logger = logging.getLogger("guestagent")
 
 
 class GuestAgent:
-    """Owns what is shown; its loops run side by side on one event loop."""
+    """Owns who is worked on; each handler by one task at a time, several handlers at once."""
 
     def __init__(
         self,
         *,
-        component: Component,
-        settings: Settings,
-        client: HttpClient,
         watch: HostWatch,
         worker: Worker,
         records: Records,
-        emitter: Emitter,
+        operations: Operations,
+        reporter: Reporter,
         lib: Path,
-        log: Path,
         find_host: Callable[[], HostAddress],
-        changed: asyncio.Event,
-        arrived: asyncio.Event,
+        again: asyncio.Event,
+        concurrent_handlers: int,
+        policy_file: Path,
     ) -> None:
-        self._component = component
-        self._settings = settings
-        self._client = client
+        """`again` is set by whoever knows that the plan may be another one now."""
         self._watch = watch
         self._worker = worker
         self._records = records
-        self._emitter = emitter
+        self._operations = operations
+        self._reporter = reporter
         self._lib = lib
-        self._log = log
         self._find_host = find_host
-        self._changed = changed
-        self._arrived = arrived
-        self._reports: list[ExtensionReport] = []
-        self._looked = asyncio.Event()
-        self._outcome: GoalStateOutcome | None = None
-        self._system = read_system()
-        self._reported_at: float | None = None
-        self._reported_by = ""
-        self._report_problem = ""
+        self._again = again
+        self._gate = asyncio.Semaphore(concurrent_handlers)
+        self._policy_file = policy_file
+        self._busy: set[str] = set()
+        self._look_again_at: float | None = None
 
-    async def get_status(self, _: GetStatus) -> GuestStatus:
-        current = self._watch.current
-        return GuestStatus(
-            goal_state=current.id if current else "",
-            goal_state_at=self._watch.current_at,
-            problem="; ".join(one for one in (self._watch.problem, self._records.problem) if one),
-            certificates=list(self._watch.thumbprints),
-            reported_at=self._reported_at,
-            reported_by=self._reported_by,
-            report_problem=self._report_problem,
-            # Hundreds would not fit a frame; the status blob has them all.
-            extensions=[view(one) for one in self._reports[:100]],
-        )
-
-    # -- working ---------------------------------------------------------------------------------------------------
+    @property
+    def busy(self) -> frozenset[str]:
+        """Handlers that are worked on, or are next."""
+        return frozenset(self._busy)
 
     async def work(self) -> None:
-        """Process each goal state that comes into force, for ever."""
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            if self._watch.current is not None:
-                await self._process(self._watch.current)
+        """For ever. A command that runs when this ends goes on; the next guestagent adopts it."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._next_time()
+                current = self._watch.current
+                if current is None:
+                    continue
+                decided = plan(current, await asyncio.to_thread(self._facts, current))
+                self._reporter.waiting = decided.waiting
+                for work in decided.works:
+                    self._busy.add(work.handler.name)
+                    group.create_task(self._do(work, current))
+                for name in decided.vanished:
+                    self._busy.add(name)
+                    group.create_task(self._remove(name))
+                if decided.settled and not self._busy:
+                    await self._processed(current)
+                self._look_again_at = self._pause_ends(decided)
 
-    async def _process(self, goal_state: ExtensionsGoalState) -> None:
-        if not goal_state.on_hold and not goal_state.unsupported_features:
-            found = await asyncio.to_thread(installed_handlers, self._lib)
-            gate = asyncio.Semaphore(self._settings.concurrent_handlers)
-            for works in plan(goal_state, found, self._records.applied):
-                unmet = await self._unmet(goal_state, works[0].level)
-                if self._arrived.is_set() and works[0].level > 0:
-                    return  # a newer goal state says what is to be done now
-                async with asyncio.TaskGroup() as group:
-                    for one in works:
-                        group.create_task(self._do(one, goal_state, gate, unmet))
-            await self._worker.remove_vanished(vanished(goal_state, found))
-        if goal_state.id != self._records.goal_state:
-            await asyncio.to_thread(self._records.processed, goal_state.id)
-        self._outcome = GoalStateOutcome(
-            in_svd_seq_no=goal_state.in_svd_seq_no,
-            at=self._records.goal_state_at or time.time(),
-            unsupported=goal_state.unsupported_features,
-        )
-        self._changed.set()
-
-    async def _do(self, work: Work, goal_state: ExtensionsGoalState, gate: asyncio.Semaphore, unmet: str) -> None:
-        if unmet and not work.error:
-            self._worker.skip(work, goal_state.id, unmet)
-            return
-        # Extensions are told the bare address; the port is fixed by the protocol.
-        address = urlsplit(self._find_host().wireserver).hostname or ""
-        async with gate:
-            await self._worker.do(work, goal_state.id, self._watch.plugin(), address)
-
-    async def _unmet(self, goal_state: ExtensionsGoalState, level: int) -> str:
-        """Waits for the extensions of lower levels; why this level cannot be begun, empty if it can."""
-        below = {
-            handler.name
-            for handler in goal_state.handlers
-            if handler.state == "enabled" and any(one.dependency_level < level for one in handler.settings)
-        }
-        until = time.monotonic() + _DEPENDENCY_SECONDS
-        while below and not self._arrived.is_set():
-            reports = await asyncio.to_thread(self._look)
-            states = {
-                one.handler: one.status.status if one.status else "error" for one in reports if one.handler in below
-            }
-            if failed := sorted(name for name in below if states.get(name, "error") == "error"):
-                return f"not begun: {failed[0]}, of a lower dependency level, failed"
-            if all(state == "success" for state in states.values()):
-                return ""
-            if time.monotonic() > until:
-                return f"not begun: {min(below)}, of a lower dependency level, did not finish in 90 minutes"
-            await self._next_look(_LOOK_SECONDS)
-        return ""
-
-    # -- reporting -------------------------------------------------------------------------------------------------
-
-    async def report(self) -> None:
-        """Tell the host of every change, and now and then that nothing changed, for ever."""
-        told, told_at, pause, retry_at = b"", 0.0, _FIRST_PAUSE, 0.0
-        while True:
-            await self._next_change(told_at, retry_at)
-            self._reports = await asyncio.to_thread(self._look)
-            self._looked.set()
-            self._judge()
-            now = time.monotonic()
-            if self._watch.current is None or now < retry_at:
-                continue
-            state = msgspec.json.encode((self._reports, self._outcome, self._watch.fast_track, self._blob_url()))
-            if state == told and now - told_at < self._settings.status_period:
-                continue
-            if await self._upload():
-                told, told_at, pause, retry_at = state, time.monotonic(), _FIRST_PAUSE, 0.0
-            else:
-                retry_at = time.monotonic() + pause
-                pause = min(pause * 2, _LONGEST_PAUSE)
-            self._component.announce(StatusChanged())
-
-    async def _next_change(self, told_at: float, retry_at: float) -> None:
-        until = retry_at or told_at + self._settings.status_period
-        under_way = self._worker.doing or any(
-            one.status and one.status.status == "transitioning" for one in self._reports
-        )
-        looks = _LOOK_SECONDS if under_way else _LATE_LOOK_SECONDS if self._reports else self._settings.status_period
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, min(looks, until - time.monotonic()))):
-                await self._changed.wait()
-        await asyncio.sleep(_TOGETHER_SECONDS)
-        self._changed.clear()
-
-    async def _next_look(self, seconds: float) -> None:
-        self._looked.clear()
+    async def _next_time(self) -> None:
+        seconds = None if self._look_again_at is None else max(0.0, self._look_again_at - time.time())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._looked.wait()
+                await self._again.wait()
+        self._again.clear()
 
-    def _look(self) -> list[ExtensionReport]:
-        if self._watch.current is None:
-            return []
-        return look(self._watch.current, self._records.applied, dict(self._worker.doing), self._lib, self._log)
-
-    def _blob_url(self) -> str:
-        current = self._watch.current
-        return current.status_blob.url if current and current.status_blob else ""
-
-    async def _upload(self) -> bool:
-        """Through the host first, then directly (protocol: upload); whether it arrived."""
-        blob = self._watch.current.status_blob if self._watch.current else None
-        if blob is None:
-            return self._not_reported("the goal state names no status blob")
-        content = status_blob(
-            self._reports,
-            self._outcome,
-            version=__version__,
-            fast_track=self._watch.fast_track,
-            system=self._system,
+    def _facts(self, current: ExtensionsGoalState) -> Facts:
+        settings = [one for handler in current.handlers for one in handler.settings]
+        depends = any(one.dependency_level or one.depends_on for one in settings)
+        return Facts(
+            found=installed_handlers(self._lib),
+            applied=dict(self._records.applied),
+            good=dict(self._records.good),
+            states=self._reporter.states() if depends else {},
+            busy=self.busy,
+            refused=self._refused(current),
+            since=self._watch.current_at or time.time(),
+            now=time.time(),
         )
+
+    def _refused(self, current: ExtensionsGoalState) -> dict[str, str]:
+        """What the policy does not allow; all of it, if the policy cannot be read."""
+        names = [handler.name for handler in current.handlers]
         try:
-            await asyncio.to_thread(self._watch.plugin().put_status, blob, content)
-        except Gone as error:
-            with contextlib.suppress(WireError):
-                await self._watch.refresh_ids()
-            return self._not_reported(str(error))
-        except WireError as error:
-            first = str(error)
-        else:
-            return self._reported("hostgaplugin")
+            policy = read_policy(self._policy_file)
+        except PolicyError as error:
+            return dict.fromkeys(names, str(error))
+        return {name: reason for name in names if (reason := policy.refusal(name))}
+
+    def _pause_ends(self, decided: Plan) -> float | None:
+        moments = [decided.look_again_at] if decided.look_again_at is not None else []
+        if any(_pending(one) for one in decided.waiting.values()):
+            moments.append((self._watch.current_at or time.time()) + DEPENDENCY_SECONDS + 1)
+        return min(moments, default=None)
+
+    async def _do(self, work: Work, goal_state: ExtensionsGoalState) -> None:
+        # Extensions are told the bare address; the port is fixed by the protocol.
+        address = urlsplit(self._find_host().wireserver).hostname or ""
         try:
-            await asyncio.to_thread(upload_directly, self._client, blob, content)
-        except WireError as error:
-            return self._not_reported(f"{first}; directly: {error}")
-        return self._reported("direct")
+            async with self._gate:
+                asked = Asked(goal_state=goal_state.id, plugin=self._watch.plugin(), wireserver=address)
+                await self._worker.do(work, asked)
+        finally:
+            self._busy.discard(work.handler.name)
+            self._again.set()
 
-    def _reported(self, channel: str) -> bool:
-        if self._report_problem or self._reported_by != channel:
-            self._emitter.emit("ReportStatus", f"accepted by {channel}")
-        self._reported_at, self._reported_by, self._report_problem = time.time(), channel, ""
-        return True
+    async def _remove(self, name: str) -> None:
+        try:
+            await self._worker.remove_vanished(name)
+        finally:
+            self._busy.discard(name)
+            self._again.set()
 
-    def _not_reported(self, reason: str) -> bool:
-        if not self._report_problem:
-            logger.warning("status was not accepted: %s", reason)
-            self._emitter.emit("ReportStatus", reason, ok=False)
-        self._report_problem = reason
-        return False
-
-    def _judge(self) -> None:
-        """What rdagent hears of us."""
-        doing = sorted(self._worker.doing.items(), key=lambda item: item[1].since)
-        if doing:
-            name, one = doing[0]
-            limit = one.limit_seconds
-            self._component.judge(
-                HealthReport(state="busy", what=f"{one.doing} {name}", since=one.since, limit_seconds=limit)
+    async def _processed(self, goal_state: ExtensionsGoalState) -> None:
+        if goal_state.id != self._records.goal_state:
+            await asyncio.to_thread(self._records.processed, goal_state.id)
+            await asyncio.to_thread(self._operations.forget_old)
+        self._reporter.processed(
+            GoalStateOutcome(
+                in_svd_seq_no=goal_state.in_svd_seq_no,
+                at=self._records.goal_state_at or time.time(),
+                unsupported=goal_state.unsupported_features,
             )
-        elif problem := self._watch.problem or self._report_problem:
-            self._component.judge(HealthReport(state="degraded", what=problem[:500]))
-        else:
-            self._component.judge(HealthReport(state="ok"))
+        )
+
+
+def _pending(waiting: Waiting) -> bool:
+    return not waiting.failed

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from guestagent.errors import DownloadError, GuestAgentError, PackageError
+from guestagent.errors import DownloadError, PackageError
 from guestagent.handlermanifest import HandlerManifest
 from guestagent.layout import HandlerFolder
 from guestagent.package import PACKAGE_LIMIT, unpack
@@ -60,9 +60,8 @@ class Artifacts:
 
         def bring(url: str, channel: Channel) -> HandlerManifest:
             if channel == "host":
-                plugin.download(
-                    url, folder.package, manifest=manifest_url, limit=PACKAGE_LIMIT, seconds=_BUDGET_SECONDS
-                )
+                deadline = Deadline.after(_BUDGET_SECONDS)
+                plugin.download(url, folder.package, manifest=manifest_url, limit=PACKAGE_LIMIT, deadline=deadline)
             else:
                 deadline = Deadline.after(_BUDGET_SECONDS)
                 self._client.download(url, folder.package, deadline=deadline, limit=PACKAGE_LIMIT)
@@ -102,6 +101,6 @@ class Artifacts:
         raise DownloadError(redact(f"{what} could not be downloaded: {'; '.join(failures) or 'no URL is given'}"), code)
 
 
-def as_agent_error(error: DocumentError) -> GuestAgentError:
+def as_agent_error(error: DocumentError) -> PackageError:
     """A manifest without the wanted version, as it is told to the host."""
-    return GuestAgentError(str(error), -1)
+    return PackageError(str(error), -1)

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from guestagent.signature import Mode
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All times in seconds."""
@@ -12,5 +14,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What a host may take to answer when it honours `Prefer: wait`; 0 never asks for it."""
     status_period: float = 60.0
     """A status blob at least so often, and on every change."""
-    concurrent_handlers: int = 4
-    """Handlers of one dependency level worked on at once."""
+    concurrent_handlers: int = 16
+    """Handlers worked on at once."""
+    concurrent_downloads: int = 4
+    """Packages fetched and unpacked at once."""
+    roll_back: bool = True
+    """Whether a failed update brings the version before back, unless the new version's manifest forbids it."""
+    built_in_run_command: bool = True
+    """Run Command's two handlers come with the product; off, their packages are fetched like any other."""
+    policy_file: str = "/etc/waagent_policy.json"
+    """Which extensions are allowed; no file, no policy."""
+    signature_check: Mode = "report"
+    """What a package's signature is for: `off`, `report` a bad one, `require` a good one."""
+    signature_root: str = ""
+    """PEM file a signature has to lead to; empty: Microsoft's, which is placed in the library directory."""
+    enforce_limits: bool = True
+    """Whether commands are held to their manifest's resourceLimits."""

@@ -8,8 +8,17 @@ from typing import Any
 import msgspec
 
 from guestagent.errors import PackageError
+from guestagent.limits import ResourceLimits, parse_limits
 
 SIZE_LIMIT = 1024 * 1024
+
+
+class SigningInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a signed package says it is. What is no text is empty."""
+
+    publisher: str = ""
+    type: str = ""
+    version: str = ""
 
 
 class HandlerManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +33,10 @@ class HandlerManifest(msgspec.Struct, frozen=True, kw_only=True):
     update_with_install: bool = True
     continue_on_update_failure: bool = False
     multi_config: bool = False
+    roll_back: bool = True
+    """Whether the version before may be brought back when an update fails; a key of ours, `rollbackOnUpdateFailure`."""
+    limits: ResourceLimits = ResourceLimits()
+    signing_info: SigningInfo | None = None
 
 
 def parse_handler_manifest(data: bytes) -> HandlerManifest:
@@ -49,14 +62,26 @@ def parse_handler_manifest(data: bytes) -> HandlerManifest:
         update_with_install=not isinstance(mode, str) or mode.lower() == "updatewithinstall",
         continue_on_update_failure=_switch(manifest.get("continueOnUpdateFailure")),
         multi_config=_switch(manifest.get("supportsMultipleExtensions")),
+        roll_back=_switch(manifest.get("rollbackOnUpdateFailure", True)),
+        # These two stand beside handlerManifest, and what is wrong with them is no reason to refuse the package.
+        limits=parse_limits(first.get("resourceLimits")),
+        signing_info=_signing_info(first.get("signingInfo")),
     )
 
 
 def _command(manifest: dict[str, Any], key: str) -> str:
     value = manifest.get(key)
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
+    command = value.lstrip("/") if isinstance(value, str) else ""
+    if not command.strip() or "\0" in command:
         raise PackageError(f"HandlerManifest.json: {key} is not a command", 1003)
-    return value.lstrip("/")
+    return command
+
+
+def _signing_info(value: Any) -> SigningInfo | None:
+    if not isinstance(value, dict):
+        return None
+    texts = {name: found for name in ("publisher", "type", "version") if isinstance(found := value.get(name), str)}
+    return SigningInfo(**texts)
 
 
 def _switch(value: Any) -> bool:

@@ -1,5 +1,7 @@
 """Names, modes and small files of the library directory, as extensions know them (protocol: disk layout)."""
 
+import contextlib
+import glob
 import json
 import re
 from pathlib import Path
@@ -19,6 +21,8 @@ HandlerState = Literal["NotInstalled", "Installed", "Enabled", "FailedUpgrade"]
 _NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)+", re.ASCII)
 _FOLDER = re.compile(r"(?P<name>[^-]+)-(?P<version>\d[0-9A-Za-z.]*)", re.ASCII)
 _EXTENSION = re.compile(r"[^/\0]{1,100}")
+# A file's name has 255 bytes, and ours stand around it.
+_EXTENSION_BYTES = 200
 
 
 class Installed(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +30,8 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
 
     version: str
     state: HandlerState
+    enabled_extensions: frozenset[str] = frozenset()
+    """Of a multi-config handler."""
 
 
 class HandlerFolder:
@@ -69,9 +75,10 @@ class HandlerFolder:
 
     def prepare(self) -> None:
         """The folders, and HandlerEnvironment.json."""
-        self.log.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for folder in (self.config, self.status, self.events):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder, mode in ((self.log, 0o755), (self.config, 0o700), (self.status, 0o700), (self.events, 0o700)):
+            folder.mkdir(parents=True, exist_ok=True)
+            # The umask may have taken bits away, and a package may have brought the folder with other ones.
+            folder.chmod(mode)
         write_atomically(self.path / "HandlerEnvironment.json", self._environment(), 0o600)
 
     def write_settings(self, settings: Settings | None) -> None:
@@ -80,6 +87,33 @@ class HandlerFolder:
         Keys are always there and publicSettings is an object; a handler without settings gets an empty `0.settings`.
         """
         write_atomically(self.settings_file(settings), settings_bytes(settings), 0o600)
+        if settings is not None:
+            # Some extensions take the highest number they find; the host may have gone back to a lower one.
+            for path, number in self._numbered(settings.name):
+                if number > settings.sequence_number:
+                    path.unlink(missing_ok=True)
+
+    def forget_extension(self, extension: str) -> None:
+        """A disabled one of several: its settings, status and state go (protocol: multi-config)."""
+        for folder, ending in ((self.config, "settings"), (self.status, "status")):
+            for path in folder.glob(f"{glob.escape(extension)}.*.{ending}"):
+                if path.name[len(extension) + 1 : -len(ending) - 1].isdigit():
+                    path.unlink(missing_ok=True)
+        self.extension_state(extension).unlink(missing_ok=True)
+
+    def extension_state(self, extension: str) -> Path:
+        return self.config / f"{extension}.HandlerState"
+
+    def write_extension_state(self, extension: str, state: Literal["enabled", "disabled"]) -> None:
+        write_atomically(self.extension_state(extension), state.encode(), 0o600)
+
+    def read_enabled_extensions(self) -> frozenset[str]:
+        found = set()
+        for path in self.config.glob("*.HandlerState"):
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                if path.read_text(encoding="ascii").strip() == "enabled":
+                    found.add(path.name.removesuffix(".HandlerState"))
+        return frozenset(found)
 
     def read_manifest(self) -> HandlerManifest:
         """Raises PackageError (1002, 1003)."""
@@ -118,6 +152,16 @@ class HandlerFolder:
         }
         write_atomically(self.config / "HandlerStatus", json.dumps(record).encode(), 0o600)
 
+    def _numbered(self, extension: str) -> list[tuple[Path, int]]:
+        """The settings files of one extension with their sequence numbers."""
+        start = f"{extension}." if extension else ""
+        found = []
+        for path in self.config.glob("*.settings"):
+            number = path.name.removesuffix(".settings")
+            if number.startswith(start) and (number := number.removeprefix(start)).isascii() and number.isdigit():
+                found.append((path, int(number)))
+        return found
+
     def _environment(self) -> bytes:
         # One blank after each colon, logFolder first, the version a number: a widespread shell shim cuts it by text.
         environment = {
@@ -150,15 +194,28 @@ def installed_handlers(lib: Path) -> dict[str, list[Installed]]:
         match = _FOLDER.fullmatch(path.parent.parent.name)
         if match is None or not _NAME.fullmatch(match["name"]):
             continue
-        state = HandlerFolder(lib, lib, match["name"], match["version"]).read_state()
+        folder = HandlerFolder(lib, lib, match["name"], match["version"])
+        state = folder.read_state()
         if state != "NotInstalled":
-            found.setdefault(match["name"], []).append(Installed(version=match["version"], state=state))
+            one = Installed(version=match["version"], state=state, enabled_extensions=folder.read_enabled_extensions())
+            found.setdefault(match["name"], []).append(one)
+    return found
+
+
+def version_folders(lib: Path, log: Path, name: str) -> list[HandlerFolder]:
+    """Every version folder of a handler, installed or not."""
+    found = []
+    for path in sorted(lib.glob(f"{glob.escape(name)}-*")):
+        match = _FOLDER.fullmatch(path.name)
+        if match is not None and match["name"] == name and path.is_dir():
+            found.append(HandlerFolder(lib, log, name, match["version"]))
     return found
 
 
 def usable_extension_name(name: str) -> bool:
     """Whether a multi-config extension's name can be part of a file's name."""
-    return bool(_EXTENSION.fullmatch(name)) and name not in {".", ".."}
+    fits = len(name.encode(errors="replace")) <= _EXTENSION_BYTES
+    return fits and bool(_EXTENSION.fullmatch(name)) and name not in {".", ".."}
 
 
 def _stem(settings: Settings | None) -> str:

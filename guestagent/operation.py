@@ -1,14 +1,16 @@
 """Commands as operations: written down before they start, run beside us, adopted by whichever guestagent is there.
 
-A folder per operation under the component's state: `operation.json` is ours; `started.json`, `command.json`,
-`exit.json`, `stdout` and `stderr` are the runner's. The same operation asked for twice is the same folder, hence run
-once.
+A folder per operation under the component's state: `operation.json` and `launcher` (what was said at the start) are
+ours; `started.json`, `command.json`, `exit.json`, `stdout` and `stderr` are the runner's. The same operation asked for
+twice is the same folder, hence run once.
 """
 
 import asyncio
 import contextlib
+import glob
 import hashlib
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -19,7 +21,7 @@ from typing import Literal
 import msgspec
 
 from guestagent import runner
-from guestagent.errors import CommandFailed, CommandTimedOut, GuestAgentError, Interrupted
+from guestagent.errors import CommandFailed, CommandTimedOut, Interrupted, PlatformError
 from ipc.errors import StateError
 from ipc.statefile import read_state, write_state
 
@@ -32,7 +34,8 @@ CODES: dict[Kind, int] = {"install": 1007, "enable": 1009, "disable": 1010, "upd
 # How much of each stream is looked at, and how long the text for the host may be (protocol: output capture).
 _CAPTURE = 3200
 _SHARE = 1590
-_KEPT = 100
+_KEPT = 1000
+_KEPT_BYTES = 512 * 1024 * 1024
 
 logger = logging.getLogger("guestagent")
 
@@ -50,6 +53,12 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     environment: dict[str, str]
     timeout_seconds: float
+    goal_state: str = ""
+    """Id of the one that asked for it."""
+    launcher: tuple[str, ...] = ()
+    """What starts the runner, its own command line behind it (see Placement)."""
+    cgroup: str = ""
+    """What the runner enters before it starts the command."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,8 +70,21 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     error: str
     began: float
     ended: float
+    outside: str = ""
+    """Why it ran elsewhere than in the scope or cgroup it was meant for."""
     output: str = ""
     """Both streams, as the host is told."""
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """An operation as it lies on the disk."""
+
+    operation: Operation
+    folder: Path
+    state: Literal["waiting", "running", "ended", "interrupted"]
+    pid: int | None = None
+    """Of the command's own shell."""
+    exit: "_Exit | None" = None
 
 
 class _Started(msgspec.Struct, frozen=True):
@@ -71,12 +93,17 @@ class _Started(msgspec.Struct, frozen=True):
     boot: str
 
 
+class _Command(msgspec.Struct, frozen=True):
+    pid: int
+
+
 class _Exit(msgspec.Struct, frozen=True):
     code: int | None
     timed_out: bool
     error: str
     began: float
     ended: float
+    outside: str = ""
 
 
 def operation_id(handler: str, version: str, extension: str, kind: Kind, *parts: object) -> str:
@@ -102,28 +129,55 @@ class Operations:
         if not (folder / "operation.json").exists():
             await self._others(operation)
             await asyncio.to_thread(_write_down, folder, operation)
-        await self._until_over(folder)
+        await self._until_over(folder, operation.launcher)
         return _judge(operation, folder)
 
     def known(self, operation: str) -> bool:
         """Whether this operation was begun, by us or by an earlier us."""
         return (self._folder / operation / "operation.json").exists()
 
-    def forget_old(self) -> None:
-        """Keep the newest operations; running ones always."""
-        folders = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in folders[_KEPT:]:
-            if self._runner(path) is None:
+    def of(self, handler: str) -> list[Found]:
+        """What was run for a handler and is remembered, the newest last."""
+        found = [one for path in self._folder.glob(f"{glob.escape(handler)}-*") if (one := self._found(path))]
+        return sorted(found, key=lambda one: (one.exit.began if one.exit else math.inf, one.operation.id))
+
+    def forget_old(self, kept: int = _KEPT, size: int = _KEPT_BYTES) -> None:
+        """Keep so many of the newest operations, and so many bytes of their output; running ones always."""
+        dated = []
+        for path in self._folder.iterdir():
+            with contextlib.suppress(OSError):
+                dated.append((path.stat().st_mtime, path))
+        for number, (_, path) in enumerate(sorted(dated, reverse=True), 1):
+            size -= sum(one.stat().st_size for one in path.glob("std*"))
+            if (number > kept or size < 0) and not self._running(path):
                 shutil.rmtree(path, ignore_errors=True)
+
+    def _found(self, path: Path) -> Found | None:
+        try:
+            operation = read_state(path / "operation.json", Operation)
+            ended = read_state(path / "exit.json", _Exit)
+            command = read_state(path / "command.json", _Command)
+        except StateError as error:
+            logger.warning("passed over: %s", error)
+            return None
+        if operation is None:
+            return None
+        state: Literal["waiting", "running", "ended", "interrupted"] = "ended"
+        if ended is None and self._running(path):
+            state = "running"
+        elif ended is None:
+            state = "interrupted" if (path / "started.json").exists() else "waiting"
+        pid = command.pid if command else None
+        return Found(operation=operation, folder=path, state=state, pid=pid, exit=ended)
 
     async def _others(self, operation: Operation) -> None:
         """Wait for what else runs for this handler: an earlier goal state's command, adopted from an earlier us."""
         for path in self._folder.glob(f"{operation.handler}-*"):
-            if path.name != operation.id and not (path / "exit.json").exists() and self._runner(path) is not None:
+            if path.name != operation.id and not (path / "exit.json").exists() and self._running(path):
                 logger.info("%s waits for %s, which still runs", operation.id, path.name)
                 await self._until_over(path)
 
-    async def _until_over(self, folder: Path) -> None:
+    async def _until_over(self, folder: Path, launcher: tuple[str, ...] = ()) -> None:
         child: subprocess.Popen[bytes] | None = None
         while not (folder / "exit.json").exists():
             if (folder / "started.json").exists():
@@ -133,12 +187,24 @@ class Operations:
                     return
                 await _readable(descriptor)
             elif child is None:
-                child = await asyncio.to_thread(_start, folder)
+                child = await asyncio.to_thread(_start, folder, launcher, "")
+                await _readable(os.pidfd_open(child.pid))
+            elif launcher:
+                # It failed before it came to the runner, or the folder would be claimed: nothing ran yet.
+                outside, launcher = await asyncio.to_thread(_last_words, folder, launcher[0]), ()
+                logger.warning("%s is started directly: %s", folder.name, outside)
+                child = await asyncio.to_thread(_start, folder, launcher, outside)
                 await _readable(os.pidfd_open(child.pid))
             else:
                 return
             if child is not None:
                 await asyncio.to_thread(child.wait)
+
+    def _running(self, folder: Path) -> bool:
+        descriptor = self._runner(folder)
+        if descriptor is not None:
+            os.close(descriptor)
+        return descriptor is not None
 
     def _runner(self, folder: Path) -> int | None:
         """A pidfd of the runner that claimed the folder; None if it is gone."""
@@ -175,10 +241,10 @@ def _judge(operation: Operation, folder: Path) -> Outcome:
         text = f"{operation.kind} took longer than {operation.timeout_seconds:g} s and was killed: {operation.command}"
         raise CommandTimedOut(f"{text}\n{outcome.output}", 1011)
     if outcome.error:
-        raise CommandFailed(f"{operation.kind} could not be started: {outcome.error}", code)
+        raise PlatformError(f"{operation.kind} could not be started: {outcome.error}", code)
     if outcome.code != 0:
         text = f"{operation.kind} ended with {outcome.code}: {operation.command}"
-        raise CommandFailed(f"{text}\n{outcome.output}", code)
+        raise CommandFailed(f"{text}\n{outcome.output}", code, outcome.code or 0)
     return outcome
 
 
@@ -187,20 +253,27 @@ def _write_down(folder: Path, operation: Operation) -> None:
     write_state(folder / "operation.json", operation)
 
 
-def _start(folder: Path) -> subprocess.Popen[bytes]:
-    """Raises GuestAgentError if not even the runner starts."""
-    command = [sys.executable, "-I", "-S", str(Path(runner.__file__)), str(folder)]
+def _start(folder: Path, launcher: tuple[str, ...], outside: str) -> subprocess.Popen[bytes]:
+    """Raises PlatformError if not even the runner starts."""
+    # Its folder's name holds the handler's, and some extensions kill whoever has that in the command line.
+    command = [*launcher, sys.executable, "-I", "-S", str(Path(runner.__file__)), outside]
     try:
-        return subprocess.Popen(
-            command,
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with (folder / "launcher").open("wb") as said:
+            return subprocess.Popen(
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                start_new_session=True,
+            )
     except OSError as error:
-        raise GuestAgentError(f"no process can be started: {error}", 1000) from error
+        raise PlatformError(f"no process can be started: {error}", 1000) from error
+
+
+def _last_words(folder: Path, launcher: str) -> str:
+    lines = _captured(folder / "launcher").strip().splitlines() or ["no reason given"]
+    return f"{launcher} failed: {lines[-1]}"
 
 
 async def _readable(descriptor: int) -> None:

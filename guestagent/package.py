@@ -1,6 +1,7 @@
 """Unpacking a handler's zip: nothing is written before everything in it was found harmless."""
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -8,11 +9,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import msgspec
 
+from guestagent import staging
 from guestagent.errors import PackageError
-from guestagent.handlermanifest import HandlerManifest, parse_handler_manifest
+from guestagent.handlermanifest import SIZE_LIMIT, HandlerManifest, parse_handler_manifest
 
 PACKAGE_LIMIT = 1024 * 1024 * 1024
 """Bytes of the zip."""
@@ -34,34 +37,49 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     ratio_matters_from: int = _RATIO_MATTERS_FROM
 
 
-def unpack(package: Path, target: Path, limits: Limits | None = None) -> HandlerManifest:
+def unpack(package: Path | BinaryIO, target: Path, limits: Limits | None = None) -> HandlerManifest:
     """Unpack into `target`, which appears whole or not at all, every file u+x, the manifest at its root.
 
     Raises PackageError (the package), OSError (the disk). An existing `target` is replaced.
     """
-    staging = target.with_name(f".{target.name}.staging")
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
-        with _opened(package) as archive:
-            entries = check(archive, limits or Limits())
-            staging.mkdir(mode=0o700)
-            for entry, path in entries:
-                _extract(archive, entry, staging / path)
-        manifest = _place_manifest(staging)
-        shutil.rmtree(target, ignore_errors=True)
-        staging.rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with staging.claimed(target) as folder:
+        manifest = _unpack(package, folder, limits or Limits())
+        staging.put_in_place(folder, target)
     return manifest
 
 
-def check(archive: zipfile.ZipFile, limits: Limits) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
-    """Every entry with the relative path it may be written to. Raises PackageError, naming the entry."""
+def mend(package: Path | BinaryIO, target: Path, limits: Limits | None = None) -> HandlerManifest:
+    """Put back the files of the package; what else lies in `target`, settings, status, the handler's own, stays.
+
+    Each file is the old one or the new one. Raises PackageError, OSError.
+    """
+    with staging.claimed(target) as folder:
+        manifest = _unpack(package, folder, limits or Limits())
+        if target.is_dir():
+            staging.lay_over(folder, target)
+        else:
+            staging.put_in_place(folder, target)
+    return manifest
+
+
+def _unpack(package: Path | BinaryIO, folder: Path, limits: Limits) -> HandlerManifest:
+    with _opened(package) as archive:
+        status = package.stat() if isinstance(package, Path) else os.fstat(package.fileno())
+        for entry, path in check(archive, status.st_size, limits):
+            _extract(archive, entry, folder / path)
+    return _place_manifest(folder)
+
+
+def check(archive: zipfile.ZipFile, size: int, limits: Limits) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
+    """Every entry with the relative path it may be written to. Raises PackageError, naming the entry.
+
+    `size` is the zip's own: what its entries say of theirs may be pretended.
+    """
     infos = archive.infolist()
     if len(infos) > limits.entries:
         raise PackageError(f"the zip has {len(infos)} entries, limit {limits.entries}")
     total = sum(info.file_size for info in infos)
-    packed = sum(info.compress_size for info in infos) or 1
+    packed = min(size, sum(info.compress_size for info in infos)) or 1
     if total > limits.unpacked:
         raise PackageError(f"the zip unpacks to {total} bytes, limit {limits.unpacked}")
     if total > limits.ratio_matters_from and total > packed * limits.ratio:
@@ -69,12 +87,12 @@ def check(archive: zipfile.ZipFile, limits: Limits) -> list[tuple[zipfile.ZipInf
     found: dict[PurePosixPath, zipfile.ZipInfo] = {}
     for info in infos:
         path = _safe_path(info)
-        if path in found and not (info.is_dir() and found[path].is_dir()):
+        if path in found and not (_is_folder(info) and _is_folder(found[path])):
             raise PackageError(f"the zip holds {_shown(info)} twice")
         found[path] = info
     for path in found:
         for parent in path.parents:
-            if parent in found and not found[parent].is_dir():
+            if parent in found and not _is_folder(found[parent]):
                 raise PackageError(f"the zip holds {str(parent)[:100]!r} as a file and as a folder")
     return [(info, path) for path, info in found.items() if path.parts]
 
@@ -86,41 +104,51 @@ def _safe_path(info: zipfile.ZipInfo) -> PurePosixPath:
         raise PackageError(f"the zip holds {_shown(info)}, which is a link or a device")
     if info.flag_bits & 0x1:
         raise PackageError(f"the zip holds {_shown(info)} encrypted")
+    if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        # zipfile unpacks the others in memory, as large as they please.
+        raise PackageError(f"the zip holds {_shown(info)}, compressed by method {info.compress_type}")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or (len(name) > 1 and name[1] == ":"):
         raise PackageError(f"the zip holds {_shown(info)}, a path that leads out of it")
-    if any(ord(one) < 32 or one == "\x7f" for one in name) or any(len(os.fsencode(part)) > 255 for part in path.parts):
+    nameless = not path.parts and not _is_folder(info)
+    unprintable = any(ord(one) < 32 or one == "\x7f" for one in name)
+    if nameless or unprintable or any(len(os.fsencode(part)) > 255 for part in path.parts):
         raise PackageError(f"the zip holds {_shown(info)}, a name no file can have")
     if len(os.fsencode(name)) > 1024:
         raise PackageError(f"the zip holds {_shown(info)}, a path too long")
     return path
 
 
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    return info.filename.endswith(("/", "\\"))
+
+
 @contextlib.contextmanager
-def _opened(package: Path) -> Iterator[zipfile.ZipFile]:
+def _opened(package: Path | BinaryIO) -> Iterator[zipfile.ZipFile]:
     """Raises PackageError for whatever zipfile says of a bad zip."""
+    name = package.name if isinstance(package, Path) else "the zip"
     try:
         with zipfile.ZipFile(package) as archive:
             yield archive
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
-        raise PackageError(f"{package.name} is no usable zip: {error}") from error
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+        raise PackageError(f"{name} is no usable zip: {error}") from error
+    except OSError as error:
+        # Asked for an offset no file can have; all else is the disk's fault.
+        if error.errno != errno.EINVAL:
+            raise
+        raise PackageError(f"{name} is no usable zip: it names places outside of itself") from error
     except zlib.error as error:
-        raise PackageError(f"{package.name} is damaged: {error}") from error
+        raise PackageError(f"{name} is damaged: {error}") from error
 
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
-    if entry.is_dir():
+    if _is_folder(entry):
         path.mkdir(parents=True, exist_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with archive.open(entry) as source, path.open("xb") as file:
-        left = entry.file_size
-        # The size in the directory is a promise; what comes out may be more.
-        while chunk := source.read(min(1 << 20, left + 1)):
-            left -= len(chunk)
-            if left < 0:
-                raise PackageError(f"the zip holds {_shown(entry)}, larger than it says")
-            file.write(chunk)
+        # zipfile gives no more than the directory says, and compares the checksum.
+        shutil.copyfileobj(source, file, 1 << 20)
     # Zips made elsewhere carry no modes, and real packages lack the execute bit on their own scripts.
     path.chmod(0o755)
 
@@ -129,11 +157,12 @@ def _place_manifest(folder: Path) -> HandlerManifest:
     """The manifest at the folder's root, taken from wherever it lies. Raises PackageError (1002, 1003)."""
     at_root = folder / MANIFEST
     if not at_root.is_file():
-        deeper = sorted(folder.rglob(MANIFEST), key=lambda path: (len(path.parts), str(path)))
-        if not deeper:
+        deeper = [path for path in folder.rglob(MANIFEST) if path.is_file()]
+        if at_root.exists() or not deeper:
             raise PackageError(f"the zip holds no {MANIFEST}", 1002)
-        shutil.copyfile(deeper[0], at_root)
-    data = at_root.read_bytes()
+        shutil.copyfile(min(deeper, key=lambda path: (len(path.parts), str(path))), at_root)
+    with at_root.open("rb") as file:
+        data = file.read(SIZE_LIMIT + 1)
     manifest = parse_handler_manifest(data)
     at_root.write_bytes(data.removeprefix(b"\xef\xbb\xbf"))
     return manifest

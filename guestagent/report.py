@@ -8,18 +8,22 @@ from typing import Any
 
 import msgspec
 
-from guestagent.errors import PackageError, StatusFileError
+from guestagent import heartbeat
+from guestagent.builtin import provides
+from guestagent.errors import GuestAgentError, PackageError, StatusFileError
 from guestagent.layout import HandlerFolder
-from guestagent.record import Applied, key
+from guestagent.plan import State, Waiting
+from guestagent.record import Applied, Good, key
+from guestagent.runcommand.liveness import settle
 from guestagent.statusfile import READ_LIMIT, ExtensionStatus, parse_status
 from guestagent.steps import Doing
 from ipc.contract.guestagent import ExtensionView
 from wire.extensions import SUPPORTED_FEATURES, ExtensionsGoalState, Handler, Settings
 from wire.redact import redact
 
-_STALE_HEARTBEAT = 600.0
 _UNSUPPORTED_FEATURE = 2001
-_HEARTBEAT_LIMIT = 64 * 1024
+# How long after the machine came up an extension may take to go on with what a restart broke off.
+_BOOT_GRACE_SECONDS = 300.0
 
 
 class ExtensionReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +38,8 @@ class ExtensionReport(msgspec.Struct, frozen=True, kw_only=True):
     status: ExtensionStatus | None
     step: str
     since: float
+    goes_on: bool = False
+    """What is wanted could not be had, and the version before is in force."""
 
 
 class GoalStateOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,19 +50,42 @@ class GoalStateOutcome(msgspec.Struct, frozen=True, kw_only=True):
     unsupported: tuple[str, ...] = ()
 
 
-def look(
-    extensions: ExtensionsGoalState, applied: dict[str, Applied], doing: dict[str, Doing], lib: Path, log: Path
-) -> list[ExtensionReport]:
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What a look compares the disk with."""
+
+    applied: dict[str, Applied]
+    good: dict[str, Good]
+    doing: dict[str, Doing]
+    waiting: dict[str, Waiting]
+    booted_at: float
+    """UTC, seconds since the epoch."""
+    now: float
+
+
+def look(extensions: ExtensionsGoalState, known: Known, lib: Path, log: Path) -> list[ExtensionReport]:
     """Every extension of the goal state that has anything to tell. Reads status files and heartbeats."""
     found = []
     for handler in extensions.handlers:
         for settings in handler.settings or (None,):
             if settings is not None and settings.name and settings.state == "disabled":
                 continue  # a disabled one of several is not reported any more
-            report = _one(handler, settings, applied, doing.get(handler.name), lib, log)
+            report = _one(handler, settings, known, lib, log)
             if report is not None:
                 found.append(report)
     return found
+
+
+def states(reports: list[ExtensionReport]) -> dict[str, State]:
+    """How each extension stands for those that depend on it."""
+    return {key(one.handler, one.settings): _state(one) for one in reports}
+
+
+def _state(report: ExtensionReport) -> State:
+    if report.goes_on or report.step:
+        return "error" if report.goes_on else "pending"
+    if report.settings is None or report.status is None:
+        return "success" if report.handler_status == "Ready" else "error" if report.code else "pending"
+    return report.status.status if report.status.status in {"success", "error"} else "pending"
 
 
 def status_blob(
@@ -92,8 +121,10 @@ def status_blob(
     )
 
 
-def view(report: ExtensionReport) -> ExtensionView:
+def view(report: ExtensionReport, applied: dict[str, Applied]) -> ExtensionView:
     """For the bus."""
+    record = applied.get(key(report.handler, report.settings)) or applied.get(report.handler)
+    failed = record if record is not None and not record.ok else None
     inner = report.status
     code = inner.code if inner else report.code
     return ExtensionView(
@@ -107,6 +138,9 @@ def view(report: ExtensionReport) -> ExtensionView:
         message=redact((inner.message if inner else None) or report.message)[:1024],
         step=report.step,
         since=report.since,
+        failure=failed.kind if failed else "",
+        retry_at=failed.retry_at if failed else None,
+        wanted=failed.wanted if failed else "",
     )
 
 
@@ -127,25 +161,29 @@ def read_system() -> dict[str, str]:
     }
 
 
-def _one(
-    handler: Handler, settings: Settings | None, applied: dict[str, Applied], doing: Doing | None, lib: Path, log: Path
-) -> ExtensionReport | None:
+def _one(handler: Handler, settings: Settings | None, known: Known, lib: Path, log: Path) -> ExtensionReport | None:
     own = key(handler.name, settings)
-    record = applied.get(own) or applied.get(handler.name)
-    if record is None and doing is None:
+    record = known.applied.get(own) or known.applied.get(handler.name)
+    doing, waiting = known.doing.get(handler.name), known.waiting.get(own) or known.waiting.get(handler.name)
+    if record is None and doing is None and waiting is None:
         return None
+    goes_on = record is not None and bool(record.wanted)
+    good = known.good.get(handler.name)
+    if goes_on and good is not None:
+        settings = good.for_extension(settings) or settings
     version = record.version if record else doing.version if doing else handler.version
     status, code, message, since = "Installing", 0, doing.doing if doing else "", doing.since if doing else 0.0
     if record is not None:
         status, code, message, since = record.handler_status, record.code, record.message, record.at
-    inner: ExtensionStatus | None = None
+    elif waiting is not None:
+        status = "NotReady" if waiting.failed else "Installing"
+        code, message = -1 if waiting.failed else 0, waiting.reason
+    inner = _inner(handler, settings, version, record, waiting, known, lib, log)
     folder = _folder(lib, log, handler.name, version)
-    if folder is not None and folder.read_state() != "NotInstalled":
-        if settings is not None and handler.state == "enabled":
-            inner = _extension_status(folder, settings, record)
-        status, message = _with_heartbeat(folder, status, message)
-    elif record is not None and not record.ok and settings is not None:
-        inner = ExtensionStatus(status="error", code=record.code, message=record.message, operation="Enable")
+    if status == "Ready" and record is not None and folder is not None:
+        beat = _heartbeat(folder, record, known.now)
+        if beat is not None:
+            status, code, message = beat.status, beat.code or code, beat.message or message
     return ExtensionReport(
         handler=handler.name,
         version=version,
@@ -154,9 +192,44 @@ def _one(
         message=message,
         settings=settings,
         status=inner,
-        step=doing.doing if doing else "",
+        step=doing.doing if doing else "waiting" if waiting is not None and not waiting.failed else "",
         since=since,
+        goes_on=goes_on,
     )
+
+
+def _inner(
+    handler: Handler,
+    settings: Settings | None,
+    version: str,
+    record: Applied | None,
+    waiting: Waiting | None,
+    known: Known,
+    lib: Path,
+    log: Path,
+) -> ExtensionStatus | None:
+    """The extension's own status, or ours in its place."""
+    if settings is None:
+        return None
+    folder = _folder(lib, log, handler.name, version)
+    if folder is not None and folder.read_state() not in {"NotInstalled", "FailedUpgrade"}:
+        if handler.state == "enabled":
+            return _extension_status(folder, settings, record, known)
+        return None
+    if record is not None and not record.ok:
+        return ExtensionStatus(status="error", code=record.code, message=record.message, operation="Enable")
+    if waiting is not None and waiting.failed:
+        return ExtensionStatus(status="error", code=-1, message=waiting.reason, operation="Enable")
+    return None
+
+
+def _heartbeat(folder: HandlerFolder, record: Applied, now: float) -> heartbeat.Heartbeat | None:
+    """Of a handler that promised heartbeats."""
+    try:
+        promised = folder.read_manifest().report_heartbeat
+    except GuestAgentError:
+        return None
+    return heartbeat.look(folder.heartbeat, enabled_at=record.at, now=now) if promised else None
 
 
 def _folder(lib: Path, log: Path, name: str, version: str) -> HandlerFolder | None:
@@ -166,17 +239,23 @@ def _folder(lib: Path, log: Path, name: str, version: str) -> HandlerFolder | No
         return None
 
 
-def _extension_status(folder: HandlerFolder, settings: Settings, record: Applied | None) -> ExtensionStatus:
-    """What the extension wrote; what we know where it wrote nothing, or nothing final although its command failed."""
-    failed = record is not None and not record.ok
+def _extension_status(
+    folder: HandlerFolder, settings: Settings, record: Applied | None, known: Known
+) -> ExtensionStatus:
+    """What the extension wrote; what we know where it wrote nothing, or nothing final although it has ended."""
+    failed = record is not None and not record.ok and not record.wanted
     ours = ExtensionStatus(
         status="transitioning", message="the extension has not written a status yet", operation="Enable"
     )
     if failed and record is not None:
         ours = ExtensionStatus(status="error", code=record.code, message=record.message, operation="Enable")
     path = folder.status_file(settings)
+    if provides(folder.name):
+        # Its worker may be gone without a word.
+        settle(folder, settings.name, settings.sequence_number)
     try:
         with path.open("rb") as file:
+            written = os.fstat(file.fileno()).st_mtime
             found = parse_status(file.read(READ_LIMIT + 1))
     except FileNotFoundError:
         return ours
@@ -185,28 +264,17 @@ def _extension_status(folder: HandlerFolder, settings: Settings, record: Applied
     except StatusFileError as error:
         # Half-written for the moment, or for good: the next look tells.
         return ExtensionStatus(status="error", code=1012, message=str(error))
-    return ours if failed and found.status == "transitioning" else found
-
-
-def _with_heartbeat(folder: HandlerFolder, status: str, message: str) -> tuple[str, str]:
-    """A handler that promised heartbeats and stopped is Unresponsive (protocol: heartbeat)."""
-    try:
-        changed = folder.heartbeat.stat().st_mtime
-        with folder.heartbeat.open("rb") as file:
-            document = msgspec.json.decode(file.read(_HEARTBEAT_LIMIT))
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return status, message
-    first = document[0] if isinstance(document, list) and document else document
-    beat = first.get("heartbeat") if isinstance(first, dict) else None
-    if status != "Ready" or not isinstance(beat, dict):
-        return status, message
-    if time.time() - changed > _STALE_HEARTBEAT:
-        return "Unresponsive", message
-    told = beat.get("status")
-    text = beat.get("formattedMessage")
-    text = text.get("message") if isinstance(text, dict) else None
-    known = {"ready": "Ready", "notready": "NotReady", "unresponsive": "Unresponsive"}
-    return known.get(str(told).lower(), status), text if isinstance(text, str) else message
+    if found.status != "transitioning":
+        return found
+    if failed:
+        return ours
+    if written < known.booted_at and known.now > known.booted_at + _BOOT_GRACE_SECONDS:
+        text = (
+            f"interrupted: the machine restarted while it ran, and nothing was heard of it since."
+            f" To run it again: agentctl ext retry {folder.name}. Its last words: {found.message or ''}"
+        )
+        return ExtensionStatus(status="error", code=-1, message=text, operation=found.operation)
+    return found
 
 
 def _handler(report: ExtensionReport, now: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Runs one command of an extension, beside guestagent: `python -I -S runner.py FOLDER`. Standard library only.
+"""Runs one command of an extension, beside guestagent: `python -I -S runner.py [OUTSIDE]`. Standard library only.
+OUTSIDE is why it runs elsewhere than it was meant to.
 
 guestagent may be killed, restarted or replaced meanwhile: this process goes on, enforces the time limit, and leaves
-the outcome in FOLDER for whoever is there. It owns the folder from the moment it has created `started.json`; a second
-runner for the same folder finds that file and leaves.
+the outcome in the folder it was started in, for whoever is there. It owns that from the moment it has created
+`started.json`; a second runner for the same folder finds that file and leaves.
 """
 
 import json
@@ -14,11 +15,12 @@ import sys
 import time
 
 
-def main(folder: str) -> int:
+def main(folder: str, outside: str = "") -> int:
     with open(f"{folder}/operation.json", "rb") as file:  # noqa: PTH123  # pathlib doubles the start of this process
         operation = json.load(file)
     if not _claim(folder):
         return 0
+    outside = outside or _enter(operation.get("cgroup", ""))
     began = time.time()
     with open(f"{folder}/stdout", "wb") as out, open(f"{folder}/stderr", "wb") as err:  # noqa: PTH123
         try:
@@ -34,15 +36,31 @@ def main(folder: str) -> int:
                 start_new_session=True,
             )
         except OSError as error:
-            _finish(folder, {"error": str(error), "code": None, "timed_out": False, "began": began})
+            _finish(folder, {"error": str(error), "code": None, "timed_out": False, "began": began, "outside": outside})
             return 0
     _write(f"{folder}/command.json", {"pid": child.pid})
     timed_out = not _wait(child.pid, operation["timeout_seconds"])
     if timed_out:
         os.killpg(child.pid, signal.SIGKILL)
     code = child.wait()
-    _finish(folder, {"error": "", "code": code, "timed_out": timed_out, "began": began})
+    _finish(folder, {"error": "", "code": code, "timed_out": timed_out, "began": began, "outside": outside})
     return 0
+
+
+def _enter(cgroup: str) -> str:
+    """Move this process, and so all that it starts. Why it stays outside; empty if it does not."""
+    if not cgroup:
+        return ""
+    try:
+        descriptor = os.open(f"{cgroup}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            # 0 is whoever writes it.
+            os.write(descriptor, b"0")
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return f"{cgroup} cannot be entered: {error.strerror}"
+    return ""
 
 
 def _wait(pid: int, seconds: float) -> bool:
@@ -71,6 +89,10 @@ def _claim(folder: str) -> bool:
         return False
     finally:
         os.unlink(mine)  # noqa: PTH108
+    # After a power cut it must still be known that the command was begun.
+    directory = os.open(folder, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
     return True
 
 
@@ -87,4 +109,4 @@ def _write(path: str, value: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(os.getcwd(), *sys.argv[1:]))  # noqa: PTH109

@@ -13,6 +13,8 @@ READ_LIMIT = 16 * 1024 * 1024
 SIZE_LIMIT = 131_072
 _MESSAGE_LIMIT = 1024
 _SUBSTATUS_LIMIT = 10_240
+# Empty ones have no length the rule could count.
+_SUBSTATUS_COUNT = 1000
 _MARK = " ... [TRUNCATED]"
 
 Word = Literal["transitioning", "warning", "error", "success"]
@@ -115,7 +117,7 @@ def _cut(status: ExtensionStatus) -> ExtensionStatus:
             one, name=_shorten(one.name, _SUBSTATUS_LIMIT) or "", message=_shorten(one.message, _SUBSTATUS_LIMIT)
         )
         total += len(short.name) + len(short.message or "")
-        if total > SIZE_LIMIT:
+        if total > SIZE_LIMIT or len(kept) == _SUBSTATUS_COUNT:
             break
         kept.append(short)
     return msgspec.structs.replace(status, message=_shorten(status.message, _MESSAGE_LIMIT), substatus=tuple(kept))

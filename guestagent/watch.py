@@ -18,10 +18,11 @@ from guestagent.history import History
 from guestagent.inforce import InForce, same
 from ipc.hostaddress import HostAddress
 from ipc.record import Emitter
+from wire.download import Unchanged
 from wire.errors import DocumentError, Gone, InvalidContainer, WireError
 from wire.extensions import ExtensionsGoalState, newest
 from wire.goalstate import GoalState
-from wire.hostplugin import HostPlugin, Unchanged, Unsupported
+from wire.hostplugin import HostPlugin, Unsupported
 from wire.http import HttpClient
 from wire.vmsettings import VmSettings
 from wire.wireserver import WireServer
@@ -100,6 +101,10 @@ class HostWatch:
     @property
     def thumbprints(self) -> tuple[str, ...]:
         return self._keyring.thumbprints
+
+    def has_certificate(self, thumbprint: str) -> bool:
+        """Whether secrets that name it can be opened."""
+        return self._keyring.has_key(thumbprint)
 
     def wireserver(self) -> WireServer:
         return WireServer(self._client, self._find_host().wireserver)

@@ -13,7 +13,7 @@ import zmq
 
 from ipc.contract import EVENTS
 from ipc.errors import FrameError, NoAnswer, Refused
-from ipc.frame import Header, RefusalBody, decode_body, decode_header, encode
+from ipc.frame import Header, Kind, RefusalBody, decode_body, decode_header, encode
 from ipc.message import Event, R, Request
 from ipc.places import Places
 from ipc.sockets import LoopSocket
@@ -49,7 +49,7 @@ class Bus:
         self._numbers = itertools.count(1)
         self._asking: dict[str, LoopSocket] = {}
         self._hearing: dict[str, LoopSocket] = {}
-        self._waiting: dict[str, asyncio.Future[list[bytes]]] = {}
+        self._waiting: dict[str, asyncio.Future[tuple[Header, bytes] | None]] = {}
         self._listeners: dict[str, list[Callable[[Event], None]]] = {}
 
     async def ask(self, request: Request[R], *, to: str = "", within: float = 2.0) -> R:
@@ -59,21 +59,25 @@ class Bus:
         """
         component = to or request.speaker
         header = self.header("request", request.wire_name(), deadline=time.monotonic() + within)
-        answer: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[tuple[Header, bytes] | None] = loop.create_future()
         self._waiting[header.id] = answer
+        # A plain timer: a timeout block costs twice as much.
+        timer = loop.call_later(within, _give_up, answer)
         try:
             if not self._connected(component).send(encode(header, request)):
                 raise NoAnswer(component, header.name, "too many requests are waiting for it")
-            async with asyncio.timeout(within):
-                frames = await answer
-        except TimeoutError:
-            raise NoAnswer(component, header.name, f"nothing within {within:g} s") from None
+            found = await answer
         finally:
+            timer.cancel()
             del self._waiting[header.id]
-        if decode_header(frames).kind == "refusal":
-            refusal = decode_body(frames[1], RefusalBody)
+        if found is None:
+            raise NoAnswer(component, header.name, f"nothing within {within:g} s")
+        answered, body = found
+        if answered.kind == "refusal":
+            refusal = decode_body(body, RefusalBody)
             raise Refused(header.name, refusal.code, refusal.reason)
-        reply: R = decode_body(frames[1], request.reply)  # type: ignore[assignment]  # R is bound to this very class
+        reply: R = decode_body(body, request.reply)  # type: ignore[assignment]  # R is bound to this very class
         return reply
 
     def on(self, kind: type[E], listener: Callable[[E], None], *, of: str = "") -> None:
@@ -89,11 +93,11 @@ class Bus:
             socket.connect(str(self._places.events_socket(component)))
             self._hearing[component] = socket
 
-    def header(self, kind: str, name: str, *, deadline: float | None = None) -> Header:
-        """A header of ours with a fresh id."""
+    def header(self, kind: Kind, name: str, *, answers: str | None = None, deadline: float | None = None) -> Header:
+        """A header of ours, with a fresh id or that of the question it answers."""
         return Header(
-            id=f"{self._sender}/{next(self._numbers)}",
-            kind=kind,  # type: ignore[arg-type]  # the literal is checked when decoded
+            id=f"{self._sender}/{next(self._numbers)}" if answers is None else answers,
+            kind=kind,
             name=name,
             sender=self._sender,
             version=self._version,
@@ -122,7 +126,7 @@ class Bus:
         waiting = self._waiting.get(header.id)
         # A late answer to a question nobody waits for any more is dropped here.
         if waiting is not None and not waiting.done():
-            waiting.set_result(frames)
+            waiting.set_result((header, frames[1]))
 
     def _heard(self, component: str, frames: list[bytes]) -> None:
         try:
@@ -136,3 +140,8 @@ class Bus:
             return
         for listener in self._listeners.get(f"{component}:{header.name}", ()):
             listener(event)
+
+
+def _give_up(answer: "asyncio.Future[tuple[Header, bytes] | None]") -> None:
+    if not answer.done():
+        answer.set_result(None)

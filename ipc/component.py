@@ -15,7 +15,7 @@ from ipc.bus import Bus
 from ipc.contract import PROTOCOL, REQUESTS
 from ipc.contract.every import Describe, Description, Health, HealthReport, Hello
 from ipc.errors import FrameError, RefusalCode, Refused
-from ipc.frame import Header, RefusalBody, decode_body, decode_header, encode
+from ipc.frame import Header, Kind, RefusalBody, decode_body, decode_header, encode
 from ipc.lock import Lock, make_private_directory
 from ipc.message import Event, R, Reply, Request
 from ipc.places import Places
@@ -145,9 +145,16 @@ class Component:
             return
         task = asyncio.get_running_loop().create_task(self._dispatch(peer, header, rest[1]))
         self._in_flight.add(task)
-        task.add_done_callback(self._in_flight.discard)
 
     async def _dispatch(self, peer: bytes, header: Header, body: bytes) -> None:
+        try:
+            await self._answer(peer, header, body)
+        finally:
+            # Here rather than by a callback: that comes a turn later, and meanwhile others would be refused.
+            if (task := asyncio.current_task()) is not None:
+                self._in_flight.discard(task)
+
+    async def _answer(self, peer: bytes, header: Header, body: bytes) -> None:
         kind, handler = REQUESTS.get(header.name), self._handlers.get(header.name)
         if kind is None or handler is None:
             self._refuse(peer, header, "unsupported", f"{self.name} {self.version} does not answer {header.name}")
@@ -173,9 +180,8 @@ class Component:
         answer = self._answer_header(header, "refusal", header.name)
         self._requests.send([peer, *encode(answer, RefusalBody(code=code, reason=reason[:1000]))])
 
-    def _answer_header(self, header: Header, kind: str, name: str) -> Header:
-        ours = self.bus.header(kind, name)
-        return Header(id=header.id, kind=ours.kind, name=name, sender=ours.sender, version=ours.version)
+    def _answer_header(self, header: Header, kind: Kind, name: str) -> Header:
+        return self.bus.header(kind, name, answers=header.id)
 
 
 def _stranger(frames: list[bytes]) -> Header:

@@ -7,6 +7,7 @@ are handed over first. A budget bounds what piles up while telemetry is away; wh
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -75,17 +76,16 @@ class Emitter:
             pid=os.getpid(),
             operation=operation,
             ok=ok,
-            message=self._redact(message)[:MESSAGE_LIMIT],
-            subject=subject[:WORD_LIMIT],
-            subject_version=subject_version[:WORD_LIMIT],
-            correlation=correlation[:WORD_LIMIT],
+            message=_unicode(self._redact(message), MESSAGE_LIMIT),
+            subject=_unicode(subject, WORD_LIMIT),
+            subject_version=_unicode(subject_version, WORD_LIMIT),
+            correlation=_unicode(correlation, WORD_LIMIT),
             duration_ms=duration_ms,
         )
         try:
             if os.fstat(self._descriptor).st_size >= _SEGMENT_BYTES:
                 self._roll()
-            # One write call: after it the bytes are the kernel's, whatever becomes of us.
-            os.write(self._descriptor, msgspec.json.encode(entry) + b"\n")
+            self._append(msgspec.json.encode(entry) + b"\n")
         except OSError as error:
             self._dropped += 1
             logger.warning("entry %s lost, %s cannot be written: %s", operation, self._segment, error.strerror)
@@ -115,7 +115,12 @@ class Emitter:
                 await self._hand_over(path, 0)
                 path.unlink()
         # What is written while we wait for an answer wakes the next round.
-        self._delivered = await self._hand_over(self._segment, self._delivered)
+        segment = self._segment
+        delivered = await self._hand_over(segment, self._delivered)
+        if segment != self._segment:
+            # It was full meanwhile: the next round hands over the whole of it, and the journal drops second copies.
+            return
+        self._delivered = delivered
         if self._delivered == os.fstat(self._descriptor).st_size > 0:
             os.ftruncate(self._descriptor, 0)
             self._delivered = 0
@@ -137,17 +142,32 @@ class Emitter:
     def _segments(self) -> list[Path]:
         return sorted(self._folder.glob("*.jsonl"))
 
+    def _append(self, line: bytes) -> None:
+        """Raises OSError."""
+        # One write call: after it the bytes are the kernel's, whatever becomes of us.
+        written = os.write(self._descriptor, line)
+        if written < len(line):
+            # Half a line would spoil the next one.
+            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     def _roll(self) -> None:
-        os.close(self._descriptor)
-        self._delivered = 0
-        self._open_segment()
+        before = self._descriptor
+        try:
+            self._open_segment()
+        except OSError as error:
+            logger.warning("no new segment, %s grows on: %s", self._segment, error.strerror)
+            return
+        os.close(before)
         self._keep_budget()
 
     def _open_segment(self) -> None:
+        """Raises OSError; the one before is then still in use."""
         # Wall time orders the segments; the lock tells a successor that this one is still being written.
-        self._segment = self._folder / f"{time.time_ns():020d}-{os.getpid()}.jsonl"
-        self._descriptor = os.open(self._segment, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        segment = self._folder / f"{time.time_ns():020d}-{os.getpid()}.jsonl"
+        self._descriptor = os.open(segment, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._segment, self._delivered = segment, 0
 
     def _keep_budget(self) -> None:
         segments = self._segments()
@@ -200,6 +220,11 @@ def _is_locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _unicode(text: str, limit: int) -> str:
+    """Cut, and without the lone surrogates in which Python keeps a file name that is no UTF-8."""
+    return text[:limit].encode("utf-8", "replace").decode()
 
 
 def _boot_id() -> str:

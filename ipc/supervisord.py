@@ -98,8 +98,11 @@ class _UnixTransport(xmlrpc.client.Transport):
         super().__init__()
         self._path = path
 
-    def make_connection(self, host: object) -> http.client.HTTPConnection:  # noqa: ARG002  # the socket path is the host
-        return _UnixConnection(self._path)
+    def make_connection(self, host: str) -> http.client.HTTPConnection:  # type: ignore[override]  # a name, no tuple
+        connection = _UnixConnection(self._path)
+        # Where the base class looks for what it has to close.
+        self._connection = host, connection
+        return connection
 
 
 class _UnixConnection(http.client.HTTPConnection):

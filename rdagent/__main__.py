@@ -40,7 +40,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
         component.answer(GetTruth, agent.get_truth)
         emitter.emit("Start", f"{NAME} {__version__}")
         try:
-            await component.run(heartbeat.beat(), agent.look(), agent.tell(), emitter.deliver())
+            await component.run(heartbeat.beat(), heartbeat.know_ids(), agent.look(), agent.tell(), emitter.deliver())
         finally:
             client.close()
 

@@ -52,8 +52,10 @@ class RdAgent:
         while True:
             seen = await self._neighbours.look()
             self._judge(seen)
-            self._heartbeat.set_readiness(readiness(self._truth, wall=time.time()))
-            await self._bring_back({name: one.program for name, one in seen.items()})
+            away = time.monotonic() - seen["guestagent"].heard_at
+            self._heartbeat.set_readiness(readiness(self._truth["guestagent"], away=away))
+            # One that answers is not started a second time, whatever supervisord says.
+            await self._bring_back({name: one.program for name, one in seen.items() if not one.answered})
             # While somebody is on the way, more often: the host waits for Ready.
             settled = all(one.state != "restarting" for one in self._truth.values())
             next_at = max(next_at + (self._settings.look_period if settled else _UNSETTLED_SECONDS), loop.time())

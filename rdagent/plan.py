@@ -11,7 +11,7 @@ NEIGHBOURS = ("guestagent", "netagent", "telemetry")
 HUNG_AFTER = 10.0
 """Seconds without an answer from a process that runs."""
 RESTART_GRACE = 30.0
-"""Seconds a component may be away before the host hears that it is absent."""
+"""Seconds guestagent may be away before the host hears of it."""
 
 _FIRST_PAUSE = 5.0
 _LONGEST_PAUSE = 300.0
@@ -40,12 +40,16 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     answer: Answer | None
     """The last one, however old."""
+    answered: bool
+    """In this very look: it runs, whatever supervisord says."""
     program: str
     """supervisord's state of it; empty if supervisord does not answer."""
     pid: int | None
-    """By supervisord."""
-    silent_since: float
+    """By supervisord; if that does not answer, by the last answer, as long as such a process runs."""
+    heard_at: float
     """CLOCK_MONOTONIC: the last answer, or when we began to look."""
+    silent_since: float
+    """CLOCK_MONOTONIC: the last answer of the process that runs now, or when we first saw it."""
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,16 +90,17 @@ def judge(seen: Observed, before: ComponentTruth | None, *, now: float, wall: fl
     )
 
 
-def readiness(truth: dict[str, ComponentTruth], *, wall: float) -> Readiness:
-    """Only guestagent decides: without the others the VM still does what it is asked."""
-    guest = truth.get("guestagent")
-    if guest is None or not guest.version:
-        if guest is not None and wall - guest.since > RESTART_GRACE:
-            return _not_ready(guest)
-        return Readiness(ready=False, substatus="Provisioning", description="Starting")
+def readiness(guest: ComponentTruth, *, away: float) -> Readiness:
+    """Only guestagent decides: without the others the VM still does what it is asked.
+
+    `away`: seconds since it last answered, or since we began to look. Not since its state began: one that dies at each
+    start goes from state to state.
+    """
     if guest.state in {"ok", "busy", "degraded"}:
         return Readiness(ready=True)
-    if guest.state in {"restarting", "absent"} and wall - guest.since < RESTART_GRACE:
+    if away < RESTART_GRACE and not guest.version:
+        return Readiness(ready=False, substatus="Provisioning", description="Starting")
+    if away < RESTART_GRACE and guest.state in {"restarting", "absent"}:
         return Readiness(ready=True)
     return _not_ready(guest)
 
@@ -125,21 +130,31 @@ def after_start(restart: Restart, *, now: float) -> Restart:
 def _state(seen: Observed, now: float) -> tuple[TruthState, str]:
     answer, silent = seen.answer, now - seen.silent_since
     restarted = answer is not None and seen.pid is not None and seen.pid != answer.pid
+    if answer is not None and seen.answered:
+        # supervisord calls a process STARTING for its first second; who answers has started.
+        return _own_words(answer, seen.program)
     if seen.program and seen.program not in _RUNS | _COMES:
         return "absent", f"supervisord says {seen.program}"
-    # supervisord calls a process STARTING for its first second; who answers has started.
     if answer is not None and not restarted and silent < HUNG_AFTER and seen.program != "BACKOFF":
-        if answer.state == "busy" and answer.limit_seconds and answer.since is not None:
-            # The limit is the neighbour's own; past it something keeps it.
-            return "busy", f"{answer.what}, limit {answer.limit_seconds:g} s"
-        return answer.state, answer.what
+        return _own_words(answer, seen.program)
     if seen.program in _COMES:
         return "restarting", f"supervisord says {seen.program}"
     if silent < HUNG_AFTER:
         return "restarting", "it has not answered yet"
-    if seen.program:
+    if seen.pid is not None:
         return "hung", f"process {seen.pid} runs and has not answered for {silent:.0f} s"
-    return "absent", f"no answer for {silent:.0f} s, and supervisord does not answer either"
+    supervisord = f"supervisord says {seen.program}" if seen.program else "supervisord does not answer either"
+    return "absent", f"no answer for {silent:.0f} s, and {supervisord}"
+
+
+def _own_words(answer: Answer, program: str) -> tuple[TruthState, str]:
+    if answer.state == "busy" and answer.limit_seconds and answer.since is not None:
+        # The limit is the neighbour's own; past it something keeps it.
+        return "busy", f"{answer.what}, limit {answer.limit_seconds:g} s"
+    if answer.state == "ok" and program and program not in _RUNS | _COMES:
+        # It outlived the supervisord that started it; the one that answers now cannot start another beside it.
+        return "ok", f"runs, though supervisord says {program}"
+    return answer.state, answer.what
 
 
 def _not_ready(guest: ComponentTruth) -> Readiness:

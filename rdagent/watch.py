@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from pathlib import Path
 
 from ipc.bus import Bus
 from ipc.contract.every import Describe, Health
@@ -22,6 +23,7 @@ class Neighbours:
         self._supervisord = Supervisord(places)
         self._began = time.monotonic()
         self._answers: dict[str, Answer] = {}
+        self._first_seen: dict[str, tuple[int, float]] = {}
 
     async def look(self) -> dict[str, Observed]:
         """Ask everybody at once."""
@@ -31,23 +33,34 @@ class Neighbours:
         for name, answer in zip(NEIGHBOURS, answers, strict=True):
             if answer is not None:
                 self._answers[name] = answer
-        return {name: self._observed(name, programs.get(name)) for name in NEIGHBOURS}
+        return {
+            name: self._observed(name, programs.get(name), answered=answer is not None)
+            for name, answer in zip(NEIGHBOURS, answers, strict=True)
+        }
 
     def start(self, program: str) -> None:
         """Blocking. Raises SupervisordError."""
         self._supervisord.start(program)
 
-    def _observed(self, name: str, program: ProgramState | None) -> Observed:
+    def _observed(self, name: str, program: ProgramState | None, *, answered: bool) -> Observed:
         answer = self._answers.get(name)
-        silent_since = answer.at if answer else self._began
-        if program is not None and program.pid and answer is not None and program.pid != answer.pid:
-            # Another process than the one that answered: its silence begins with its start.
-            silent_since = max(silent_since, time.monotonic() - max(0.0, time.time() - program.start))
+        heard_at = silent_since = answer.at if answer else self._began
+        pid = program.pid or None if program else None
+        if program is None and answer is not None and _runs(answer.pid):
+            pid = answer.pid
+        if pid is not None and (answer is None or answer.pid != pid):
+            # Another process than the one that answered: its silence begins when it does. By our clock: supervisord
+            # tells the time of its start by the wall clock, which may be set.
+            if self._first_seen.get(name, (0, 0.0))[0] != pid:
+                self._first_seen[name] = (pid, time.monotonic())
+            silent_since = max(silent_since, self._first_seen[name][1])
         return Observed(
             name=name,
             answer=answer,
+            answered=answered,
             program=program.statename if program else "",
-            pid=(program.pid or None) if program else None,
+            pid=pid,
+            heard_at=heard_at,
             silent_since=silent_since,
         )
 
@@ -72,3 +85,13 @@ class Neighbours:
             return {program.name: program for program in self._supervisord.programs()}
         except SupervisordError:
             return {}
+
+
+def _runs(pid: int) -> bool:
+    """Zombies do not: their supervisord has not come to bury them."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    # The command name may hold blanks and parentheses: the state stands behind the last one (proc_pid_stat(5)).
+    return stat[stat.rindex(b")") + 2 :].split()[0] not in (b"Z", b"X")

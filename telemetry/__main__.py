@@ -35,7 +35,12 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
         if journal.damaged:
             emitter.emit("Journal", f"was damaged, kept as {journal.damaged.name}, begun anew", ok=False)
         try:
-            await component.run(telemetry.announce(), telemetry.upload(emitter), emitter.deliver())
+            await component.run(
+                telemetry.announce(),
+                telemetry.collect(emitter, places.log, places.lib),
+                telemetry.upload(emitter),
+                emitter.deliver(),
+            )
         finally:
             telemetry.close()
 

@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -18,6 +20,7 @@ from ipc.contract.telemetry import Entry, GetTimeline, JournalGrew, Record, Reco
 from ipc.errors import Refused
 from ipc.record import Emitter
 from telemetry.config import Settings
+from telemetry.extensionevents import Collected, bound_agent_events, collect, remove
 from telemetry.journal import Journal, JournalError
 
 T = TypeVar("T")
@@ -25,6 +28,7 @@ T = TypeVar("T")
 _BATCH = 200
 _REPLY_ENTRIES = 200
 _REPLY_BYTES = 200 * 1024
+# More than the uploader takes by itself.
 _UPLOAD_SECONDS = 60.0
 _LONGEST_PAUSE = 600.0
 
@@ -52,7 +56,7 @@ class Telemetry:
 
     async def record(self, request: Record) -> Recorded:
         """The reply says that the entries are on the disk."""
-        entries = [msgspec.structs.replace(one, message=self._redact(one.message)) for one in request.entries]
+        entries = [self._taken_in(one) for one in request.entries]
         try:
             new = await self._do(lambda: self._journal.add(entries))
         except JournalError as error:
@@ -82,6 +86,33 @@ class Telemetry:
             with contextlib.suppress(JournalError):
                 self._component.announce(JournalGrew(cursor=await self._do(self._journal.last)))
 
+    async def collect(self, emitter: Emitter, log: Path, lib: Path) -> None:
+        """Keep what extensions dropped into their events folders, for ever."""
+        while self._settings.extension_events_period:
+            await asyncio.sleep(self._settings.extension_events_period)
+            try:
+                passes = await self._do(lambda: self._collect(log, lib))
+            except (JournalError, OSError) as error:
+                logger.warning("extension events: %s (left where they are)", error)
+                continue
+            for one in passes:
+                if one.entries:
+                    self._grew.set()
+                if one.dropped:
+                    text = ", ".join(f"{count} {reason}" for reason, count in sorted(one.dropped.items()))
+                    emitter.emit("ExtensionEvents", f"given up: {text}", ok=False, subject=one.handler)
+
+    def _collect(self, log: Path, lib: Path) -> list[Collected]:
+        """Kept first, removed then: a crash in between keeps the same ids. Raises JournalError, OSError."""
+        passes = []
+        for one in collect(log):
+            clean = [msgspec.structs.replace(entry, message=self._redact(entry.message)) for entry in one.entries]
+            self._journal.add(clean)
+            remove(one)
+            passes.append(one)
+        bound_agent_events(lib / "events")
+        return passes
+
     async def upload(self, emitter: Emitter) -> None:
         """Post what the host does not have yet, for ever; failures keep everything and are waited out."""
         pause, failing = self._settings.upload_period, ""
@@ -103,6 +134,15 @@ class Telemetry:
         self._thread.shutdown()
         self._journal.close()
 
+    def _taken_in(self, entry: Entry) -> Entry:
+        """Redacted once more; and JSON has no word for a number that is none."""
+        return msgspec.structs.replace(
+            entry,
+            message=self._redact(entry.message),
+            at=entry.at if math.isfinite(entry.at) else 0.0,
+            monotonic=entry.monotonic if math.isfinite(entry.monotonic) else 0.0,
+        )
+
     async def _upload_waiting(self) -> str:
         """Why not everything was taken; empty when it was."""
         while waiting := await self._do(lambda: self._journal.waiting(_BATCH)):
@@ -112,7 +152,7 @@ class Telemetry:
                 await self._do(partial(self._journal.uploaded, last))
             if reason:
                 return reason
-            if len(waiting) < _BATCH:
+            if taken == len(waiting) < _BATCH:
                 break
         return ""
 

@@ -8,6 +8,8 @@ from ipc.contract.telemetry import Entry
 from wire.events import Event, Parameter
 
 _AGENT_EVENT = 1
+_LATEST = 253_402_300_799.0  # the end of the year 9999
+_EXTENSION_EVENT = 7
 
 
 def as_event(entry: Entry) -> Event:
@@ -19,7 +21,7 @@ def as_event(entry: Entry) -> Event:
         ("Operation", entry.operation),
         ("OperationSuccess", entry.ok),
         ("Message", message),
-        ("Duration", entry.duration_ms or 0),
+        ("Duration", max(0, entry.duration_ms or 0)),
     )
     common: tuple[Parameter, ...] = (
         ("GAVersion", f"azvmagent-{entry.version}"),
@@ -37,5 +39,24 @@ def as_event(entry: Entry) -> Event:
     return Event(event_id=_AGENT_EVENT, parameters=(*own, *common))
 
 
+def as_extension_event(entry: Entry) -> Event:
+    """Event id 7, for what an extension wrote (protocol: extension event pipeline)."""
+    parameters: tuple[Parameter, ...] = (
+        ("EventName", f"{entry.subject}-{entry.subject_version}"),
+        ("CapabilityUsed", entry.level),
+        ("TaskName", entry.operation),
+        ("Context1", entry.message),
+        ("Context2", entry.stamp),
+        ("Context3", entry.correlation),
+        ("EventPid", str(entry.pid)),
+        ("EventTid", entry.thread),
+        ("OpcodeName", _stamp(entry.at)),
+        ("KeywordName", json.dumps({"CpuArchitecture": os.uname().machine})),
+        ("EventId", entry.id),
+    )
+    return Event(event_id=_EXTENSION_EVENT, parameters=parameters)
+
+
 def _stamp(at: float) -> str:
+    at = min(max(at, 0.0), _LATEST)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1e6):06d}Z"

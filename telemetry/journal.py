@@ -35,32 +35,56 @@ class JournalError(Exception):
     """The journal cannot be read or written; the text says why."""
 
 
+class Damaged(JournalError):
+    """Its content is at fault, rather than the disk or its mode."""
+
+
 class Journal:
     """One file. Everything raises JournalError when the disk does not do its part."""
 
     def __init__(self, path: Path, *, rows: int, size: int) -> None:
         """A damaged file is moved aside, kept, and a new journal begun: `damaged` then names it."""
+        self._path = path
         self._rows = rows
         self._size = size
         self.damaged: Path | None = None
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            self._database = _open(path)
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
-                raise JournalError(f"{path}: {error}") from error
-            self.damaged = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-            path.rename(self.damaged)
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            logger.warning("%s is damaged (%s): kept as %s, a new one is begun", path, error, self.damaged.name)
-            self._database = _open(path)
-        # Kept in memory: counting a hundred thousand rows for each batch would cost more than storing it.
-        count, total = self._database.execute("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM entries").fetchone()
-        self._count, self._total = int(count), int(total)
+            self._begin()
+        except Damaged as error:
+            self._begin_anew(error)
 
     def add(self, entries: list[Entry]) -> int:
         """Store those that are not there yet; how many were new. Durable when it returns."""
+        try:
+            return self._add(entries)
+        except Damaged as error:
+            # Refusing for ever would fill the emitters' own stores until they drop.
+            self._database.close()
+            self._begin_anew(error)
+            return self._add(entries)
+
+    def _begin(self) -> None:
+        with self._mapped():
+            self._database = _open(self._path)
+            # Kept in memory: counting a hundred thousand rows for each batch would cost more than storing it.
+            count, total = self._database.execute("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM entries").fetchone()
+        self._count, self._total = int(count), int(total)
+
+    def _begin_anew(self, error: Damaged) -> None:
+        aside = self._path.with_name(f"{self._path.name}.damaged-{time.time_ns()}")
+        # It is gone already if beginning anew failed half-way.
+        with contextlib.suppress(FileNotFoundError):
+            self._path.rename(aside)
+            self.damaged = aside
+            logger.warning("%s (kept as %s, a new one is begun)", error, aside.name)
+        # What was not yet copied into the file stands beside it; whoever wants to salvage it needs both.
+        with contextlib.suppress(FileNotFoundError):
+            self._path.with_name(f"{self._path.name}-wal").rename(f"{aside}-wal")
+        self._path.with_name(f"{self._path.name}-shm").unlink(missing_ok=True)
+        self._begin()
+
+    def _add(self, entries: list[Entry]) -> int:
         new = 0
         with self._transaction() as database:
             for entry in entries:
@@ -137,7 +161,7 @@ class Journal:
             rows = self._database.execute(sql, values).fetchall()
         found = []
         for cursor, blob in rows:
-            with contextlib.suppress(msgspec.DecodeError):
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
                 found.append((cursor, msgspec.json.decode(blob, type=Entry)))
         return found
 
@@ -156,7 +180,11 @@ class Journal:
         try:
             yield
         except sqlite3.Error as error:
-            raise JournalError(f"the journal: {error}") from error
+            kind = Damaged if _is_damage(error) else JournalError
+            raise kind(f"the journal {self._path}: {error}") from error
+        except UnicodeDecodeError as error:
+            # SQLite quotes what it cannot read.
+            raise Damaged(f"the journal {self._path}: malformed: {error}") from error
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -170,13 +198,13 @@ def _open(path: Path) -> sqlite3.Connection:
             if row[0] != "ok":
                 raise sqlite3.DatabaseError(f"malformed: {row[0]}")
         database.executescript(_SCHEMA)
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):
         database.close()
         raise
     path.chmod(0o600)
     return database
 
 
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether the file's content is at fault, rather than the disk or its mode."""
-    return "malformed" in str(error) or "not a database" in str(error) or "no such column" in str(error)
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Also a connection that was closed, and could not be replaced yet, after damage was found."""
+    return any(words in str(error) for words in ("malformed", "not a database", "no such column", "closed database"))

@@ -67,9 +67,11 @@ class TooLarge(HostError):
 class Refused(HostError):
     """The host's answer is no."""
 
-    def __init__(self, url: str, status: int, excerpt: str = "") -> None:
+    def __init__(self, url: str, status: int, excerpt: str = "", location: str = "") -> None:
         super().__init__(url, f"HTTP {status}{': ' + excerpt if excerpt else ''}")
         self.status = status
+        self.location = location
+        """Where a redirect leads; empty for every other refusal. May hold a signature."""
 
 
 class Gone(Refused):

@@ -8,6 +8,7 @@ import msgspec
 from wire.xml import writable
 
 AGENT_EVENTS = "69B669B9-4AF8-4C50-BDC4-6006FA76E975"
+EXTENSION_EVENTS = "FFF0196F-EE4C-4EAF-9AA5-776F622DEB4F"
 
 # 65536 less room for the envelope.
 _BODY_LIMIT = 64512

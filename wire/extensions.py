@@ -27,7 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     thumbprint: str | None = None
     dependency_level: int = 0
     depends_on: tuple[str, ...] = ()
-    """Handlers named by DependsOnExtension."""
+    """What DependsOnExtension names: `handler`, or `handler/extension`."""
 
     def __repr__(self) -> str:
         return f"Settings(name={self.name!r}, sequence_number={self.sequence_number}, state={self.state!r}, ...)"
@@ -115,6 +115,11 @@ def newest(
     if current is not None and candidate.created_on_ticks < current.created_on_ticks:
         return current
     return candidate
+
+
+def dependency(handler: str, extension: str) -> str:
+    """One DependsOnExtension; empty if it names nobody."""
+    return f"{handler}/{extension}" if handler and extension else handler
 
 
 def parse_ticks(value: object) -> int:

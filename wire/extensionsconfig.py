@@ -16,6 +16,7 @@ from wire.extensions import (
     Handler,
     Settings,
     StatusBlob,
+    dependency,
     mark_repeated,
     parse_blob_type,
     parse_level,
@@ -167,7 +168,7 @@ def _one(handler: str, element: xml.Element, depends: xml.Element | None) -> tup
     items = json.Fields(document, "", json.parse(document, (element.text or "").encode())).objects("runtimeSettings")
     if len(items) > 1:
         raise DocumentError(document, f"runtimeSettings has {len(items)} items instead of one")
-    depends_on = tuple(one.get("handler", "") for one in depends or () if one.tag == "DependsOnExtension")
+    depends_on = _depends_on(depends)
     level = parse_level(depends.get("dependencyLevel")) if depends is not None else 0
     return tuple(_handler_settings(document, item, int(sequence), level=level, depends_on=depends_on) for item in items)
 
@@ -193,3 +194,9 @@ def _handler_settings(
         dependency_level=level,
         depends_on=depends_on,
     )
+
+
+def _depends_on(depends: xml.Element | None) -> tuple[str, ...]:
+    named = xml.children(depends, "DependsOnExtension") if depends is not None else ()
+    found = (dependency(one.get("handler", ""), one.get("extension", "")) for one in named)
+    return tuple(one for one in found if one)

@@ -9,16 +9,15 @@ import msgspec
 
 from wire.blob import plan_upload
 from wire.deadline import Deadline
+from wire.download import Downloaded, Unchanged
 from wire.errors import DocumentError, Refused
 from wire.extensions import StatusBlob
-from wire.http import BODY_LIMIT, Downloaded, HttpClient
-from wire.retry import ONCE
+from wire.http import BODY_LIMIT, HttpClient
 from wire.vmsettings import VmSettings, parse_vm_settings
 
 API_VERSION = "2015-09-01"
 _SECONDS = 10.0
 
-Unchanged = Literal["unchanged"]
 Unsupported = Literal["unsupported"]
 
 
@@ -77,16 +76,26 @@ class HostPlugin:
         *,
         manifest: str,
         limit: int,
+        deadline: Deadline,
         fast_track: bool = False,
-        seconds: float = 300.0,
-    ) -> Downloaded:
-        """A package through the host. Raises HostError, OSError."""
+        known: str = "",
+        answer_within: float | None = None,
+    ) -> Downloaded | Unchanged:
+        """A package through the host, as `HttpClient.download`. Raises HostError, OSError.
+
+        A host that knows nothing of ETags and ranges answers with the whole.
+        """
         headers = self._artifact_headers(location, fast_track=fast_track)
         if manifest:
             headers["x-ms-artifact-manifest-location"] = manifest
-        url = f"{self.base_url}/extensionArtifact"
         return self._client.download(
-            url, target, headers=headers, deadline=Deadline.after(seconds), limit=limit, policy=ONCE
+            f"{self.base_url}/extensionArtifact",
+            target,
+            headers=headers,
+            deadline=deadline,
+            limit=limit,
+            known=known,
+            answer_within=answer_within,
         )
 
     def put_status(self, blob: StatusBlob, content: bytes, *, seconds: float = 20.0) -> None:

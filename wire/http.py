@@ -1,25 +1,26 @@
 """The one HTTP client, over `requests`. Blocking: components call it in threads.
 
 What it adds: a deadline for the whole conversation (a host that sends a byte a second does not outlive it), lengths
-checked, sizes bounded, redirects never followed, no proxy unless told, secrets out of every log line, and a `close`
-that ends conversations under way. Exceptions of the libraries below are mapped here and nowhere else.
+checked, sizes bounded, redirects never followed, no proxy unless told, secrets out of every log line, downloads gone on
+with where they broke off, and a `close` that ends conversations under way. Exceptions of the libraries below are mapped
+here and nowhere else.
 """
 
 import contextlib
-import hashlib
 import http.client
 import logging
-import os
 import socket
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from wire.body import CHUNK, announced, chunks
 from wire.deadline import Deadline
-from wire.errors import Gone, HostError, InvalidContainer, Refused, TimedOut, TooLarge, Truncated, Unreachable
+from wire.download import Download, Downloaded, Unchanged
+from wire.errors import Gone, HostError, InvalidContainer, Refused, TimedOut, Truncated, Unreachable
 from wire.redact import redact
 from wire.retry import ONCE, Policy, attempt
 
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
 BODY_LIMIT = 8 * 1024 * 1024
 """Bytes of a document; packages are streamed to disk under a limit of their own."""
 
-_CHUNK = 64 * 1024
 _CONNECT_SECONDS = 10.0
 _EXCERPT = 300
+_SUCCESS = frozenset({200, 201, 202, 304})
+# A download of which nothing comes for so long has broken off.
+_SILENCE_SECONDS = 20.0
 
 logger = logging.getLogger("wire")
 
@@ -43,13 +46,6 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]
     """Looked up without case."""
     body: bytes
-
-
-class Downloaded(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that arrived whole."""
-
-    size: int
-    sha256: str
 
 
 class HttpClient:
@@ -78,7 +74,7 @@ class HttpClient:
 
         def act() -> Response:
             with self._conversation(method, url, deadline, headers or {}, body) as answer:
-                content = b"".join(_chunks(answer, url, limit))
+                content = b"".join(chunks(answer, url, limit))
                 return Response(status=answer.status_code, headers=answer.headers, body=content)
 
         return attempt(policy, deadline, act, self.pause)
@@ -92,23 +88,25 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         policy: Policy = ONCE,
         limit: int,
-    ) -> Downloaded:
-        """Stream a body to `target`, which appears whole or not at all. Raises HostError, OSError (the disk)."""
+        known: str = "",
+        answer_within: float | None = None,
+    ) -> Downloaded | Unchanged:
+        """Stream a body to `target`, which appears whole or not at all. Raises HostError, OSError (the disk).
 
-        def act() -> Downloaded:
-            part = target.with_name(f".{target.name}.part")
-            try:
-                with (
-                    self._conversation("GET", url, deadline, headers or {}, None) as answer,
-                    part.open("wb") as file,
-                ):
-                    done = _store(answer, url, file, limit)
-                part.replace(target)
-            finally:
-                part.unlink(missing_ok=True)
-            return done
+        What breaks off is gone on with: at once as long as each answer brings something, else by the next call for the
+        same `target`, be it after a restart. `known` is the ETag of a copy the caller has, which may turn out to be
+        `unchanged`. `answer_within` bounds the seconds until the head of an answer is there.
+        """
 
-        return attempt(policy, deadline, act, self.pause)
+        def converse(
+            headers: Mapping[str, str], accepted: frozenset[int]
+        ) -> contextlib.AbstractContextManager["requests.Response"]:
+            return self._conversation(
+                "GET", url, deadline, headers, accepted=accepted, answer_within=answer_within, silence=_SILENCE_SECONDS
+            )
+
+        one = Download(url, target, headers=headers or {}, limit=limit, known=known, converse=converse)
+        return attempt(policy, deadline, lambda: one.run(deadline, self.pause), self.pause)
 
     def pause(self, seconds: float) -> bool:
         """Wait in this thread; True if the client was closed meanwhile."""
@@ -124,34 +122,43 @@ class HttpClient:
 
     @contextlib.contextmanager
     def _conversation(
-        self, method: str, url: str, deadline: Deadline, headers: Mapping[str, str], body: bytes | None
+        self,
+        method: str,
+        url: str,
+        deadline: Deadline,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        accepted: frozenset[int] = _SUCCESS,
+        answer_within: float | None = None,
+        silence: float | None = None,
     ) -> "Iterator[requests.Response]":
         conversation = _Conversation()
         with self._lock:
             self._open.add(conversation)
-        watchdog = threading.Timer(deadline.left(), conversation.abort)
-        watchdog.daemon = True
-        watchdog.start()
+        left = max(0.001, deadline.left())
+        conversation.end_after(left if answer_within is None else min(left, answer_within))
         try:
-            with _mapped(url, deadline, self._closing), conversation.session() as session:
+            with _mapped(url, conversation, self._closing), conversation.session() as session:
                 session.proxies.update(self._proxies)
                 answer = session.request(
                     method,
                     url,
                     headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity", **headers},
                     data=body,
-                    timeout=(min(_CONNECT_SECONDS, deadline.left()), max(0.001, deadline.left())),
+                    timeout=(min(_CONNECT_SECONDS, left), left if silence is None else min(left, silence)),
                     allow_redirects=False,
                     stream=True,
                 )
                 with answer:
-                    _check_status(answer, url)
+                    conversation.end_after(deadline.left())
+                    _check_status(answer, url, accepted)
                     yield answer
         except HostError as error:
             logger.debug("%s %s: %s", method, redact(url), error.reason)
             raise
         finally:
-            watchdog.cancel()
+            conversation.over()
             with self._lock:
                 self._open.discard(conversation)
 
@@ -162,6 +169,20 @@ class _Conversation:
     def __init__(self) -> None:
         self._sockets: list[socket.socket] = []
         self._aborted = False
+        self._watchdog: threading.Timer | None = None
+        self.late = False
+        """Whether its time was up."""
+
+    def end_after(self, seconds: float) -> None:
+        """From now on; what was said before does not count any more."""
+        self.over()
+        self._watchdog = threading.Timer(seconds, self._time_is_up)
+        self._watchdog.daemon = True
+        self._watchdog.start()
+
+    def over(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
 
     def abort(self) -> None:
         """The thread that reads sees the end of the stream."""
@@ -169,6 +190,10 @@ class _Conversation:
         for one in self._sockets:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
+
+    def _time_is_up(self) -> None:
+        self.late = True
+        self.abort()
 
     def session(self) -> "requests.Session":
         """A session of one connection, without the environment's proxies, netrc or certificates."""
@@ -194,9 +219,14 @@ class _Conversation:
         class TlsPool(urllib3.HTTPSConnectionPool):
             ConnectionCls = TlsConnection
 
+        class Session(requests.Session):
+            def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+                # Even where redirects are not followed, the library would read the body of one whole.
+                return None
+
         adapter = requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=1)
         adapter.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": TlsPool}
-        session = requests.Session()
+        session = Session()
         session.trust_env = False
         session.mount("http://", adapter)
         session.mount("https://", adapter)
@@ -209,53 +239,21 @@ class _Conversation:
                 self.abort()
 
 
-def _check_status(answer: "requests.Response", url: str) -> None:
-    if answer.status_code in {200, 201, 202, 206, 304}:
+def _check_status(answer: "requests.Response", url: str, accepted: frozenset[int]) -> None:
+    if answer.status_code in accepted:
         return
-    excerpt = b"".join(_chunks(answer, url, _CHUNK)) if int(answer.headers.get("Content-Length") or 0) < _CHUNK else b""
+    excerpt = b"".join(chunks(answer, url, CHUNK)) if (announced(answer) or 0) <= CHUNK else b""
     text = " ".join(f"{answer.reason or ''} {excerpt[:_EXCERPT].decode('utf-8', 'replace')}".split())
     if answer.status_code == http.client.GONE:
         raise Gone(url, answer.status_code, text)
     if answer.status_code == http.client.BAD_REQUEST and "InvalidContainerConfiguration" in text:
         raise InvalidContainer(url, answer.status_code, text)
-    raise Refused(url, answer.status_code, text)
-
-
-def _store(answer: "requests.Response", url: str, file: BinaryIO, limit: int) -> Downloaded:
-    digest, size = hashlib.sha256(), 0
-    for chunk in _chunks(answer, url, limit):
-        file.write(chunk)
-        digest.update(chunk)
-        size += len(chunk)
-    file.flush()
-    os.fsync(file.fileno())
-    return Downloaded(size=size, sha256=digest.hexdigest())
-
-
-def _chunks(answer: "requests.Response", url: str, limit: int) -> Iterator[bytes]:
-    """The body as it comes in; its length is checked against what was announced."""
-    announced = answer.headers.get("Content-Length", "")
-    if answer.status_code == 200 and answer.request.method == "GET" and not announced and not _is_chunked(answer):
-        # It would end where the connection ends, and a connection that broke would look like a whole answer.
-        raise Truncated(url, "the head says neither a length nor chunks, or is cut short")
-    if announced.isdigit() and int(announced) > limit:
-        raise TooLarge(url, f"{announced} bytes announced, limit {limit}")
-    size = 0
-    while chunk := answer.raw.read1(_CHUNK):
-        size += len(chunk)
-        if size > limit:
-            raise TooLarge(url, f"more than {limit} bytes")
-        yield chunk
-    if announced.isdigit() and size < int(announced) and answer.request.method != "HEAD" and answer.status_code != 304:
-        raise Truncated(url, f"{size} of {announced} bytes")
-
-
-def _is_chunked(answer: "requests.Response") -> bool:
-    return "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
+    location = answer.headers.get("Location", "") if answer.is_redirect else ""
+    raise Refused(url, answer.status_code, text, location)
 
 
 @contextlib.contextmanager
-def _mapped(url: str, deadline: Deadline, closing: threading.Event) -> Iterator[None]:
+def _mapped(url: str, conversation: _Conversation, closing: threading.Event) -> Iterator[None]:
     """Whatever the libraries throw becomes one of our errors."""
     import requests
     import urllib3
@@ -263,7 +261,7 @@ def _mapped(url: str, deadline: Deadline, closing: threading.Event) -> Iterator[
     try:
         yield
     except HostError as error:
-        if deadline.left() == 0 and isinstance(error, Truncated):
+        if conversation.late and isinstance(error, Truncated):
             raise TimedOut(url, "the deadline passed while the body came in") from error
         raise
     except (
@@ -275,8 +273,8 @@ def _mapped(url: str, deadline: Deadline, closing: threading.Event) -> Iterator[
     ) as error:
         if closing.is_set():
             raise Unreachable(url, "the client is closed") from error
-        if deadline.left() == 0 or isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
-            raise TimedOut(url, "no complete answer before the deadline") from error
+        if conversation.late or isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
+            raise TimedOut(url, "no complete answer in time") from error
         if isinstance(
             error, urllib3.exceptions.IncompleteRead | urllib3.exceptions.ProtocolError | http.client.IncompleteRead
         ):

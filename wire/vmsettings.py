@@ -17,6 +17,7 @@ from wire.extensions import (
     Handler,
     Settings,
     StatusBlob,
+    dependency,
     mark_repeated,
     parse_blob_type,
     parse_level,
@@ -205,8 +206,14 @@ def _one(handler: str, entry: json.Fields, sequence: int, depends: json.Fields |
         protected=protected,
         thumbprint=thumbprint.upper() if thumbprint else None,
         dependency_level=parse_level(depends.raw("dependencyLevel")) if depends else 0,
-        depends_on=tuple(one.text("handler", "") for one in depends.objects("dependsOnExtension")) if depends else (),
+        depends_on=_depends_on(depends),
     )
+
+
+def _depends_on(depends: json.Fields | None) -> tuple[str, ...]:
+    named = depends.objects("dependsOnExtension") if depends else []
+    found = (dependency(one.text("handler", ""), one.text("extension", "")) for one in named)
+    return tuple(one for one in found if one)
 
 
 def _public(handler: str, value: Any) -> Any:

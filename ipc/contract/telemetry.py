@@ -31,6 +31,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     correlation: str = ""
     """Goal state id or operation id that caused it."""
     duration_ms: int | None = None
+    level: str = ""
+    """An extension's event: its own word for how grave it is."""
+    stamp: str = ""
+    """Its own time, as it wrote it; `at` is when we read it."""
+    thread: str = ""
 
 
 class Recorded(Reply, frozen=True, kw_only=True):

@@ -6,10 +6,29 @@ from typing import Any
 
 import msgspec
 
-from ipc.contract import EVENTS, PROTOCOL, REQUESTS
+from ipc.contract import EVENTS, PROTOCOL, REQUESTS, netagent
 from ipc.contract.every import Description, HealthReport, Hello
-from ipc.contract.guestagent import ExtensionView, GoalStateArrived, GuestStatus
-from ipc.contract.netagent import Address, Link, Network, Resolver, Route, WireServerFound, WireServerState
+from ipc.contract.guestagent import (
+    CancelRun,
+    ExplainExtension,
+    Explanation,
+    ExtensionDetail,
+    ExtensionView,
+    FolderView,
+    GetExtension,
+    GetRun,
+    GoalStateArrived,
+    GuestStatus,
+    Link,
+    OperationView,
+    RetryBegun,
+    RetryExtension,
+    RunParameter,
+    RunScript,
+    RunStarted,
+    RunView,
+)
+from ipc.contract.netagent import Address, Network, Resolver, Route, WireServerFound, WireServerState
 from ipc.contract.rdagent import ComponentTruth, HostView, Truth, TruthChanged
 from ipc.contract.telemetry import Entry, GetTimeline, JournalGrew, Record, Recorded, Timeline
 from ipc.frame import Header, Kind, encode
@@ -49,9 +68,29 @@ EXAMPLES: list[Message] = [
         ],
     ),
     GoalStateArrived(goal_state="incarnation_4"),
+    GetExtension(name="greeter"),
+    ExtensionDetail(
+        name="Contoso.Tools.Greeter", wanted_version="2.0.1", wanted_state="enabled", locations=["http://h/m"],
+        extensions=[ExtensionView(name="Contoso.Tools.Greeter", version="2.0.0", failure="transient", retry_at=9.5,
+                                  wanted="2.0.1")],
+        folders=[FolderView(version="2.0.0", state="Enabled", path="/lib/x", extensions=["job"])],
+        operations=[OperationView(
+            id="o", kind="enable", version="2.0.0", extension="job", command="/lib/x/e", environment={"VERSION": "2"},
+            state="ended", pid=8, began=1.5, ended=2.5, exit_status=3, timed_out=True, error="none",
+            limit_seconds=300.0, goal_state="incarnation_4", stdout="/o", stderr="/e",
+        )],
+        files=["/lib/x/config/5.settings"],
+    ),
+    RetryExtension(name="greeter", extension="job"),
+    RetryBegun(extensions=["Contoso.Tools.Greeter/job"]),
+    ExplainExtension(name="greeter", extension="job"),
+    Explanation(
+        name="Contoso.Tools.Greeter", verdict="extension", summary="exit 3", next_step="look",
+        chain=[Link(stage="command", ok=False, text="enable", at=1.5, evidence="boom")],
+    ),
     Network(
         mode="observe",
-        links=[Link(index=1, name="lo", mac="00:00:00:00:00:00", mtu=65536, up=True, carrier=True)],
+        links=[netagent.Link(index=1, name="lo", mac="00:00:00:00:00:00", mtu=65536, up=True, carrier=True)],
         addresses=[Address(link="lo", address="127.0.0.1/8")],
         routes=[Route(destination="default", gateway="10.0.0.1", link="eth0", metric=100, protocol=16)],
         resolver=Resolver(manager="file", nameservers=["168.63.129.16"], search=["internal"]),
@@ -64,6 +103,19 @@ EXAMPLES: list[Message] = [
     GetTimeline(after=3, limit=10, component="guestagent", subject="Contoso.Tools.Greeter"),
     Timeline(entries=[ENTRY], cursor=4, dropped=2),
     JournalGrew(cursor=4),
+    # 1.1
+    RunScript(
+        name="job", script=b"#!/bin/sh\n\xff\x00", script_path="/root/job.sh",
+        parameters=[RunParameter(name="WHO", value="world"), RunParameter(value="x y")], run_as="nobody",
+        timeout_seconds=30,
+    ),
+    RunStarted(name="job", sequence_number=2, stdout="/log/stdout", stderr="/log/stderr"),
+    GetRun(name="job", sequence_number=2),
+    CancelRun(name="job"),
+    RunView(
+        name="job", sequence_number=2, state="Failed", message="exit 3", exit_code=3, interrupted=True, output="out",
+        error="err", stdout="/log/stdout", stderr="/log/stderr", started_at=11.5, ended_at=12.5, pid=7,
+    ),
 ]  # fmt: skip
 
 

@@ -16,18 +16,21 @@ import zmq.asyncio
 
 from ipc.bus import Bus
 from ipc.component import Component
+from ipc.contract import PROTOCOL
 from ipc.contract.every import Describe, Health, HealthReport, Hello
 from ipc.contract.guestagent import GetStatus, GuestStatus, StatusChanged
 from ipc.contract.telemetry import GetTimeline, Timeline
 from ipc.errors import AlreadyRunning, NoAnswer, Refused, UnsafeDirectory
 from ipc.frame import BODY_LIMIT, Header, decode_header, encode
 from ipc.places import Places
+from ipc.sockets import QUEUE_LIMIT
 
 CHILD = """
 import asyncio, os, sys
 from pathlib import Path
 from ipc.component import Component
 from ipc.places import Places
+from ipc.sockets import QUEUE_LIMIT
 async def tell():
     print(os.getpid(), flush=True)
 async def main():
@@ -288,7 +291,7 @@ def test_a_flood_of_bad_frames_is_counted_refused_and_survived(places: Places, a
                 [b"one"],
                 [good[0], b"\x80", b"three"],
                 [msgpack.packb({"id": 7}), b"\x80"],
-                [good[0].replace(b"\x92\x01\x00", b"\x92\x09\x00"), b"\x80"],
+                [good[0].replace(b"\x92" + bytes(PROTOCOL), b"\x92\x09\x00"), b"\x80"],
                 [good[0], b"\x93\x01\x02\x03"],
             ]
             for _ in range(30):
@@ -323,6 +326,25 @@ def test_too_many_requests_at_once_are_told_to_come_back(places: Places, alive: 
         refused = [one for one in outcomes if isinstance(one, Refused)]
         assert len(refused) == 80 - 64
         assert {one.code for one in refused} == {"busy"}
+
+    asyncio.run(talk())
+
+
+def test_a_full_queue_is_said_at_once_and_what_is_in_it_is_answered(places: Places, alive: Callable[..., Any]) -> None:
+    async def talk() -> None:
+        bus = Bus(places, "test", "0")
+        asked = [asyncio.create_task(bus.ask(Health(), to="guestagent", within=60)) for _ in range(QUEUE_LIMIT + 10)]
+        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        refused = {task for task in asked if task.done()}
+        assert len(refused) == 10
+        for task in refused:
+            with pytest.raises(NoAnswer, match="too many requests are waiting"):
+                task.result()
+        async with alive(Component("guestagent", "1", places)):
+            async with asyncio.timeout(30):
+                answers = await asyncio.gather(*(task for task in asked if task not in refused))
+            assert {answer.state for answer in answers} == {"ok"}
+        bus.close()
 
     asyncio.run(talk())
 

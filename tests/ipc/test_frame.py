@@ -117,6 +117,8 @@ def test_what_cannot_be_written_is_a_frame_error() -> None:
         bad = Timeline(entries=[], cursor=2**64 if reason == "x" else 0)
         with pytest.raises(FrameError, match="value"):
             encode(HEADER, bad if reason == "x" else RefusalBody(code="failed", reason=reason))
+        # Nothing of it is left in the next one.
+        assert decode_header(encode(HEADER, Health())) == HEADER
 
 
 def test_a_refusal_of_the_longest_header_still_fits() -> None:

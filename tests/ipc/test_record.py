@@ -225,3 +225,90 @@ def test_a_full_disk_is_survived(places: Places, caplog: pytest.LogCaptureFixtur
 
     asyncio.run(run())
     assert "entry Work lost" in caplog.text
+
+
+def test_half_a_line_on_a_full_disk_spoils_nothing_else(
+    places: Places, alive: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    import resource
+
+    journal: list[Entry] = []
+
+    def done(emitter: Emitter) -> bool:
+        if not journal and not caplog.records:
+            soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            # Room for ten bytes more: the write call says so, and raises nothing.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (segments(places)[0].stat().st_size + 10, hard))
+            try:
+                emitter.emit("Cut")
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+                signal.signal(signal.SIGXFSZ, before)
+            emitter.emit("After")
+        return any(entry.operation == "After" for entry in journal)
+
+    deliver_to(places, alive, journal, done)
+    assert [entry.operation for entry in journal] == ["After"]
+    assert "entry Cut lost" in caplog.text
+
+
+def test_a_segment_grows_on_while_the_next_cannot_be_made(places: Places) -> None:
+    async def run() -> None:
+        async with Component("guestagent", "1", places) as guest:
+            emitter = Emitter(places, guest.bus, "guestagent", "1", plain)
+            (first,) = segments(places)
+            while first.stat().st_size < 256 * 1024:
+                emitter.emit("Work", "x" * 3000)
+            moved = first.parent.rename(first.parent.with_name("away"))
+            emitter.emit("During")
+            moved.rename(first.parent)
+            assert b"During" in first.read_bytes()
+            emitter.emit("After")
+            assert b"After" in segments(places)[-1].read_bytes()
+            assert len(segments(places)) == 2
+
+    asyncio.run(run())
+
+
+def test_words_that_are_no_unicode_are_written_down_as_well_as_can_be(
+    places: Places, alive: Callable[..., Any]
+) -> None:
+    """A file name may hold any bytes; Python hands on what is no UTF-8 as lone surrogates."""
+    journal: list[Entry] = []
+
+    def done(emitter: Emitter) -> bool:
+        if not journal:
+            emitter.emit("Work", "lease \udcff", subject="\udcfe", correlation="\ud800")
+        return bool(journal)
+
+    deliver_to(places, alive, journal, done)
+    assert (journal[0].message, journal[0].subject, journal[0].correlation) == ("lease ?", "?", "?")
+
+
+def test_a_segment_that_is_full_while_it_is_handed_over_delays_no_entry(
+    places: Places, alive: Callable[..., Any]
+) -> None:
+    journal: dict[str, str] = {}
+
+    async def run() -> None:
+        async with alive(Component("telemetry", "1", places)) as telemetry:
+            emitter = Emitter(places, telemetry.bus, "guestagent", "1", plain)
+
+            async def record(request: Record) -> Recorded:
+                if not journal:
+                    # While telemetry thinks, much happens: the next segment is begun.
+                    for number in range(100):
+                        emitter.emit("Work", f"{number} " + "x" * 3000)
+                journal.update({entry.id: entry.message.partition(" ")[0] for entry in request.entries})
+                return Recorded(count=len(request.entries))
+
+            telemetry.answer(Record, record)
+            emitter.emit("Work", "first")
+            task = asyncio.create_task(emitter.deliver())
+            await until(lambda: len(journal) == 101)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+    assert sorted(journal.values()) == sorted(["first", *map(str, range(100))])

@@ -88,11 +88,12 @@ class Group:
 
 
 @pytest.fixture(scope="module")
-def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
-    """Up and Ready with the sample extension; down at the end."""
+def group(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
+    """Up and Ready with the sample extension; down at the end. A module's `CONFIGURATION` is added to the settings."""
     group = Group(tmp_path_factory.mktemp("root"))
     # The shortest time a test waits for a second heartbeat.
-    (group.root / "azvmagent.toml").write_text("[rdagent]\nheartbeat_period = 2.0\n")
+    more = getattr(request.module, "CONFIGURATION", "")
+    (group.root / "azvmagent.toml").write_text("[rdagent]\nheartbeat_period = 2.0\n" + more)
     group.agentctl("up", "--detach")
     yield group
     group.agentctl("down", check=False)

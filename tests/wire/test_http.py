@@ -13,6 +13,7 @@ import pytest
 
 from wire.blob import upload_directly
 from wire.deadline import Deadline
+from wire.download import Downloaded
 from wire.errors import (
     DocumentError,
     Gone,
@@ -41,6 +42,30 @@ def client() -> HttpClient:
 
 def get(client: HttpClient, url: str, seconds: float = 5.0, **what: Any) -> bytes:
     return client.request("GET", url, deadline=Deadline.after(seconds), **what).body
+
+
+def test_a_redirect_is_refused_with_where_it_leads_and_its_body_is_not_taken_in(
+    client: HttpClient, host: Any, replies: Callable[..., Any]
+) -> None:
+    """The library below reads a redirect's body whole, before anybody can bound it."""
+    where = "Location: http://127.0.0.1:9/?sig=CANARY\r\n"
+    host.answer(replies(b"moved", status="302 Found", headers=where))
+    with pytest.raises(Refused) as caught:
+        get(client, host.url)
+    assert (caught.value.status, caught.value.location) == (302, "http://127.0.0.1:9/?sig=CANARY")
+    assert "CANARY" not in str(caught.value)
+    # More than is ever sent: whoever wanted all of it would wait for the deadline.
+    host.answer(replies(b"x", status="302 Found", headers=where, announced=5_000_000_000))
+    with pytest.raises(Refused):
+        get(client, host.url)
+
+
+def test_a_head_is_not_refused_for_the_size_of_what_it_describes(
+    client: HttpClient, host: Any, replies: Callable[..., Any]
+) -> None:
+    host.answer(replies(b"", announced=5_000_000_000))
+    answer = client.request("HEAD", host.url, deadline=Deadline.after(5.0))
+    assert (answer.headers["Content-Length"], answer.body) == ("5000000000", b"")
 
 
 def hang(connection: Any, _: bytes) -> None:
@@ -166,6 +191,7 @@ def test_a_download_appears_whole_or_not_at_all(
     assert list(tmp_path.iterdir()) == []
     host.answer(replies(b"x" * 100_000, announced=90_000), replies(b"y" * 100_000))
     done = client.download(host.url, target, deadline=Deadline.after(5), limit=10**6)
+    assert isinstance(done, Downloaded)
     assert done.size == target.stat().st_size
     assert [path.name for path in tmp_path.iterdir()] == ["package.zip"]
 

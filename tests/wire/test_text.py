@@ -1,5 +1,6 @@
 """Redaction, versions, retry, telemetry bodies: properties."""
 
+import json
 import time
 
 import pytest
@@ -39,6 +40,38 @@ noise = st.text(max_size=60)
 @example(before="", after="")
 def test_no_secret_survives_whatever_stands_around_it(secret: str, before: str, after: str) -> None:
     assert CANARY not in redact(f"{before} {secret} {after}")
+
+
+SECRETS = [
+    f"https://b.example/c/d?sv=2018&sr=b&sig={CANARY}&se=1",
+    f"https://b.example/c/d?x=1&sig={CANARY}",
+    f'{{"password": "{CANARY}"}}',
+    f'{{"password": "a\\"{CANARY}\\\\"}}',
+    f"authorization: Bearer {CANARY}",
+    f"sig={CANARY}",
+    f"-----BEGIN PRIVATE KEY-----\n{CANARY}\n-----END PRIVATE KEY-----",
+    f"-----BEGIN PRIVATE KEY-----\n{CANARY}",
+]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("secret", SECRETS)
+@given(before=noise, after=noise)
+@example(before="", after="")
+@example(before='"', after='"')
+@example(before="\\", after="\\")
+def test_json_stays_json_however_often_it_is_wrapped(secret: str, depth: int, before: str, after: str) -> None:
+    """A script's output stands in a string of a JSON text in a string of a status: redaction must not end a string."""
+    for joint in ("&", "\\u0026"):
+        text = f"{before} {secret} {after}"
+        for _ in range(depth):
+            text = json.dumps({"output": text, "exitCode": 3}).replace("&", joint)
+        text = redact(text)
+        assert CANARY not in text
+        found = {"output": text, "exitCode": 3}
+        for _ in range(depth):
+            assert found["exitCode"] == 3
+            found = json.loads(str(found["output"]))
 
 
 @given(st.text(alphabet="abc xyz0123./:-_\n", max_size=200))

@@ -1,0 +1,30 @@
+"""One question to one component, for commands that need no more."""
+
+import asyncio
+
+from agentctl import __version__
+from agentctl.deployment import Deployment
+from agentctl.errors import CommandError, NothingThere
+from ipc.bus import Bus
+from ipc.errors import FrameError, NoAnswer, Refused
+from ipc.message import R, Request
+
+
+def ask(deployment: Deployment, request: Request[R], *, within: float = 5.0) -> R:
+    """The answer. Raises NothingThere (nobody answers), CommandError (the answer is no)."""
+
+    async def talk() -> R:
+        bus = Bus(deployment.places, "agentctl", __version__)
+        try:
+            return await bus.ask(request, within=within)
+        finally:
+            bus.close()
+
+    try:
+        return asyncio.run(talk())
+    except NoAnswer as error:
+        raise NothingThere(f"{error}\nSee: agentctl status; start the group with: {deployment.up_command}") from error
+    except Refused as error:
+        raise CommandError(error.reason) from error
+    except FrameError as error:
+        raise CommandError(f"{request.speaker} answers with what we cannot read: {error}") from error

@@ -1,0 +1,62 @@
+"""Files that are old or new, never between."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from fabric.errors import Unwritable
+
+
+class Unfinished:
+    """A file on its way: gone at the end of the block unless it was put in its place. Raises Unwritable."""
+
+    def __init__(self, folder: Path) -> None:
+        with _writable(folder):
+            descriptor, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)
+        self._path = Path(name)
+        self.file: BinaryIO = os.fdopen(descriptor, "w+b")
+
+    def write(self, part: bytes) -> None:
+        with _writable(self._path.parent):
+            self.file.write(part)
+
+    def place(self, path: Path, mode: int = 0o644) -> None:
+        """In the same folder; of several at once, the last. Waits for the disk."""
+        with _writable(path):
+            self.file.flush()
+            os.fchmod(self.file.fileno(), mode)
+            os.fsync(self.file.fileno())
+            self._path.replace(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._path.unlink(missing_ok=True)
+        # What could not be written before cannot be now either.
+        with contextlib.suppress(OSError):
+            self.file.close()
+
+
+def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Raises Unwritable."""
+    with Unfinished(path.parent) as unfinished:
+        unfinished.write(data)
+        unfinished.place(path, mode)
+
+
+def forget_unfinished(folder: Path) -> None:
+    """Remove what a host left that was killed while it wrote."""
+    for left in folder.glob(".*.tmp"):
+        left.unlink()
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unwritable(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,2 @@
+# disable says it succeeded, over what enable had said. [CustomScript]
+status success "Disable succeeded"

@@ -1,0 +1,1 @@
+status error "enable failed"

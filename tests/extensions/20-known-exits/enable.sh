@@ -1,0 +1,2 @@
+# Unsupported system, missing dependency, and a few more.
+exit "$(setting exit)"

@@ -1,0 +1,2 @@
+# [DSC, LAD, OSPatching, AMA]
+exit 52
