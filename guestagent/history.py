@@ -42,14 +42,13 @@ class History:
         self._clock = clock
         self._lock = threading.Lock()
         self._failed = False
-        self._newest: Path | None = None
 
     def store(self, incarnation: str, etag: str, documents: Mapping[str, bytes]) -> None:
         """A folder of its own for a goal state that has just come, by file name; the older ones are zipped."""
         with self._tolerant(), self._lock:
             stamp = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime(self._clock()))
             tag = "-".join(_usable(one.strip('"')) for one in (incarnation, etag) if one)
-            folder = self._newest = self._folder / f"{stamp}__{tag}"
+            folder = self._folder / f"{stamp}__{tag}"
             self._make(folder)
             try:
                 for name, content in documents.items():
@@ -75,7 +74,7 @@ class History:
     def _add(self, name: str, content: bytes) -> None:
         with self._tolerant(), self._lock:
             folders = [one for one in self._items() if one.is_dir()]
-            folder = self._newest or (folders[-1] if folders else self._folder)
+            folder = folders[-1] if folders else self._folder
             self._make(folder)
             _write(folder / name, content)
 

@@ -96,12 +96,16 @@ class Paper:
     refuse_cipher: str = ""
     asked: list[str] = field(default_factory=list)
     """Paths; of certificates with the cipher behind."""
+    shut: dict[str, threading.Event] = field(default_factory=dict)
+    """Paths that are answered once their event is set."""
 
     def answer(self, path: str, headers: Any) -> tuple[int, dict[str, str], bytes]:
         asked = path.partition("?")[2] or path
         if asked == "certificates":
             asked += f" {headers.get('x-ms-cipher-name')}"
         self.asked.append(asked)
+        if asked in self.shut:
+            assert self.shut[asked].wait(PATIENCE)
         match asked.split():
             case ["comp=versions"]:
                 return 200, {}, b"<Versions><Supported><Version>2012-11-30</Version></Supported></Versions>"
@@ -183,7 +187,13 @@ class Watching:
 
     @property
     def id(self) -> str:
+        """Of what is in force, a moment before it is written down and announced."""
         return self.watch.current.id if self.watch.current else ""
+
+    @property
+    def last(self) -> str:
+        """Of what was announced last."""
+        return self.arrivals[-1] if self.arrivals else ""
 
     def entries(self, operation: str) -> list[Entry]:
         found = []

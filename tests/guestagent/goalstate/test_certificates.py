@@ -57,6 +57,10 @@ def machine(tmp_path: Path, fabric: Host) -> Iterator[Machine]:
 
 
 def test_a_rotated_certificate_goes_after_a_grace_and_only_if_nobody_names_it(machine: Machine) -> None:
+    # Somebody else's, which nobody told us of.
+    foreign = "F" * 40
+    for end in ("crt", "prv"):
+        (machine.lib / f"{foreign}.{end}").write_bytes(b"")
     keyring = machine.keyring()
     (named,) = machine.fetch(keyring)
     settings = machine.settings_name(named)
@@ -65,10 +69,6 @@ def test_a_rotated_certificate_goes_after_a_grace_and_only_if_nobody_names_it(ma
     machine.rotate()
     keyring = machine.keyring()
     (listed,) = machine.fetch(keyring)
-    # Somebody else's, which nobody told us of.
-    foreign = "F" * 40
-    for end in ("crt", "prv"):
-        (machine.lib / f"{foreign}.{end}").write_bytes(b"")
     machine.now += GRACE - 1
     assert keyring.remove_retired([]) == []
     machine.now += 2

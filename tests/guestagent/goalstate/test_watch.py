@@ -5,6 +5,7 @@ import base64
 import json
 import stat
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,23 @@ def test_the_newer_channel_is_in_force_and_the_first_to_arrive(start: Start, fab
             fabric.add(fast_track=True)
             await watching.until(lambda: len(watching.arrivals) == 3)
             assert watching.id.startswith("etag_")
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(("slow", "ticks", "first"), [("/vmSettings", 4, 'etag_"1"'), ("shared", 6, "incarnation_1")])
+def test_the_slower_channel_is_heard_before_the_very_first_choice(
+    start: Start, paper: Host, config: Document, fast: Document, slow: str, ticks: int, first: str
+) -> None:
+    async def work() -> None:
+        paper.config, paper.fast = config(str(ticks)), (200, '"1"', fast(5))
+        paper.shut[slow] = threading.Event()
+        async with start(paper) as watching:
+            other = "GoalState" if slow == "/vmSettings" else "VmSettings"
+            await watching.until(lambda: watching.entries(other) and slow in paper.asked)
+            paper.shut[slow].set()
+            await watching.until(lambda: watching.arrivals)
+            assert watching.arrivals == [first]
 
     asyncio.run(work())
 
@@ -258,9 +276,10 @@ def test_support_that_stops_leaves_an_older_goal_state_reported_and_not_executed
             assert not watching.current.names_all
             assert not watching.watch.fast_track
             assert watching.changes == ["incarnation_2"]
+        before = fabric.requests("certificates")
         async with start(fabric) as watching:
             # Nor after a restart.
-            await watching.until(lambda: watching.watch.thumbprints and not watching.watch.problem)
+            await watching.until(lambda: fabric.requests("certificates") > before)
             fabric.add()
             await watching.until(lambda: watching.arrivals)
             assert watching.arrivals == ["incarnation_3"]
@@ -274,7 +293,7 @@ def test_support_that_stopped_while_we_were_away_is_noticed(start: Start, fabric
         fabric.add()
         fabric.add("Contoso.Tools.Runner", fast_track=True)
         async with start(fabric) as watching:
-            await watching.until(lambda: watching.id.startswith("etag_"))
+            await watching.until(lambda: watching.last.startswith("etag_"))
         fabric.api("POST", "/api/fast-track", {"on": False})
         async with start(fabric) as watching:
             await watching.until(lambda: watching.id == "incarnation_2")
@@ -282,7 +301,7 @@ def test_support_that_stopped_while_we_were_away_is_noticed(start: Start, fabric
         # A newer incarnation than what FastTrack delivered is just the goal state.
         fabric.api("POST", "/api/fast-track", {"on": True})
         async with start(fabric) as watching:
-            await watching.until(lambda: watching.id.startswith("etag_"))
+            await watching.until(lambda: watching.last.startswith("etag_"))
         fabric.api("POST", "/api/fast-track", {"on": False})
         fabric.add()
         async with start(fabric) as watching:
@@ -304,8 +323,13 @@ def test_support_that_stops_while_the_wireserver_is_away_is_seen_to_later(
             assert fast_track_file(watching.places.lib).exists()
             assert watching.id == 'etag_"1"'
             paper.config = config("50")
-            await watching.until(lambda: watching.id == "incarnation_1")
+            await watching.until(lambda: watching.changes == ["incarnation_1"])
             assert watching.current.withheld
+        # The same number, created later: another goal state.
+        paper.config = config("70")
+        async with start(paper) as watching:
+            await watching.until(lambda: watching.arrivals == ["incarnation_1"])
+            assert watching.current.withheld == ""
 
     asyncio.run(work())
 
@@ -369,7 +393,7 @@ def test_the_disk_of_another_vm_begins_anew(start: Start, paper: Host, config: D
     async def work() -> None:
         paper.config, paper.fast = config("50"), (200, '"1"', fast(60))
         async with start(paper) as watching:
-            await watching.until(lambda: watching.id == 'etag_"1"')
+            await watching.until(lambda: watching.last == 'etag_"1"')
         paper.instance, paper.config, paper.fast = "other._vm0", config("5"), (404, "", b"")
         async with start(paper) as watching:
             await watching.until(lambda: watching.id == "incarnation_1")
@@ -381,18 +405,21 @@ def test_the_disk_of_another_vm_begins_anew(start: Start, paper: Host, config: D
 # -- a host that contradicts itself ------------------------------------------------------------------------------------
 
 
-def test_a_goal_state_without_extensions_config_is_no_successor(start: Start, paper: Host, config: Document) -> None:
+@pytest.mark.parametrize("ticks", ["5", ""])
+def test_a_goal_state_without_extensions_config_is_no_successor(
+    start: Start, paper: Host, config: Document, ticks: str
+) -> None:
     async def work() -> None:
         async with start(paper) as watching:
             # The very first: known, and nothing is done for it.
             await watching.until(lambda: watching.changes)
             assert (watching.id, watching.arrivals) == ("incarnation_1", [])
-            paper.incarnation, paper.config = "2", config("5")
+            paper.incarnation, paper.config = "2", config(ticks)
             await watching.until(lambda: watching.id == "incarnation_2")
             paper.incarnation, paper.config = "3", None
             await watching.until(lambda: "has no ExtensionsConfig" in watching.watch.problem)
             assert watching.id == "incarnation_2"
-            paper.incarnation, paper.config = "4", config("5")
+            paper.incarnation, paper.config = "4", config(ticks)
             await watching.until(lambda: watching.arrivals == ["incarnation_2", "incarnation_4"])
             assert watching.watch.problem == ""
 
