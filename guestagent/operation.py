@@ -120,13 +120,13 @@ class Operations:
         """Keep the newest operations; running ones always."""
         folders = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in folders[_KEPT:]:
-            if self._runner(path) is None:
+            if not self._runs(path):
                 shutil.rmtree(path, ignore_errors=True)
 
     async def _others(self, operation: Operation) -> None:
         """Wait for what else runs for this handler: an earlier goal state's command, adopted from an earlier us."""
         for path in self._folder.glob(f"{operation.handler}-*"):
-            if path.name != operation.id and not (path / "exit.json").exists() and self._runner(path) is not None:
+            if path.name != operation.id and not (path / "exit.json").exists() and self._runs(path):
                 logger.info("%s waits for %s, which still runs", operation.id, path.name)
                 await self._until_over(path)
 
@@ -152,6 +152,12 @@ class Operations:
                 return
             if child is not None:
                 await asyncio.to_thread(child.wait)
+
+    def _runs(self, folder: Path) -> bool:
+        descriptor = self._runner(folder)
+        if descriptor is not None:
+            os.close(descriptor)
+        return descriptor is not None
 
     def _runner(self, folder: Path) -> int | None:
         """A pidfd of the runner that claimed the folder; None if it is gone."""
