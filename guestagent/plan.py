@@ -100,7 +100,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan(goal_state: ExtensionsGoalState, facts: Facts) -> Plan:
     """First what is disabled or uninstalled, against the order of dependency; then what is enabled, along it."""
-    if goal_state.on_hold or goal_state.unsupported_features:
+    if goal_state.on_hold or goal_state.unsupported_features or goal_state.withheld:
         return Plan()
     ending, enabling = [], []
     waiting: dict[str, Waiting] = {}
@@ -125,7 +125,8 @@ def plan(goal_state: ExtensionsGoalState, facts: Facts) -> Plan:
     return Plan(
         works=(*ending, *enabling),
         waiting=waiting,
-        vanished=tuple(sorted(set(facts.found) - wanted - facts.busy)),
+        # One that the host named badly must not count as one it no longer names.
+        vanished=tuple(sorted(set(facts.found) - wanted - facts.busy)) if goal_state.names_all else (),
         look_again_at=_next_pause(goal_state, facts),
     )
 

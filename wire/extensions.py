@@ -94,7 +94,7 @@ class ExtensionsGoalState(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def names_all(self) -> bool:
         """Whether every handler could be identified: only then does one that is not named count as gone."""
-        return not self.withheld and all(handler.name for handler in self.handlers)
+        return all(handler.name for handler in self.handlers)
 
     @property
     def unsupported_features(self) -> tuple[str, ...]:

@@ -170,9 +170,17 @@ def test_every_enabled_extension_of_the_old_version_is_disabled_in_an_update() -
     assert actions(work)[-3:] == ["enable", "enable", "commit"]
 
 
+def test_a_handler_without_a_name_may_be_any_of_those_on_disk() -> None:
+    facts = Facts(found={NAME: enabled(), "Test.Other": enabled()}, applied={})
+    decided = plan(wanted(handler(one()), handler(name="", error="has no name")), facts)
+    assert decided.vanished == ()
+    assert [work.handler.name for work in decided.works if not work.error] == [NAME]
+
+
 def test_on_hold_or_with_a_feature_we_lack_nothing_is_touched() -> None:
     facts = Facts(found={"Test.Other": enabled()}, applied={})
-    for state in (wanted(handler(one()), on_hold=True), wanted(handler(one()), required_features=("Teleport",))):
+    for what in ({"on_hold": True}, {"required_features": ("Teleport",)}, {"withheld": "it is older"}):
+        state = wanted(handler(one()), **what)
         decided = plan(state, facts)
         assert (decided.works, decided.vanished) == ((), ())
     assert plan(wanted(handler(one())), facts).vanished == ("Test.Other",)
