@@ -31,7 +31,7 @@ def test_waiting_for_another_operation_leaves_no_descriptor_open(
     second = msgspec.structs.replace(first, id="Contoso.Tools.Greeter-1.0-enable-2", command="echo second >>order")
 
     async def both() -> tuple[int, int]:
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(list(Path("/proc/self/fd").iterdir()))
         operations = Operations(tmp_path)
         running = asyncio.create_task(operations.run(first))
         # Opens once the command has opened its end: it runs.
@@ -44,7 +44,7 @@ def test_waiting_for_another_operation_leaves_no_descriptor_open(
         os.write(descriptor, b"go\n")
         os.close(descriptor)
         await asyncio.gather(running, waiting)
-        return before, len(os.listdir("/proc/self/fd"))
+        return before, len(list(Path("/proc/self/fd").iterdir()))
 
     before, after = asyncio.run(both())
     assert (tmp_path / "order").read_text() == "first\nsecond\n"
