@@ -11,7 +11,7 @@ import pytest
 from guestagent.operation import Operation, Operations
 
 
-def descriptors() -> int:
+def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
@@ -35,7 +35,7 @@ def test_waiting_for_another_operation_leaves_no_descriptor_open(
     second = msgspec.structs.replace(first, id="Contoso.Tools.Greeter-1.0-enable-2", command="echo second >>order")
 
     async def both() -> tuple[int, int]:
-        before = descriptors()
+        before = open_descriptors()
         operations = Operations(tmp_path)
         running = asyncio.create_task(operations.run(first))
         # Opens once the command has opened its end: it runs.
@@ -48,7 +48,7 @@ def test_waiting_for_another_operation_leaves_no_descriptor_open(
         os.write(descriptor, b"go\n")
         os.close(descriptor)
         await asyncio.gather(running, waiting)
-        return before, descriptors()
+        return before, open_descriptors()
 
     before, after = asyncio.run(both())
     assert (tmp_path / "order").read_text() == "first\nsecond\n"
