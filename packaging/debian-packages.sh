@@ -2,6 +2,7 @@
 # Install the Debian packages a list names, one a line, `#` for the reason. Only what is missing; needs root only then.
 set -eu
 missing=
+# shellcheck disable=SC2013  # one name a line
 for name in $(sed 's/#.*//' "$1"); do
     dpkg-query -W -f '${db:Status-Abbrev}' "$name" 2>/dev/null | grep -q '^ii' || missing="$missing $name"
 done
