@@ -9,10 +9,13 @@ from pathlib import Path
 
 from guestagent import __version__, builtin
 from guestagent.agent import GuestAgent
+from guestagent.approval import Approval
 from guestagent.artifacts import Artifacts
+from guestagent.cache import Cache
 from guestagent.command import Commands
 from guestagent.config import Settings
 from guestagent.history import History
+from guestagent.layout import installed_handlers
 from guestagent.localrun import LocalRuns
 from guestagent.operation import Operations
 from guestagent.queries import Queries
@@ -54,6 +57,8 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
     async with Component(NAME, __version__, places) as component:
         emitter = Emitter(places, component.bus, NAME, __version__, redact)
         records, operations, history = Records(state), Operations(state), History(places.lib)
+        cache = Cache(state / "cache", limit_bytes=settings.cache_bytes, limit_entries=settings.cache_entries)
+        artifacts = Artifacts(client, places.lib, cache)
 
         def goal_state_arrived() -> None:
             component.announce(GoalStateArrived(goal_state=watch.current.id if watch.current else ""))
@@ -74,7 +79,14 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
         worker = Worker(
             lib=places.lib,
             log=places.log,
-            artifacts=Artifacts(client, places.lib, places.log),
+            artifacts=artifacts,
+            approval=Approval(
+                mode=settings.signature_check,
+                policy_file=Path(settings.policy_file),
+                root=settings.signature_root,
+                lib=places.lib,
+                emitter=emitter,
+            ),
             commands=Commands(operations, emitter, enforce_limits=settings.enforce_limits),
             records=records,
             emitter=emitter,
@@ -128,11 +140,17 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
         component.answer(CancelRun, local.cancel)
         emitter.emit("Start", f"{NAME} {__version__}")
         try:
+            await asyncio.to_thread(_tidy, artifacts, places.lib)
             await component.run(
                 watch.watch_wireserver(), watch.watch_host_plugin(), agent.work(), reporter.report(), emitter.deliver()
             )
         finally:
             client.close()
+
+
+def _tidy(artifacts: Artifacts, lib: Path) -> None:
+    artifacts.clean()
+    artifacts.pin((name, one.version) for name, found in installed_handlers(lib).items() for one in found)
 
 
 def main() -> int:

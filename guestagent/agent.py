@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from guestagent.errors import PolicyError
 from guestagent.layout import installed_handlers
 from guestagent.operation import Operations
 from guestagent.plan import DEPENDENCY_SECONDS, Facts, Plan, Waiting, Work, plan
@@ -90,8 +89,10 @@ class GuestAgent:
     def _facts(self, current: ExtensionsGoalState) -> Facts:
         settings = [one for handler in current.handlers for one in handler.settings]
         depends = any(one.dependency_level or one.depends_on for one in settings)
+        found = installed_handlers(self._lib)
+        self._worker.keep_copies(found, {handler.name for handler in current.handlers})
         return Facts(
-            found=installed_handlers(self._lib),
+            found=found,
             applied=dict(self._records.applied),
             good=dict(self._records.good),
             states=self._reporter.states() if depends else {},
@@ -102,12 +103,9 @@ class GuestAgent:
         )
 
     def _refused(self, current: ExtensionsGoalState) -> dict[str, str]:
-        """What the policy does not allow; all of it, if the policy cannot be read."""
+        """What the policy does not allow."""
+        policy = read_policy(self._policy_file)
         names = [handler.name for handler in current.handlers]
-        try:
-            policy = read_policy(self._policy_file)
-        except PolicyError as error:
-            return dict.fromkeys(names, str(error))
         return {name: reason for name in names if (reason := policy.refusal(name))}
 
     def _pause_ends(self, decided: Plan) -> float | None:

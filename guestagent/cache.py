@@ -7,6 +7,7 @@ nothing else. Blocking; may be used from several threads at once.
 """
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -17,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, TypeVar
 
 import msgspec
 
@@ -26,6 +27,7 @@ from ipc.statefile import sync_directory, write_atomically
 Kind = Literal["packages", "manifests"]
 KINDS: tuple[Kind, ...] = ("packages", "manifests")
 NameAndVersion = tuple[str, str]
+T = TypeVar("T")
 
 # Keys become folders' names.
 _NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)+", re.ASCII)
@@ -33,6 +35,7 @@ _VERSION = re.compile(r"[0-9][0-9A-Za-z.-]*", re.ASCII)
 _KEY_LIMIT = 220
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _ETAGS = 8
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 logger = logging.getLogger("guestagent")
 
@@ -175,6 +178,15 @@ class Cache:
                 self._remove(place)
             self._save()
             return before - self.size
+
+    def with_room(self, act: Callable[[], T]) -> T:
+        """On a full disk, once more after copies nobody needs were given up. Raises OSError."""
+        try:
+            return act()
+        except OSError as error:
+            if error.errno not in _DISK_FULL or not self.shrink():
+                raise
+        return act()
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

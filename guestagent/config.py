@@ -18,6 +18,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Handlers worked on at once."""
     concurrent_downloads: int = 4
     """Packages fetched and unpacked at once."""
+    cache_bytes: int = 1024 * 1024 * 1024
+    """Copies of packages for a time without the repository; those of what is installed stay in any case."""
+    cache_entries: int = 256
+    """How many of them, manifests included."""
     roll_back: bool = True
     """Whether a failed update brings the version before back, unless the new version's manifest forbids it."""
     built_in_run_command: bool = True

@@ -4,7 +4,8 @@ GuestAgentError
 ├── ConfigurationError  what is asked for cannot be done             -1
 ├── RefusedByPolicy     the extension policy does not allow it       1009, 1010
 ├── PackageError        the zip, or what is in it, cannot be used    -1, 1002, 1003
-├── DownloadError       no mirror brought the package                -1, 1001
+├── DownloadError       no mirror brought it                         -1, 1001
+│   └── VersionMissing  no manifest names the version                -1
 ├── SignatureError      the package is not the one that was signed   -1
 ├── PolicyError         the extension policy cannot be obeyed        -1
 ├── PlatformError       this machine could not do its part           that of the command, 1000
@@ -61,9 +62,17 @@ class PackageError(GuestAgentError):
 
 
 class DownloadError(GuestAgentError):
-    """Every mirror failed; the text names each with its reason."""
+    """Every mirror failed; the text names each with its reason, and so does `mirrors`, one by one."""
 
     kind = "transient"
+
+    def __init__(self, reason: str, code: int = -1, mirrors: tuple[str, ...] = ()) -> None:
+        super().__init__(reason, code)
+        self.mirrors = mirrors
+
+
+class VersionMissing(DownloadError):
+    """Manifests came without the version: withdrawn, not there yet, or not to be seen for the moment."""
 
 
 class PlatformError(GuestAgentError):

@@ -7,7 +7,7 @@ import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -39,13 +39,20 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     ratio_matters_from: int = _RATIO_MATTERS_FROM
 
 
-def unpack(package: Path | BinaryIO, target: Path, limits: Limits | None = None) -> HandlerManifest:
+def unpack(
+    package: Path | BinaryIO,
+    target: Path,
+    limits: Limits | None = None,
+    approve: Callable[[HandlerManifest], None] | None = None,
+) -> HandlerManifest:
     """Unpack into `target`, which appears whole or not at all, every file u+x, the manifest at its root.
 
-    Raises PackageError (the package), OSError (the disk). An existing `target` is replaced.
+    Raises PackageError (the package), OSError (the disk), and what `approve` raises. An existing `target` is replaced.
     """
     with staging.claimed(target) as folder:
         manifest = _unpack(package, folder, limits or Limits())
+        if approve is not None:
+            approve(manifest)
         staging.put_in_place(folder, target)
     return manifest
 

@@ -4,17 +4,26 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from guestagent import builtin
-from guestagent.artifacts import Artifacts, as_agent_error
+from guestagent.approval import Approval
+from guestagent.artifacts import Artifacts
 from guestagent.command import Commands, Occasion
 from guestagent.environment import Codes
-from guestagent.errors import CommandFailed, ConfigurationError, GuestAgentError, RefusedByPolicy, failure_kind
-from guestagent.layout import HandlerFolder, usable_extension_name, version_folders
+from guestagent.errors import (
+    CommandFailed,
+    ConfigurationError,
+    GuestAgentError,
+    PackageError,
+    RefusedByPolicy,
+    failure_kind,
+)
+from guestagent.handlermanifest import HandlerManifest
+from guestagent.layout import HandlerFolder, Installed, usable_extension_name, version_folders
 from guestagent.operation import TIMEOUTS, Kind, Outcome
 from guestagent.plan import Action, Step, Work, version_of, way_back
 from guestagent.record import Applied, HandlerWord, Records, digest, key
@@ -81,6 +90,7 @@ class Worker:
         lib: Path,
         log: Path,
         artifacts: Artifacts,
+        approval: Approval,
         commands: Commands,
         records: Records,
         emitter: Emitter,
@@ -94,6 +104,7 @@ class Worker:
         self._log = log
         self._built_in = built_in
         self._artifacts = artifacts
+        self._approval = approval
         self._commands = commands
         self._records = records
         self._emitter = emitter
@@ -114,6 +125,13 @@ class Worker:
         finally:
             self.doing.pop(name, None)
             self._changed()
+
+    def keep_copies(self, found: Mapping[str, list[Installed]], wanted: set[str]) -> None:
+        """Of packages that are installed, or that a way back leads to. Blocking."""
+        versions = {(name, one.version) for name, several in found.items() for one in several}
+        versions |= {(name, good.version) for name, good in self._records.good.items()}
+        self._artifacts.wanted(wanted)
+        self._artifacts.pin(versions)
 
     async def remove_vanished(self, name: str) -> None:
         """A handler the goal state does not name any more."""
@@ -200,26 +218,34 @@ class Worker:
             return
         began = time.monotonic()
         async with self._downloads:
-            try:
-                package, url = await asyncio.to_thread(
-                    self._artifacts.choose, asked.plugin, handler.name, handler.version, handler.locations
-                )
-            except DocumentError as error:
-                raise as_agent_error(error) from error
+            choice = await asyncio.to_thread(
+                self._artifacts.choose, asked.plugin, handler.name, handler.version, handler.locations
+            )
+            package = choice.package
             progress.folder = folder = HandlerFolder(self._lib, self._log, handler.name, package.version)
             first: Kind = "install" if progress.old is None else "update"
             if self._commands.known(first, folder, step.settings, self._occasion(work, step, asked)):
                 return  # an earlier us came further: what it unpacked is in use
-            await asyncio.to_thread(self._artifacts.fetch, asked.plugin, folder, package, url)
+
+            def approve(zipped: Path, manifest: HandlerManifest) -> None:
+                self._approval.judge(zipped, manifest, handler, package.version)
+
+            fetched = await asyncio.to_thread(
+                self._artifacts.fetch, asked.plugin, folder, package, choice.manifest_url, approve=approve
+            )
         await asyncio.to_thread(folder.prepare)
         if handler.multi_config and not (await asyncio.to_thread(folder.read_manifest)).multi_config:
             raise ConfigurationError(
                 f"{handler.name} {package.version} is asked for with several extensions,"
                 " and its manifest does not say supportsMultipleExtensions"
             )
+        text = f"{handler.name} {package.version}"
+        for one in (choice, fetched):
+            if one.stale_since is not None:
+                text += f"; the repository did not answer, as known since {stamp(one.stale_since)}: {one.reason}"
         self._emitter.emit(
             "Download",
-            f"{handler.name} {package.version}",
+            text,
             subject=handler.name,
             subject_version=package.version,
             correlation=asked.goal_state,
@@ -328,8 +354,25 @@ class Worker:
     ) -> Outcome:
         kind = _COMMAND_OF[step.action]
         await asked.certificates()
+        await asyncio.to_thread(self._make_whole, folder)
         occasion = self._occasion(work, step, asked, way)
         return await self._commands.run(kind, folder, step.settings, occasion, codes=progress.codes, version=version)
+
+    def _make_whole(self, folder: HandlerFolder) -> None:
+        """A folder whose manifest was damaged is restored from the copy we keep. Raises PackageError, OSError."""
+        try:
+            folder.read_manifest()
+        except PackageError as damage:
+            if self._built_in(folder.name):
+                builtin.lay_out(folder)
+                return
+            try:
+                self._artifacts.restore(folder)
+            except PackageError as error:
+                raise damage from error
+            self._emitter.emit(
+                "Restore", f"{damage}; put back from our copy", subject=folder.name, subject_version=folder.version
+            )
 
     def _occasion(self, work: Work, step: Step, asked: Asked, way: str = "") -> Occasion:
         """`way` tells the way back's commands from those before."""
@@ -361,6 +404,11 @@ class Worker:
         except (GuestAgentError, OSError) as second:
             error.args = (f"{error}\nand the way back to {old.version} failed too: {second}",)
             self._failed(work, pending, error, asked, old)
+            return
+        if not steps and failure_kind(error) == "transient":
+            since = stamp(self._artifacts.unreachable.get(old.name, time.time()))
+            error.args = (f"degraded: artifacts unreachable since {since}, running {old.version}: {error}",)
+            self._failed(work, pending, error, asked, old, goes_on=progress.was_enabled)
             return
         told = "goes on" if not steps else "is enabled again" if progress.was_enabled else "is installed again"
         error.args = (f"update to {new.version} failed, {old.version} {told}: {error}",)
@@ -491,6 +539,11 @@ def _copy_memory(old: HandlerFolder, new: HandlerFolder) -> None:
     for path in old.status.glob("*"):
         if path.is_file() and not path.is_symlink():
             shutil.copy2(path, new.status / path.name)
+
+
+def stamp(at: float) -> str:
+    """For people, UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(at))
 
 
 def _refusal(work: Work) -> GuestAgentError:

@@ -1,6 +1,7 @@
 """One file from one place, gone on with where it broke off."""
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,7 +11,7 @@ import msgspec
 
 from wire.body import announced, chunks
 from wire.deadline import Deadline
-from wire.errors import InvalidContainer, Refused, TimedOut, Truncated, Unreachable
+from wire.errors import InvalidContainer, Refused, TimedOut, TooSlow, Truncated, Unreachable
 from wire.part import DiskError, Part, Rest, fits, usable_etag
 
 if TYPE_CHECKING:
@@ -36,16 +37,38 @@ class Downloaded(msgspec.Struct, frozen=True, kw_only=True):
     """Put together from several answers: if it turns out to be damaged, it may be our doing."""
 
 
+class Patience(msgspec.Struct, frozen=True, kw_only=True):
+    """What a download is given up for before its deadline."""
+
+    answer_within: float | None = None
+    """Seconds until the head of an answer is there."""
+    slowest: float = 0.0
+    """Bytes a second it must come with, looked at every `window` seconds."""
+    window: float = 15.0
+
+
+PATIENTLY = Patience()
+
+
 class Download:
     """To `target`, which appears whole or not at all."""
 
     def __init__(
-        self, url: str, target: Path, *, headers: Mapping[str, str], limit: int, known: str, converse: Converse
+        self,
+        url: str,
+        target: Path,
+        *,
+        headers: Mapping[str, str],
+        limit: int,
+        known: str,
+        patience: Patience,
+        converse: Converse,
     ) -> None:
         self._url = url
         self._headers = {**headers, "If-None-Match": known} if known else dict(headers)
         self._known = known
         self._limit = limit
+        self._patience = patience
         self._converse = converse
         self._part = Part(target)
 
@@ -58,6 +81,8 @@ class Download:
                     return self._answer()
                 except _Misfit:
                     continue  # what did not fit is dropped by now: the whole is asked for
+                except TooSlow:
+                    raise
                 except (Truncated, Unreachable, TimedOut):
                     further = self._part.rest() is not None and self._part.size > before
                     if not further or deadline.left() < _PAUSE or pause(_PAUSE):
@@ -106,12 +131,17 @@ class Download:
         else:
             digest = hashlib.sha256()
             self._part.begin(etag, total)
-        size = start
+        size, since, before = start, time.monotonic(), start
         with self._part.appending() as write:
             for chunk in chunks(answer, self._url, (total if start and total else self._limit) - start):
                 write(chunk)
                 digest.update(chunk)
                 size += len(chunk)
+                seconds = time.monotonic() - since
+                if seconds >= self._patience.window:
+                    if size - before < self._patience.slowest * seconds:
+                        raise TooSlow(self._url, f"{size - before} bytes in {seconds:.0f} seconds")
+                    since, before = time.monotonic(), size
             if total is not None and size < total:
                 raise Truncated(self._url, f"{size} of {total} bytes")
         self._part.finish()

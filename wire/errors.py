@@ -6,6 +6,7 @@ WireError
 └── HostError           what we asked for did not arrive (url without its secrets, reason)
     ├── Unreachable     no connection, or it broke
     ├── TimedOut        the total deadline is spent
+    │   └── TooSlow     a download that would take too long
     ├── Truncated       fewer bytes than announced
     ├── TooLarge        more bytes than we take
     └── Refused         an answer that is no success (status)
@@ -54,6 +55,10 @@ class Unreachable(HostError):
 
 class TimedOut(HostError):
     """The deadline passed, whatever part of the conversation it met."""
+
+
+class TooSlow(TimedOut):
+    """Bytes came, too few of them."""
 
 
 class Truncated(HostError):

@@ -9,7 +9,7 @@ import msgspec
 
 from wire.blob import plan_upload
 from wire.deadline import Deadline
-from wire.download import Downloaded, Unchanged
+from wire.download import PATIENTLY, Downloaded, Patience, Unchanged
 from wire.errors import DocumentError, Refused
 from wire.extensions import StatusBlob
 from wire.http import BODY_LIMIT, HttpClient
@@ -79,7 +79,7 @@ class HostPlugin:
         deadline: Deadline,
         fast_track: bool = False,
         known: str = "",
-        answer_within: float | None = None,
+        patience: Patience = PATIENTLY,
     ) -> Downloaded | Unchanged:
         """A package through the host, as `HttpClient.download`. Raises HostError, OSError.
 
@@ -95,7 +95,7 @@ class HostPlugin:
             deadline=deadline,
             limit=limit,
             known=known,
-            answer_within=answer_within,
+            patience=patience,
         )
 
     def put_status(self, blob: StatusBlob, content: bytes, *, seconds: float = 20.0) -> None:

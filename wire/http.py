@@ -19,7 +19,7 @@ import msgspec
 
 from wire.body import CHUNK, announced, chunks
 from wire.deadline import Deadline
-from wire.download import Download, Downloaded, Unchanged
+from wire.download import PATIENTLY, Download, Downloaded, Patience, Unchanged
 from wire.errors import Gone, HostError, InvalidContainer, Refused, TimedOut, Truncated, Unreachable
 from wire.redact import redact
 from wire.retry import ONCE, Policy, attempt
@@ -89,23 +89,31 @@ class HttpClient:
         policy: Policy = ONCE,
         limit: int,
         known: str = "",
-        answer_within: float | None = None,
+        patience: Patience = PATIENTLY,
     ) -> Downloaded | Unchanged:
         """Stream a body to `target`, which appears whole or not at all. Raises HostError, OSError (the disk).
 
         What breaks off is gone on with: at once as long as each answer brings something, else by the next call for the
         same `target`, be it after a restart. `known` is the ETag of a copy the caller has, which may turn out to be
-        `unchanged`. `answer_within` bounds the seconds until the head of an answer is there.
+        `unchanged`.
         """
 
         def converse(
             headers: Mapping[str, str], accepted: frozenset[int]
         ) -> contextlib.AbstractContextManager["requests.Response"]:
             return self._conversation(
-                "GET", url, deadline, headers, accepted=accepted, answer_within=answer_within, silence=_SILENCE_SECONDS
+                "GET",
+                url,
+                deadline,
+                headers,
+                accepted=accepted,
+                answer_within=patience.answer_within,
+                silence=_SILENCE_SECONDS,
             )
 
-        one = Download(url, target, headers=headers or {}, limit=limit, known=known, converse=converse)
+        one = Download(
+            url, target, headers=headers or {}, limit=limit, known=known, patience=patience, converse=converse
+        )
         return attempt(policy, deadline, lambda: one.run(deadline, self.pause), self.pause)
 
     def pause(self, seconds: float) -> bool:

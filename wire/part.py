@@ -43,6 +43,13 @@ class Rest(msgspec.Struct, frozen=True, kw_only=True):
 class Part:
     """`.<target>.part`, and `.<target>.note` that says what it is. One thread at a time. Raises DiskError."""
 
+    ENDINGS = (".part", ".note")
+
+    @classmethod
+    def of(cls, path: Path) -> "Part":
+        """Of one of its two files."""
+        return cls(path.with_name(path.stem.removeprefix(".")))
+
     def __init__(self, target: Path) -> None:
         self._target = target
         self._path = target.with_name(f".{target.name}.part")
@@ -54,6 +61,14 @@ class Part:
             return self._path.stat().st_size
         except OSError:
             return 0
+
+    @property
+    def changed(self) -> float:
+        """UTC, seconds since the epoch; 0 if there are no bytes."""
+        try:
+            return self._path.stat().st_mtime
+        except OSError:
+            return 0.0
 
     def rest(self) -> Rest | None:
         """None if there is nothing to go on with."""
@@ -73,10 +88,8 @@ class Part:
             self._note.unlink(missing_ok=True)
             self._path.write_bytes(b"")
             if total:
-                # Not synchronized: a note that a power cut emptied says that there is nothing to go on with.
-                temporary = self._note.with_name(self._note.name + ".tmp")
-                temporary.write_bytes(msgspec.json.encode(Note(etag=etag, total=total)))
-                temporary.replace(self._note)
+                # Half a note is none: there is then nothing to go on with.
+                self._note.write_bytes(msgspec.json.encode(Note(etag=etag, total=total)))
 
     def digest(self, start: int) -> "hashlib._Hash":
         """SHA-256 of the first `start` bytes; the part is cut to them."""

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wire.deadline import Deadline
-from wire.download import Downloaded, Unchanged
-from wire.errors import HostError, InvalidContainer, Refused, TimedOut, TooLarge
+from wire.download import Downloaded, Patience, Unchanged
+from wire.errors import HostError, InvalidContainer, Refused, TimedOut, TooLarge, TooSlow
 from wire.hostplugin import HostPlugin
 from wire.http import HttpClient
 from wire.part import Note, Rest, fits, strong_etag, usable_etag
@@ -302,7 +302,7 @@ def test_who_does_not_answer_in_time_is_left(client: HttpClient, host: Any, targ
     host.answer(drip)
     began = time.monotonic()
     with pytest.raises(TimedOut):
-        download(client, host.url, target, answer_within=0.3)
+        download(client, host.url, target, patience=Patience(answer_within=0.3))
     gone.set()
     assert time.monotonic() - began < 15, "far less than the deadline"
 
@@ -317,7 +317,28 @@ def test_an_answer_that_began_in_time_may_take_its_time(client: HttpClient, host
         connection.sendall(answer[1000:])
 
     host.answer(slowly)
-    whole(client, host.url, target, answer_within=0.5)
+    whole(client, host.url, target, patience=Patience(answer_within=0.5))
+
+
+def test_a_trickle_is_left_and_may_be_gone_on_with(client: HttpClient, host: Any, target: Path) -> None:
+    gone = threading.Event()
+
+    def trickle(connection: Any, head: bytes) -> None:
+        answer = Blob().answer(head)
+        connection.sendall(answer[:50_000])
+        for at in range(50_000, len(answer), 10):
+            if gone.wait(0.01):
+                return
+            connection.sendall(answer[at : at + 10])
+
+    patience = Patience(slowest=10_000, window=0.3)
+    host.answer(trickle)
+    with pytest.raises(TooSlow, match="bytes in"):
+        download(client, host.url, target, patience=patience)
+    gone.set()
+    assert len(host.requests) == 1
+    host.answer(Blob())
+    assert whole(client, host.url, target, patience=patience).resumed
 
 
 def test_each_byte_at_which_an_answer_can_be_cut(client: HttpClient, host: Any, target: Path) -> None:
