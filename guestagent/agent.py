@@ -121,7 +121,12 @@ class GuestAgent:
         address = urlsplit(self._find_host().wireserver).hostname or ""
         try:
             async with self._gate:
-                asked = Asked(goal_state=goal_state.id, plugin=self._watch.plugin(), wireserver=address)
+                asked = Asked(
+                    goal_state=goal_state.id,
+                    plugin=self._watch.plugin(),
+                    wireserver=address,
+                    certificates=self._watch.certificates_settled,
+                )
                 await self._worker.do(work, asked)
         finally:
             self._busy.discard(work.handler.name)

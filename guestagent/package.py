@@ -21,6 +21,8 @@ PACKAGE_LIMIT = 1024 * 1024 * 1024
 """Bytes of the zip."""
 
 MANIFEST = "HandlerManifest.json"
+# What we remember of a handler in its folder; a package zipped from an installed one brings an old one along.
+_OURS = {PurePosixPath("config/HandlerState"), PurePosixPath("config/HandlerStatus")}
 _ENTRY_LIMIT = 50_000
 _UNPACKED_LIMIT = 4 * 1024 * 1024 * 1024
 # Text compresses a hundredfold at best; what goes beyond is meant to fill the disk.
@@ -94,7 +96,7 @@ def check(archive: zipfile.ZipFile, size: int, limits: Limits) -> list[tuple[zip
         for parent in path.parents:
             if parent in found and not _is_folder(found[parent]):
                 raise PackageError(f"the zip holds {str(parent)[:100]!r} as a file and as a folder")
-    return [(info, path) for path, info in found.items() if path.parts]
+    return [(info, path) for path, info in found.items() if path.parts and path not in _OURS]
 
 
 def _safe_path(info: zipfile.ZipInfo) -> PurePosixPath:

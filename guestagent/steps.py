@@ -4,7 +4,7 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -58,6 +58,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     plugin: HostPlugin
     wireserver: str
     """Bare address, as extensions are told it."""
+    certificates: Callable[[], Awaitable[None]]
+    """Waits until they are on disk: any command may read any of them."""
 
 
 class _Progress(msgspec.Struct, kw_only=True):
@@ -325,6 +327,7 @@ class Worker:
         way: str = "",
     ) -> Outcome:
         kind = _COMMAND_OF[step.action]
+        await asked.certificates()
         occasion = self._occasion(work, step, asked, way)
         return await self._commands.run(kind, folder, step.settings, occasion, codes=progress.codes, version=version)
 

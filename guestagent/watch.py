@@ -70,6 +70,7 @@ class HostWatch:
         self._certificates_pause = 0.0
         self._certificates_at = 0.0
         self._housekeeping_at = 0.0
+        self._fetching: asyncio.Task[None] | None = None
         self._parts: Parts | None = None
         self._fast: VmSettings | None = None
         self._reading = asyncio.Lock()
@@ -167,6 +168,7 @@ class HostWatch:
         news = await self._read(goal_state)
         if not news and self._certificates_pause and time.monotonic() >= self._certificates_at:
             async with self._reading:
+                await self.certificates_settled()
                 await self._fetch_certificates(goal_state)
         return news
 
@@ -235,7 +237,14 @@ class HostWatch:
                 await asyncio.to_thread(write_for_others, self._lib, parts.documents)
             except OSError as error:
                 logger.warning("documents for other products are not written: %s", error)
-            await self._fetch_certificates(goal_state)
+            await self.certificates_settled()
+            fetching = asyncio.create_task(self._fetch_certificates(goal_state))
+            lacking = await asyncio.to_thread(self._keyring.lacking, parts.extensions)
+            if before is None or lacking:
+                await fetching
+            else:
+                # They are a child process's work, for which packages need not wait; commands do.
+                self._fetching = fetching
             if parts.extensions != before:
                 listed = [
                     {"thumbprint": name, "hasPrivateKey": self._keyring.has_key(name)} for name in self.thumbprints
@@ -247,6 +256,11 @@ class HostWatch:
     async def _refresh(self) -> None:
         """Everything the WireServer says, whether it looks new or not."""
         await self._read(await self._ask_goal_state("", 0.0), anew=True)
+
+    async def certificates_settled(self) -> None:
+        """Until what the goal state lists is on disk, or why not is told."""
+        if self._fetching is not None:
+            await asyncio.shield(self._fetching)
 
     async def _fetch_certificates(self, goal_state: GoalState) -> None:
         """A failure is told and mended later: extensions without secrets do not need any."""
@@ -321,6 +335,7 @@ class HostWatch:
             return
         if not await asyncio.to_thread(self._keyring.is_whole) and self.goal_state is not None:
             async with self._reading:
+                await self.certificates_settled()
                 await self._fetch_certificates(self.goal_state)
         for pause in (0.0, self._settings.goal_state_period):
             missing = await asyncio.to_thread(self._keyring.lacking, chosen)

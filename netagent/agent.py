@@ -15,7 +15,7 @@ from ipc.statefile import read_state, write_state
 from netagent.config import Settings
 from netagent.netlink import NetlinkError
 from netagent.plan import choose_wireserver
-from netagent.watch import LeaseFiles, Picture, take_picture, wakes
+from netagent.watch import LeaseFiles, Picture, difference, take_picture, wakes
 
 _REOPEN_SECONDS = 5.0
 
@@ -47,6 +47,7 @@ class NetAgent:
         self._picture: Picture | None = None
         self._observed_at = 0.0
         self._wireserver: WireServerState | None = None
+        self._kept = False
 
     async def get_network(self, _: GetNetwork) -> Network:
         picture, wireserver = self._picture, self._wireserver
@@ -77,25 +78,43 @@ class NetAgent:
         while True:
             self._dirty.clear()
             try:
-                self._seen(await asyncio.to_thread(take_picture, self._resolv_conf, self._lease_files))
+                picture = await asyncio.to_thread(take_picture, self._resolv_conf, self._lease_files)
             except (NetlinkError, OSError) as error:
                 self._component.judge(HealthReport(state="degraded", what=f"the network cannot be read: {error}"))
             else:
-                self._component.judge(HealthReport(state="ok"))
+                self._component.judge(self._seen(picture))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.full_look_period):
                     await self._dirty.wait()
 
-    def _seen(self, picture: Picture) -> None:
+    def _seen(self, picture: Picture) -> HealthReport:
         before, self._picture, self._observed_at = self._picture, picture, time.time()
-        self._publish(choose_wireserver(self._configured, picture.leases, picture.routes))
+        for problem in picture.problems:
+            if before is None or problem not in before.problems:
+                logger.warning("%s", problem)
+        health = self._publish(choose_wireserver(self._configured, picture.leases, picture.routes))
         if before is not None and before != picture:
-            self._emitter.emit("Network", _difference(before, picture))
+            self._emitter.emit("Network", difference(before, picture))
             self._component.announce(NetworkChanged())
+        return health
 
-    def _publish(self, found: WireServerState) -> None:
-        if found == self._wireserver:
-            return
+    def _publish(self, found: WireServerState) -> HealthReport:
+        """Write it down, then say so; what could not be written is tried again at each look."""
+        new = found != self._wireserver
+        self._wireserver = found
+        health = HealthReport(state="ok")
+        if new or not self._kept:
+            try:
+                self._keep(found)
+            except OSError as error:
+                health = HealthReport(state="degraded", what=f"{self._state_file} cannot be written: {error.strerror}")
+        if new:
+            self._component.announce(WireServerFound(url=found.url, found_in=found.found_in, detail=found.detail))
+        return health
+
+    def _keep(self, found: WireServerState) -> None:
+        """Raises OSError."""
+        self._kept = False
         try:
             kept = read_state(self._state_file, WireServerState)
         except StateError:
@@ -103,26 +122,4 @@ class NetAgent:
         if kept != found:
             write_state(self._state_file, found)
             self._emitter.emit("WireServer", f"{found.url} by {found.found_in}: {found.detail}")
-        self._wireserver = found
-        self._component.announce(WireServerFound(url=found.url, found_in=found.found_in, detail=found.detail))
-
-
-def _difference(before: Picture, after: Picture) -> str:
-    """One line: what came and what went."""
-    parts = []
-    for name, old, new in (
-        ("link", before.links, after.links),
-        ("address", before.addresses, after.addresses),
-        ("route", before.routes, after.routes),
-    ):
-        parts += [f"- {name} {_short(one)}" for one in old if one not in new]
-        parts += [f"+ {name} {_short(one)}" for one in new if one not in old]
-    if before.resolver != after.resolver:
-        parts.append(f"resolver {after.resolver.manager} {' '.join(after.resolver.nameservers)}")
-    if before.leases != after.leases:
-        parts.append(f"{len(after.leases)} leases name a WireServer")
-    return "; ".join(parts)
-
-
-def _short(one: object) -> str:
-    return repr(one).partition("(")[2].rstrip(")")
+        self._kept = True

@@ -7,15 +7,17 @@ import calendar
 import ipaddress
 import re
 import time
+from collections.abc import Iterator
 
 import msgspec
 
 SIZE_LIMIT = 1024 * 1024
 
-_OPTION = re.compile(r"^\s*option\s+(?:unknown-245|azure-wireserver|wireserver)\s+([^;]{1,64});", re.MULTILINE)
-_EXPIRE = re.compile(
-    r"^\s*expire\s+(?:never|epoch\s+(\d{1,12})|\d\s+(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d))\s*;", re.MULTILINE
-)
+# Each is matched against one line: what a DHCP server sends may look like several.
+_OPTION = re.compile(r"\s*option\s+(?:unknown-245|azure-wireserver|wireserver)\s+([^;]{1,64});")
+_EXPIRE = re.compile(r"\s*expire\s+(?:never|epoch\s+(\d{1,12})|\d\s+(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d))\s*;")
+_BYTES = re.compile(r"[0-9A-Fa-f]{1,2}(?::[0-9A-Fa-f]{1,2}){3}")
+_DIGITS = re.compile(r"[0-9A-Fa-f]{8}")
 _NETWORKD = re.compile(r"^OPTION_245=([0-9A-Fa-f:]{1,64})\s*$", re.MULTILINE)
 _MANAGER = re.compile(r"^(?:OPTION_245|WIRESERVER|ADDRESS_245)=([0-9A-Fa-f:.]{1,64})\s*$", re.MULTILINE)
 
@@ -34,12 +36,10 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 def parse_dhclient(data: bytes, *, now: float) -> Lease | None:
     """The last lease that is still valid (dhclient.leases(5)); None if none names the WireServer. Raises LeaseError."""
     found: Lease | None = None
-    for block in _text(data).split("lease {")[1:]:
-        body = block.partition("}")[0]
-        option = _OPTION.search(body)
-        if option is None or _expired(body, now):
-            continue
-        found = Lease(wireserver=address(option[1]))
+    for lines in _blocks(_text(data)):
+        option = _first(_OPTION, lines)
+        if option is not None and not _expired(lines, now):
+            found = Lease(wireserver=address(option[1]))
     return found
 
 
@@ -59,12 +59,13 @@ def address(text: str) -> str:
     """`a8:3f:81:10`, `a83f8110` or `168.63.129.16` as a dotted quad. Raises LeaseError."""
     text = text.strip().strip('"')
     try:
-        if text.count(".") == 3:
-            found = ipaddress.IPv4Address(text)
-        else:
+        if _BYTES.fullmatch(text):
             # dhclient drops the leading zero of each byte.
-            parts = [part.zfill(2) for part in text.split(":")] if ":" in text else [text]
-            found = ipaddress.IPv4Address(bytes.fromhex("".join(parts)))
+            found = ipaddress.IPv4Address(bytes(int(part, 16) for part in text.split(":")))
+        elif _DIGITS.fullmatch(text):
+            found = ipaddress.IPv4Address(bytes.fromhex(text))
+        else:
+            found = ipaddress.IPv4Address(text)
     except ValueError as error:
         raise LeaseError(f"option 245 is {text[:40]!r}, no IPv4 address") from error
     if (
@@ -77,8 +78,25 @@ def address(text: str) -> str:
     return str(found)
 
 
-def _expired(body: str, now: float) -> bool:
-    match = _EXPIRE.search(body)
+def _blocks(text: str) -> Iterator[list[str]]:
+    """The lines of each whole lease: only its braces stand at the beginning of a line."""
+    lines: list[str] | None = None
+    for line in text.split("\n"):
+        if line.startswith("lease {"):
+            lines = []
+        elif lines is not None and line.startswith("}"):
+            yield lines
+            lines = None
+        elif lines is not None:
+            lines.append(line)
+
+
+def _first(pattern: re.Pattern[str], lines: list[str]) -> re.Match[str] | None:
+    return next((match for line in lines if (match := pattern.match(line))), None)
+
+
+def _expired(lines: list[str], now: float) -> bool:
+    match = _first(_EXPIRE, lines)
     if match is None:
         return True
     if match[1]:

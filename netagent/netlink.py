@@ -25,10 +25,11 @@ _LINK = struct.Struct("=BBHiII")
 _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
+_HOP = struct.Struct("=HBBi")
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU = 1, 3, 4
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE, _RTA_VIA = 1, 4, 5, 6, 15, 18
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 1, 4, 5, 6, 9, 15, 18
 _MAIN_TABLE = 254
 _UNICAST = 1
 _FAMILIES: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
@@ -74,11 +75,13 @@ def is_done(message: Message) -> bool:
     """Whether a dump ends here. Raises NetlinkError for the kernel's error, Interrupted for a torn dump."""
     if message.flags & _NLM_F_DUMP_INTR:
         raise Interrupted("the table changed while it was read")
-    if message.kind == _NLMSG_ERROR:
-        if len(message.body) < 4:
-            raise NetlinkError("an error message without its number")
+    if message.kind == _NLMSG_ERROR and len(message.body) < 4:
+        raise NetlinkError("an error message without its number")
+    if message.kind in {_NLMSG_ERROR, _NLMSG_DONE} and len(message.body) >= 4:
+        # The end of a dump carries a number too: below zero, the table is not whole.
         number = -struct.unpack_from("=i", message.body)[0]
-        raise NetlinkError(f"the kernel says error {number}")
+        if number > 0 or message.kind == _NLMSG_ERROR:
+            raise NetlinkError(f"the kernel says error {number}")
     return message.kind == _NLMSG_DONE
 
 
@@ -107,20 +110,41 @@ def parse_address(body: bytes, names: dict[int, str]) -> Address | None:
     return Address(link=_name(names, index), address=f"{_ip(family, raw)}/{prefix}")
 
 
-def parse_route(body: bytes, names: dict[int, str]) -> Route | None:
-    """The body of RTM_NEWROUTE; None for what is not a unicast route of the main table. Raises NetlinkError."""
+def parse_routes(body: bytes, names: dict[int, str]) -> list[Route]:
+    """The body of RTM_NEWROUTE, one value for each way; none unless it is a unicast route of the main table.
+
+    Raises NetlinkError.
+    """
     family, prefix, _, _, table, protocol, _, kind, _ = _unpack(_ROUTE, body, "route")
     attributes = _attributes(body, _ROUTE.size)
     if family not in _FAMILIES or kind != _UNICAST or _number(attributes, _RTA_TABLE, table) != _MAIN_TABLE:
-        return None
+        return []
     destination = attributes.get(_RTA_DST)
-    return Route(
-        destination=f"{_ip(family, destination)}/{prefix}" if destination else "default",
-        gateway=_gateway(family, attributes),
-        link=_name(names, _number(attributes, _RTA_OIF)),
-        metric=_number(attributes, _RTA_PRIORITY),
-        protocol=protocol,
-    )
+    return [
+        Route(
+            destination=f"{_ip(family, destination)}/{prefix}" if destination else "default",
+            gateway=_gateway(family, way),
+            link=_name(names, index),
+            metric=_number(attributes, _RTA_PRIORITY),
+            protocol=protocol,
+        )
+        for index, way in _ways(attributes)
+    ]
+
+
+def _ways(attributes: dict[int, bytes]) -> Iterator[tuple[int, dict[int, bytes]]]:
+    """Interface and attributes of each next hop."""
+    hops = attributes.get(_RTA_MULTIPATH)
+    if hops is None:
+        yield _number(attributes, _RTA_OIF), attributes
+        return
+    offset = 0
+    while offset < len(hops):
+        length, _, _, index = _unpack(_HOP, hops[offset:], "next hop")
+        if length < _HOP.size or offset + length > len(hops):
+            raise NetlinkError(f"a next hop says it has {length} bytes, {len(hops) - offset} are there")
+        yield index, _attributes(hops[offset : offset + length], _HOP.size)
+        offset += (length + 3) & ~3
 
 
 def _gateway(family: int, attributes: dict[int, bytes]) -> str:

@@ -1,6 +1,7 @@
 """Who owns /etc/resolv.conf, and what is in it (resolv.conf(5)). Pure but for one read."""
 
 import ipaddress
+import os
 from pathlib import Path
 
 from ipc.contract.netagent import Resolver
@@ -12,7 +13,7 @@ _HEAD = 512
 def read_resolver(path: Path) -> Resolver:
     """Whatever the file is: unreadable is `none`, with nothing in it."""
     try:
-        target = str(path.resolve())
+        target = os.path.realpath(path)  # Path.resolve raises RuntimeError for links in a circle
         with path.open("rb") as file:
             text = file.read(_SIZE_LIMIT).decode("utf-8", "replace")
     except OSError:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import errno
-import logging
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from netagent.leases import SIZE_LIMIT, Lease, LeaseError, parse_dhclient, parse
 from netagent.resolver import read_resolver
 
 _DEBOUNCE = 0.05
+_CHANGES_NAMED = 20
+_BURST = 1000
 _RECEIVE = 256 * 1024
 _TRIES = 5
 _SO_RCVBUFFORCE = 33
 _QUEUE_BYTES = 1024 * 1024
-
-logger = logging.getLogger("netagent")
 
 
 class LeaseFiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,8 +30,8 @@ class LeaseFiles(msgspec.Struct, frozen=True, kw_only=True):
 
     root: Path = Path("/")
 
-    def read(self, *, now: float) -> dict[str, str]:
-        """The WireServer's address by lease file, dhclient first; what cannot be read is told and passed over."""
+    def read(self, *, now: float) -> tuple[dict[str, str], list[str]]:
+        """The WireServer's address by lease file, dhclient first; and what could not be read, passed over."""
         kinds: list[tuple[str, Callable[[bytes], Lease | None]]] = [
             ("var/lib/dhcp/dhclient*.leases", lambda data: parse_dhclient(data, now=now)),
             ("var/lib/dhclient/dhclient*.lease*", lambda data: parse_dhclient(data, now=now)),
@@ -39,17 +39,20 @@ class LeaseFiles(msgspec.Struct, frozen=True, kw_only=True):
             ("var/lib/NetworkManager/*.lease", parse_network_manager),
         ]
         found: dict[str, str] = {}
+        problems: list[str] = []
         for pattern, parse in kinds:
             for path in sorted(self.root.glob(pattern)):
+                name = os.fsencode(path).decode("utf-8", "replace")
                 try:
                     with path.open("rb") as file:
                         lease = parse(file.read(SIZE_LIMIT + 1))
                 except (OSError, LeaseError) as error:
-                    logger.warning("lease file %s is passed over: %s", path, error)
+                    reason = error.strerror if isinstance(error, OSError) else error
+                    problems.append(f"lease file {name} is passed over: {reason}")
                     continue
                 if lease is not None:
-                    found[str(path)] = lease.wireserver
-        return found
+                    found[name] = lease.wireserver
+        return found, problems
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +63,8 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
     routes: list[Route]
     resolver: Resolver
     leases: dict[str, str]
+    problems: list[str]
+    """What could not be read, one line each."""
 
 
 def take_picture(resolv_conf: Path, lease_files: LeaseFiles) -> Picture:
@@ -67,41 +72,72 @@ def take_picture(resolv_conf: Path, lease_files: LeaseFiles) -> Picture:
     links = [netlink.parse_link(body) for body in _dump(netlink.RTM_GETLINK, netlink.RTM_NEWLINK)]
     names = {link.index: link.name for link in links}
     addresses = [netlink.parse_address(body, names) for body in _dump(netlink.RTM_GETADDR, netlink.RTM_NEWADDR)]
-    routes = [netlink.parse_route(body, names) for body in _dump(netlink.RTM_GETROUTE, netlink.RTM_NEWROUTE)]
+    dumped = _dump(netlink.RTM_GETROUTE, netlink.RTM_NEWROUTE)
+    routes = [route for body in dumped for route in netlink.parse_routes(body, names)]
+    leases, problems = lease_files.read(now=time.time())
     return Picture(
         links=sorted(links, key=lambda one: one.index),
         addresses=sorted((one for one in addresses if one), key=lambda one: (one.link, one.address)),
-        routes=sorted((one for one in routes if one), key=lambda one: (one.destination, one.metric, one.link)),
+        routes=sorted(routes, key=lambda one: (one.destination, one.metric, one.link, one.gateway)),
         resolver=read_resolver(resolv_conf),
-        leases=lease_files.read(now=time.time()),
+        leases=leases,
+        problems=problems,
     )
+
+
+def difference(before: Picture, after: Picture) -> str:
+    """One line: what came and what went, the first twenty by name."""
+    changes: list[tuple[str, object]] = []
+    for name, old, new in (
+        ("link", before.links, after.links),
+        ("address", before.addresses, after.addresses),
+        ("route", before.routes, after.routes),
+    ):
+        # By sets: tables may have tens of thousands of entries.
+        was, now = set[object](old), set[object](new)
+        changes += [(f"- {name}", one) for one in old if one not in now]
+        changes += [(f"+ {name}", one) for one in new if one not in was]
+    parts = [f"{what} {_short(one)}" for what, one in changes[:_CHANGES_NAMED]]
+    if len(changes) > _CHANGES_NAMED:
+        parts.append(f"and {len(changes) - _CHANGES_NAMED} changes more")
+    if before.resolver != after.resolver:
+        parts.append(f"resolver {after.resolver.manager} {' '.join(after.resolver.nameservers)}")
+    if before.leases != after.leases:
+        parts.append(f"{len(after.leases)} leases name a WireServer")
+    parts += [problem for problem in after.problems if problem not in before.problems]
+    return "; ".join(parts)
 
 
 async def wakes(dirty: asyncio.Event) -> None:
     """Set `dirty` whenever the kernel announces a change, or lost count of them, for ever. Raises OSError."""
-    loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0) as watched:
         with contextlib.suppress(PermissionError):
             watched.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _QUEUE_BYTES)
         watched.bind((0, netlink.GROUPS))
-        readable = asyncio.Event()
-        loop.add_reader(watched, readable.set)
-        try:
-            while True:
-                await readable.wait()
-                readable.clear()
-                _drain(watched)
-                dirty.set()
-                # What comes in a burst is looked at once.
-                await asyncio.sleep(_DEBOUNCE)
-        finally:
-            loop.remove_reader(watched)
+        while True:
+            await _readable(watched)
+            _drain(watched)
+            dirty.set()
+            # What comes in a burst is looked at once.
+            await asyncio.sleep(_DEBOUNCE)
+
+
+async def _readable(watched: socket.socket) -> None:
+    """Watched only while somebody waits: the loop would turn without a pause as long as there is something to read."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(watched, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(watched)
 
 
 def _drain(watched: socket.socket) -> None:
-    while True:
+    # Not for ever: announcements may come faster than they are thrown away.
+    for _ in range(_BURST):
         try:
-            watched.recv(_RECEIVE)
+            watched.recv(1)  # takes the whole of it from the queue
         except BlockingIOError:
             return
         except OSError as error:
@@ -137,3 +173,7 @@ def _dump_once(request: int, wanted: int, sequence: int) -> list[bytes]:
                     return found
                 if message.kind == wanted:
                     found.append(message.body)
+
+
+def _short(one: object) -> str:
+    return repr(one).partition("(")[2].rstrip(")")

@@ -216,7 +216,7 @@ def test_what_the_vm_may_only_read_it_cannot_write(
     assert host.call("blob", "GET", package_url).content == data
 
 
-@pytest.mark.parametrize("kind", ["", "blockblob", "AppendBlob"])
+@pytest.mark.parametrize("kind", ["", "blockblob", "AnyBlob"])
 def test_the_kind_of_blob_must_be_said(host: RunningHost, vm: Vm, kind: str) -> None:
     answer = put(host, vm.status_url(), b"{}", **({"x-ms-blob-type": kind} if kind else {}))
     assert answer.status_code == 400

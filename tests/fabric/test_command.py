@@ -352,6 +352,13 @@ def test_wait_that_sees_nothing_is_1_and_says_where_to_look(host: RunningHost, z
     assert "azfabric told" in done.stderr
 
 
+@pytest.mark.parametrize("status", ["Ready", "NotReady"])
+def test_what_was_said_before_the_order_is_no_answer_to_it(host: RunningHost, zipped: Path, status: str) -> None:
+    vm_of(host).report(status_blob({"handlerName": NAME, "handlerVersion": "1.0.0", "status": status}))
+    done = run_azfabric(host.root, "ext", "add", zipped, "--wait", "0.3", check=1)
+    assert "no final status" in done.stderr
+
+
 def test_a_host_that_answers_nonsense_is_1(tmp_path: Path) -> None:
     """Something else listens at the port the host had."""
     (tmp_path / "fabric").mkdir()

@@ -46,6 +46,7 @@ def requests_of(vm: Vm) -> dict[str, tuple[str, str, str, dict[str, Any]]]:
         "imds": ("imds", "GET", "/metadata/instance?api-version=2018-02-01", {"headers": {"Metadata": "true"}}),
         "manifest": ("blob", "GET", location, {}),
         "package": ("blob", "GET", package.replace("&amp;", "&"), {}),
+        "outputblob": ("blob", "GET", "/output/run-0-output", {}),
         "statusblob": ("blob", "PUT", vm.status_url(), {"data": b"{}", "headers": {"x-ms-blob-type": "BlockBlob"}}),
     }
 

@@ -260,7 +260,16 @@ def test_an_order_that_cannot_be_read_is_400(host: RunningHost, vm: Vm, body: by
 def test_an_order_for_elsewhere_or_with_a_wrong_signature_is_502(host: RunningHost, vm: Vm) -> None:
     url = vm.status_url()
     other = url.replace("/status/vm1.status", "/status/vm2.status")
-    for wrong in ("http://example.invalid/x?sig=1", "", "http://[", re.sub("sig=\\w+", "sig=0", url), other):
+    base = host.endpoints["blob"]
+    elsewhere = [url.replace(base, f"{base}1"), url.replace(base, f"{base}@example.invalid"), f"x{url}", base]
+    for wrong in (
+        *elsewhere,
+        "http://example.invalid/x?sig=1",
+        "",
+        "http://[",
+        re.sub("sig=\\w+", "sig=0", url),
+        other,
+    ):
         answer = vm.order(wrong, {"x-ms-blob-type": "BlockBlob"}, b"{}")
         assert answer.status_code == 502, wrong
         assert answer.text

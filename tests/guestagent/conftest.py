@@ -6,9 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fabric.client import Client
 from fabric.errors import NoHost
+
+# A busy machine is no failure.
+settings.register_profile("without a deadline", deadline=None)
+settings.load_profile("without a deadline")
 
 OpenSsl = Callable[..., bytes]
 

@@ -249,6 +249,9 @@ def test_looking_without_systemd(tmp_path: Path) -> None:
     assert found(v2(partly)).reason == f"no controller memory in {partly}"
     assert found(v2(none)).reason == "cgroup v2 without controllers here"
     assert found(V1, v2(none)).reason == "cgroup v1 here"
+    # systemd's own hierarchy of v1 holds no controller.
+    assert found("cgroup /sys/fs/cgroup/systemd cgroup rw,name=systemd 0 0", v2(whole)).manager == "cgroup"
+    assert found("cgroup /sys/fs/cgroup/systemd cgroup rw,name=systemd 0 0").reason == "no cgroup v2 here"
     assert found(V1).reason == "cgroup v1 here"
     assert found().reason == "no cgroup v2 here"
     assert {found(*lines).manager for lines in ((v2(none),), (V1, v2(none)), (V1,), ())} == {"none"}
@@ -322,6 +325,10 @@ def test_a_cgroup_that_cannot_be_made_is_told_and_not_entered(tmp_path: Path) ->
     assert (nowhere.cgroup, nowhere.files) == ("", ())
     assert "cgroup.subtree_control: No such file or directory" in nowhere.not_enforced[0]
     assert list(tmp_path.iterdir()) == []
+    # Nor does what was made before the refusal stay behind.
+    (tmp_path / "cgroup.subtree_control").touch()
+    assert "azure-vmextensions/cgroup.subtree_control: " in prepare(placement).not_enforced[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["cgroup.subtree_control"]
 
 
 def test_an_empty_cgroup_is_removed_and_a_busy_one_stays(tmp_path: Path) -> None:

@@ -88,8 +88,9 @@ class Bench:
         await until(opened)
 
     def earlier(self, operation: Operation) -> subprocess.Popen[bytes]:
-        """A guestagent that runs it, in a process of its own."""
-        child = subprocess.Popen([sys.executable, "-c", EARLIER, str(self.state)], stdin=subprocess.PIPE)
+        """A guestagent that runs it, in a process group of its own."""
+        command = [sys.executable, "-c", EARLIER, str(self.state)]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0)
         assert child.stdin is not None
         child.stdin.write(msgspec.json.encode(operation))
         child.stdin.close()
@@ -317,7 +318,8 @@ def killed_in_the_middle(bench: Bench, operation: Operation) -> None:
         try:
             await until(bench.lines)
         finally:
-            child.kill()
+            # All of the group, as a terminal or a supervisor may.
+            os.killpg(child.pid, signal.SIGKILL)
             child.wait()
 
     asyncio.run(kill())
@@ -399,8 +401,18 @@ def test_guestagent_killed_at_any_moment_it_is_one_run(bench: Bench) -> None:
     assert bench.lines() == [str(number) for number in range(8)]
 
 
+OURS = {"pid": os.getpid(), "start_ticks": int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])}
+
+
 @pytest.mark.parametrize(
-    "change", [{"boot": "another"}, {"start_ticks": 1}, {"pid": 2**22 + 1}, {"boot": "another", "pid": os.getpid()}]
+    "change",
+    [
+        {"boot": "another"},
+        # A process that is there, and is another one.
+        {**OURS, "boot": "another"},
+        {**OURS, "start_ticks": 1},
+        {"pid": 2**22 + 1},
+    ],
 )
 def test_begun_before_a_reboot_or_by_a_process_that_is_no_more_it_is_interrupted(
     bench: Bench, change: dict[str, Any]
@@ -476,8 +488,9 @@ def test_a_handler_s_commands_never_overlap_also_after_a_kill(bench: Bench, capl
 
 
 def test_another_handler_s_commands_are_not_waited_for(bench: Bench) -> None:
-    first = bench.operation("echo first >> log; cat gate", number=1)
-    second = bench.operation("true", id=operation_id("A.BC", "1.0", "", "enable"), handler="A.BC")
+    """Not even those of one whose name begins with ours."""
+    first = bench.operation("echo first >> log; cat gate", id=operation_id("A.BC", "1.0", "", "enable"), handler="A.BC")
+    second = bench.operation("true")
 
     async def both() -> None:
         running = asyncio.create_task(bench.operations.run(first))

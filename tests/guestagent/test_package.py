@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guestagent.errors import PackageError
+from guestagent.layout import installed_handlers
 from guestagent.package import Limits, unpack
 
 COMMANDS = {f"{name}Command": f"bin/run {name}" for name in ("install", "enable", "disable", "update", "uninstall")}
@@ -105,6 +106,12 @@ def test_an_existing_folder_is_replaced_whole(lib: Path) -> None:
     (lib / ".C.Greeter-1.0.staging" / "left by a crash").write_bytes(b"")
     assert unpacked(lib, zipped(("both", b"2"))) == target
     assert files(target) == {"HandlerManifest.json": MANIFEST, "both": b"2"}
+
+
+def test_a_package_cannot_say_that_it_is_installed(lib: Path) -> None:
+    entries = [("config/HandlerState", b"Enabled"), ("config\\HandlerStatus", b"{}"), ("config/other", b"x")]
+    assert sorted(files(unpacked(lib, zipped(*entries)))) == ["HandlerManifest.json", "config/other"]
+    assert installed_handlers(lib) == {}
 
 
 def test_a_zip_of_windows_making_has_folders_too(lib: Path) -> None:

@@ -105,6 +105,7 @@ def test_what_is_no_version_is_refused(version: Any) -> None:
         (with_rules(extensions={"A.B": {"signatureRequired": "no"}}), "extensions.'A.B'.signatureRequired is neither"),
         (with_rules(extensions={"A.B": {"allow": True}}), "extensions.'A.B' has an attribute nobody knows: 'allow'"),
         (with_rules(extensions={"A.B": {}, "a.b": {}}), "extensions.'a.b' is there twice"),
+        (with_rules(extensions={"a.b": {}, "A.B": {}}), "extensions.'A.B' is there twice"),
     ],
 )
 def test_the_reason_names_the_attribute(document: Any, named: str) -> None:

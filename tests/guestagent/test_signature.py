@@ -333,9 +333,20 @@ def test_no_signature_is_unsigned(desk: Desk) -> None:
         assert raised.value.problem == "unsigned"
 
 
-@pytest.mark.parametrize("text", ["***", "AAA", "ünsigned", "A" * 300_000, "AAAA", "MIIB"])
-def test_text_that_is_no_signature_is_malformed(desk: Desk, text: str) -> None:
-    with pytest.raises(SignatureError) as raised:
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("***", "not base64"),
+        ("AA*A=", "not base64"),
+        ("AAA", "not base64"),
+        ("ünsigned", "not base64"),
+        ("A" * 300_000, "longer than"),
+        ("AAAA", "no CMS"),
+        ("MIIB", "no CMS"),
+    ],
+)
+def test_text_that_is_no_signature_is_malformed(desk: Desk, text: str, named: str) -> None:
+    with pytest.raises(SignatureError, match=named) as raised:
         check_signature(desk.package, text, HANDLER, VERSION, manifest(), desk.root)
     assert raised.value.problem == "malformed"
 
@@ -369,9 +380,19 @@ def with_a_crowd(desk: Desk) -> bytes:
     return desk.sign(SIGNER, others=tuple(Identity(f"Other {number}", BRANCH) for number in range(25)))
 
 
-@pytest.mark.parametrize("made", [nobody, sealed, with_something_behind, with_a_crowd])
-def test_cms_that_is_not_a_plain_signature_is_malformed(desk: Desk, made: Callable[[Desk], bytes]) -> None:
-    assert desk.problem(made(desk)) == "malformed"
+@pytest.mark.parametrize(
+    ("made", "named"),
+    [
+        (nobody, "nobody signed it"),
+        (sealed, "enveloped_data, not signed data"),
+        (with_something_behind, "trailing data"),
+        (with_a_crowd, "more than 20 certificates"),
+    ],
+)
+def test_cms_that_is_not_a_plain_signature_is_malformed(desk: Desk, made: Callable[[Desk], bytes], named: str) -> None:
+    with pytest.raises(SignatureError, match=named) as raised:
+        verify(desk.package, desk.root, made(desk))
+    assert raised.value.problem == "malformed"
 
 
 def test_a_signer_whose_certificate_is_not_there_is_refused(desk: Desk) -> None:

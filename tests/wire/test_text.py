@@ -147,6 +147,7 @@ def test_retry_ends_with_the_deadline_the_policy_or_the_client() -> None:
     assert not policy.worth_another(Refused("http://h", 403))
 
 
+@example([{"\x08\uffff": None}])
 @given(
     st.lists(
         st.dictionaries(

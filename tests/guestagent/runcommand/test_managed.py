@@ -95,10 +95,8 @@ def test_interpreters_are_the_script_s_own_choice(managed: Any, script: Any, tex
     ("public", "protected", "reason"),
     [
         ({}, None, "exactly one of"),
-        ({"source": {"script": "x", "scriptUri": "http://a/b"}}, None, "exactly one of"),
         ({"source": {"script": "x"}, "timeoutInSeconds": "soon"}, None, "timeoutInSeconds"),
         ({"source": {"script": "x"}}, b"no json", "are not JSON"),
-        ({"source": {"script": "x"}, "installAsService": True}, None, "installAsService"),
     ],
 )
 def test_bad_settings_are_success_and_failed_with_their_code(

@@ -141,6 +141,9 @@ def test_time_limits(value: Any, wanted: float | None) -> None:
 @pytest.mark.parametrize(
     ("public", "protected", "reason"),
     [
+        ({"source": {"script": "x", "scriptUri": "http://a/b"}}, {}, "exactly one of"),
+        ({"source": {"script": "", "scriptUri": ""}}, {}, "exactly one of"),
+        ({"installAsService": True}, {}, "installAsService is not supported"),
         ({"source": {"scriptUri": "ftp://a/b"}}, {}, "source.scriptUri is not a valid url"),
         ({"source": {"scriptUri": "http:///b"}}, {}, "source.scriptUri is not a valid url"),
         ({"source": {"scriptUri": "http://a/"}}, {}, "cannot extract a file name"),
@@ -195,6 +198,28 @@ def test_action_takes_scripts_of_its_size_only() -> None:
 def test_zipped_scripts_that_are_none(data: bytes, reason: str) -> None:
     with pytest.raises(BadSettings, match=reason):
         action(script=base64.b64encode(data).decode())
+
+
+@pytest.mark.parametrize(
+    ("public", "protected", "reason"),
+    [
+        ({}, {}, "'commandToExecute' is not specified"),
+        ({"commandToExecute": ""}, {}, "'commandToExecute' is not specified"),
+        ({"commandToExecute": "x", "surprise": 1}, {}, "additional property 'surprise' is not allowed"),
+        ({"commandToExecute": "x"}, {"surprise": 1}, "additional property 'surprise' is not allowed"),
+        ({"commandToExecute": "x"}, {"timestamp": 1}, "additional property 'timestamp' is not allowed"),
+        ({"commandToExecute": "x"}, {"commandToExecute": "y"}, "both in public and protected"),
+        ({"script": "eA=="}, {"script": "eA=="}, "both in public and protected"),
+        ({"commandToExecute": "x", "script": "eA=="}, {}, "only one is valid"),
+        ({"commandToExecute": "x"}, {"script": "eA=="}, "only one is valid"),
+        ({"commandToExecute": "x"}, {"storageAccountName": "abc"}, "'storageAccountKey' must be specified"),
+        ({"script": "no base64 !"}, {}, "failed to base64 decode script"),
+    ],
+)
+def test_what_action_refuses_and_why(public: dict[str, Any], protected: dict[str, Any], reason: str) -> None:
+    with pytest.raises(BadSettings) as caught:
+        parse_action(public, protected)
+    assert reason in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_the_password_stands_nowhere(runner: Any, script: Any, home: Path) -> No
                 assert CANARY.encode() not in path.read_bytes(), path
 
 
-@pytest.mark.parametrize("name", ["nobody-of-that-name", "0", "-u", "a b", "Ü", "runner:x"])
+@pytest.mark.parametrize("name", ["nobody-of-that-name", "0", "-u"])
 def test_an_unknown_user_is_minus_102(managed: Any, script: Any, tmp_path: Path, name: str) -> None:
     managed.enable(script(f"touch {tmp_path}/ran", runAsUser=name))
     assert managed.ended()["status"] == "success"

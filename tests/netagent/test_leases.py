@@ -1,0 +1,253 @@
+"""Lease files as the clients write them: valid, expired, torn, hostile."""
+
+import ipaddress
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netagent.leases import (
+    SIZE_LIMIT,
+    Lease,
+    LeaseError,
+    address,
+    parse_dhclient,
+    parse_network_manager,
+    parse_networkd,
+)
+from netagent.watch import LeaseFiles
+
+NOW = 1_700_000_000.0  # 2023/11/14 22:13:20
+
+LEASE = """lease {{
+  interface "eth0";
+  fixed-address 10.0.0.4;
+  server-name "host01";
+  option subnet-mask 255.255.255.0;
+  option dhcp-lease-time 4294967295;
+  option routers 10.0.0.1;
+  option dhcp-message-type 5;
+  option dhcp-server-identifier 168.63.129.16;
+  option domain-name-servers 168.63.129.16;
+  option domain-name "abc.internal.cloudapp.net";
+  {option}
+  renew 0 2160/12/13 23:59:59;
+  rebind 0 2160/12/13 23:59:59;
+  {expire}
+}}
+"""
+VALID = "expire 0 2160/12/13 23:59:59;"
+PAST = "expire 2 2023/11/14 22:13:19;"
+HEX = "option unknown-245 a8:3f:81:10;"
+OTHER = "option unknown-245 a:0:0:1;"
+
+# As /run/systemd/netif/leases/2 of systemd 252 reads.
+NETWORKD = """# This is private data. Do not parse.
+ADDRESS=10.0.0.4
+NETMASK=255.255.255.0
+ROUTER=10.0.0.1
+SERVER_ADDRESS=168.63.129.16
+NEXT_SERVER=168.63.129.16
+LIFETIME=4294967295
+DNS=168.63.129.16
+DOMAINNAME=abc.internal.cloudapp.net
+CLIENTID=ff00000000
+OPTION_245=a83f8110
+"""
+MANAGER = """# This is private data. Do not parse.
+ADDRESS=10.0.0.4
+LIFETIME=86400
+OPTION_245=168.63.129.16
+"""
+WIRESERVER = Lease(wireserver="168.63.129.16")
+
+
+def dhclient(*options: tuple[str, str]) -> bytes:
+    return "".join(LEASE.format(option=option, expire=expire) for option, expire in options).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (dhclient((HEX, VALID)), WIRESERVER),
+        (dhclient(("option azure-wireserver 168.63.129.16;", VALID)), WIRESERVER),
+        (dhclient(("option wireserver 168.63.129.16;", "expire never;")), WIRESERVER),
+        (dhclient((HEX, "expire epoch 1700000001; # Tue Nov 14")), WIRESERVER),
+        (dhclient((HEX, "expire epoch 1700000000; # Tue Nov 14")), None),
+        (dhclient((HEX, "expire 2 2023/11/14 22:13:21;")), WIRESERVER),
+        (dhclient((HEX, PAST)), None),
+        (dhclient((HEX, "")), None),
+        (dhclient((HEX, "expire 9 2023/13/45 99:99:99;")), None),
+        (dhclient(("", VALID)), None),
+        (dhclient((OTHER, VALID), (HEX, VALID)), WIRESERVER),
+        (dhclient((HEX, VALID), (OTHER, PAST)), WIRESERVER),
+        (dhclient((HEX, VALID), ("", VALID)), WIRESERVER),
+        (b"", None),
+        (b'default-duid "\\000\\001";\n' + dhclient((HEX, VALID)), WIRESERVER),
+        (dhclient((HEX, VALID)).replace(b"\n", b"\r\n"), WIRESERVER),
+        # Cut short while it was written: what was whole before is what is.
+        (dhclient((HEX, VALID), (OTHER, VALID))[:-3], WIRESERVER),
+        (dhclient((HEX, VALID), (OTHER, VALID))[: len(dhclient((HEX, VALID))) + 20], WIRESERVER),
+        # What a server sends may look like the file's own words.
+        (dhclient((HEX, VALID)).replace(b"abc.", b"a } b { expire never; "), WIRESERVER),
+        (dhclient(("", VALID)).replace(b"abc.", b"lease {  option unknown-245 a:0:0:1; "), None),
+        (dhclient((HEX, PAST)).replace(b"abc.", b"x expire never; "), None),
+        (dhclient(("", VALID)).replace(b"abc.", b"x; option unknown-245 a:0:0:1; "), None),
+    ],
+)
+def test_dhclient(data: bytes, found: Lease | None) -> None:
+    assert parse_dhclient(data, now=NOW) == found
+
+
+def test_networkd_and_network_manager() -> None:
+    assert parse_networkd(NETWORKD.encode()) == WIRESERVER
+    assert parse_networkd(NETWORKD.replace("OPTION_245", "#OPTION_245").encode()) is None
+    assert parse_networkd(NETWORKD.replace("DOMAINNAME=", "DOMAINNAME=OPTION_245=").encode()) == WIRESERVER
+    assert parse_networkd(b"") is None
+    assert parse_network_manager(MANAGER.encode()) == WIRESERVER
+    assert parse_network_manager(NETWORKD.encode()) == WIRESERVER
+    assert parse_network_manager(b"ADDRESS=10.0.0.4\n") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a8:3f:81:10", "168.63.129.16"),
+        ("a:0:0:1", "10.0.0.1"),
+        ("a83f8110", "168.63.129.16"),
+        ("A83F8110", "168.63.129.16"),
+        ("168.63.129.16", "168.63.129.16"),
+        (' "168.63.129.16" ', "168.63.129.16"),
+        ("169.254.169.254", "169.254.169.254"),
+    ],
+)
+def test_forms_of_an_address(text: str, found: str) -> None:
+    assert address(text) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a8:3f:81",
+        "a8:3f:81:10:00",
+        "a8:3f:81:xx",
+        "a83f81",
+        "168.63.129",
+        "168.63.129.999",
+        "168.63.129.16/32",
+        "168.63.129.16:80",
+        "1.2.3.4@evil",
+        "0.0.0.0",  # noqa: S104
+        "127.0.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "ff:ff:ff:ff",
+        "::1",
+        "fd00::4",
+        "evil.example",
+        "١٦٨.63.129.16",
+    ],
+)
+def test_what_is_no_hosts_address_is_refused(text: str) -> None:
+    with pytest.raises(LeaseError, match="option 245"):
+        address(text)
+
+
+def test_a_file_of_any_size_is_bounded() -> None:
+    with pytest.raises(LeaseError, match="larger than"):
+        parse_dhclient(b"x" * (SIZE_LIMIT + 1), now=NOW)
+
+
+@pytest.mark.parametrize("piece", [b"\n", b" ", b"lease {", b"lease {\n", b"}\n", b"  option ", b"OPTION_245=a\n"])
+def test_no_content_takes_longer_than_its_length(piece: bytes) -> None:
+    """A pattern that looks back over what it has seen would take hours for a megabyte."""
+    data = piece * ((SIZE_LIMIT - 100) // len(piece))
+    assert parse_dhclient(b"lease {\n" + data + b"\n}\n", now=NOW) is None
+    for parse in (parse_networkd, parse_network_manager):
+        if b"245" in piece:
+            with pytest.raises(LeaseError):
+                parse(data)
+        else:
+            assert parse(data) is None
+
+
+OPTIONS = ["option ", "unknown-245 ", "wireserver ", "a8:3f:81:10", "168.63.129.16", "OPTION_245=", "ADDRESS_245="]
+TIMES = ["expire ", "never", "epoch ", "9999999999", "0 2160/12/13 23:59:59"]
+MARKS = ["lease {", "}", "\n", "\r", "  ", ";", '"', "\0", "é"]
+words = st.sampled_from(OPTIONS + TIMES + MARKS)
+
+
+@given(st.lists(words | st.text(max_size=3), max_size=40).map("".join), st.floats(0, 1e12))
+def test_any_text_gives_an_address_or_nothing_or_a_lease_error(text: str, now: float) -> None:
+    for parse in (lambda data: parse_dhclient(data, now=now), parse_networkd, parse_network_manager):
+        try:
+            lease = parse(text.encode())
+        except LeaseError:
+            continue
+        assert lease is None or ipaddress.IPv4Address(lease.wireserver)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_too(data: bytes) -> None:
+    for parse in (lambda data: parse_dhclient(data, now=NOW), parse_networkd, parse_network_manager):
+        try:
+            parse(b"lease {\noption wireserver " + data + b";\nexpire never;\n}\nOPTION_245=" + data)
+        except LeaseError:
+            continue
+
+
+# -- where they lie ----------------------------------------------------------------------------------------------------
+
+
+def put(root: Path, name: str, content: bytes) -> str:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return str(path)
+
+
+def test_all_clients_are_read_in_order(tmp_path: Path) -> None:
+    manager = put(tmp_path, "var/lib/NetworkManager/internal-1-eth0.lease", MANAGER.encode())
+    networkd = put(tmp_path, "run/systemd/netif/leases/2", NETWORKD.encode())
+    redhat = put(tmp_path, "var/lib/dhclient/dhclient-eth0.leases", dhclient((HEX, VALID)))
+    debian = put(tmp_path, "var/lib/dhcp/dhclient.eth0.leases", dhclient((OTHER, VALID)))
+    put(tmp_path, "var/lib/dhcp/dhclient.eth1.leases", dhclient((HEX, PAST)))
+    put(tmp_path, "var/lib/dhcp/other", dhclient((HEX, VALID)))
+    found, problems = LeaseFiles(root=tmp_path).read(now=NOW)
+    assert list(found) == [debian, redhat, networkd, manager]
+    assert found[debian] == "10.0.0.1"
+    assert problems == []
+
+
+def test_what_cannot_be_read_is_passed_over_and_said(tmp_path: Path) -> None:
+    good = put(tmp_path, "var/lib/dhcp/dhclient.zzz.leases", dhclient((HEX, VALID)))
+    bad = put(tmp_path, "var/lib/dhcp/dhclient.bad.leases", dhclient(("option unknown-245 1:2;", VALID)))
+    large = put(tmp_path, "var/lib/dhcp/dhclient.big.leases", b" " * (SIZE_LIMIT + 1))
+    folder = tmp_path / "run/systemd/netif/leases/7"
+    folder.mkdir(parents=True)
+    gone = tmp_path / "run/systemd/netif/leases/8"
+    gone.symlink_to("nowhere")
+    found, problems = LeaseFiles(root=tmp_path).read(now=NOW)
+    assert found == {good: "168.63.129.16"}
+    assert problems == [
+        f"lease file {bad} is passed over: option 245 is '1:2', no IPv4 address",
+        f"lease file {large} is passed over: is larger than 1048576 bytes",
+        f"lease file {folder} is passed over: Is a directory",
+        f"lease file {gone} is passed over: No such file or directory",
+    ]
+
+
+def test_a_file_name_may_be_any_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / "var/lib/dhcp"
+    folder.mkdir(parents=True)
+    Path(os.fsdecode(os.fsencode(folder) + b"/dhclient.\xff.leases")).write_bytes(dhclient((HEX, VALID)))
+    found, _ = LeaseFiles(root=tmp_path).read(now=NOW)
+    (name,) = found
+    assert name.encode().endswith("dhclient.\ufffd.leases".encode())
+
+
+def test_no_folder_at_all(tmp_path: Path) -> None:
+    assert LeaseFiles(root=tmp_path / "nowhere").read(now=NOW) == ({}, [])
