@@ -202,6 +202,22 @@ def test_all_certificates_of_one_pfx_are_stored_rsa_and_ec(start: Start, fabric:
     asyncio.run(work())
 
 
+def test_the_history_lists_the_certificates_of_its_own_goal_state(start: Start, fabric: Fabric) -> None:
+    async def work() -> None:
+        async with start(fabric) as watching:
+            await watching.until(lambda: watching.arrivals)
+            fresh = fabric.api("POST", "/api/certificates/rotate", {})["thumbprint"]
+            fabric.add()
+            await watching.until(lambda: watching.last == "incarnation_2")
+
+            def listed() -> list[object]:
+                return [json.loads(one.read_bytes()) for one in watching.places.lib.glob("history/*__2*/Cert*.json")]
+
+            await watching.until(lambda: listed() == [[{"thumbprint": fresh, "hasPrivateKey": True}]])
+
+    asyncio.run(work())
+
+
 def test_a_thumbprint_the_host_does_not_send_is_waited_for_once_and_told(start: Start, paper: Paper) -> None:
     async def work() -> None:
         paper.config, paper.certificates = extensions_config("5"), b"<CertificateFile/>"
