@@ -63,6 +63,10 @@ class History:
     def agent_manifest(self, family: str, content: bytes) -> None:
         self._add(f"waagent.{_usable(family)}.manifest.xml", content)
 
+    def certificates(self, content: bytes) -> None:
+        """What the host listed: thumbprints, and whether a key came with each."""
+        self._add("Certificates.json", content)
+
     def status(self, content: bytes) -> None:
         """The last status blob."""
         self._add("waagent_status.json", content)

@@ -195,7 +195,7 @@ class HostWatch:
             case VmSettings():
                 self.fast_track, self._fast = True, msgspec.structs.replace(answer, content=b"")
         if answer.source == "FastTrack":
-            await self._store("VmSettings.json", answer.content)
+            await self._store({"VmSettings.json": answer.content})
             self._told("VmSettings", answer.extensions)
         try:
             if answer.source == "FastTrack":
@@ -238,6 +238,9 @@ class HostWatch:
             except OSError as error:
                 logger.warning("documents for other products are not written: %s", error)
             await self.certificates_settled()
+            if parts.extensions != before:
+                await self._store(parts.documents)
+                self._told("GoalState", parts.extensions)
             fetching = asyncio.create_task(self._fetch_certificates(goal_state))
             lacking = await asyncio.to_thread(self._keyring.lacking, parts.extensions)
             if before is None or lacking:
@@ -245,12 +248,6 @@ class HostWatch:
             else:
                 # They are a child process's work, for which packages need not wait; commands do.
                 self._fetching = fetching
-            if parts.extensions != before:
-                listed = [
-                    {"thumbprint": name, "hasPrivateKey": self._keyring.has_key(name)} for name in self.thumbprints
-                ]
-                await self._store("Certificates.json", msgspec.json.encode(listed), parts.documents)
-                self._told("GoalState", parts.extensions)
             return True
 
     async def _refresh(self) -> None:
@@ -275,6 +272,8 @@ class HostWatch:
         self._well("certificates")
         for reason in left_out:
             self._emitter.emit("Certificates", reason, ok=False)
+        listed = [{"thumbprint": name, "hasPrivateKey": self._keyring.has_key(name)} for name in self.thumbprints]
+        await asyncio.to_thread(self._history.certificates, msgspec.json.encode(listed))
 
     # -- choosing --------------------------------------------------------------------------------------------------
 
@@ -384,11 +383,11 @@ class HostWatch:
         period = _AT_ONCE if news else self._settings.goal_state_period
         return max(0.0, period - (time.monotonic() - began))
 
-    async def _store(self, name: str, content: bytes, documents: dict[str, bytes] | None = None) -> None:
+    async def _store(self, documents: dict[str, bytes]) -> None:
         """Into the history."""
         incarnation = self.goal_state.incarnation if self.goal_state else ""
         etag = self._fast.etag if self._fast else ""
-        await asyncio.to_thread(self._history.store, incarnation, etag, {**(documents or {}), name: content})
+        await asyncio.to_thread(self._history.store, incarnation, etag, documents)
 
     async def _keep_house(self) -> None:
         if time.monotonic() < self._housekeeping_at:
@@ -397,6 +396,7 @@ class HostWatch:
         known = [self.current, self._parts.extensions if self._parts else None]
         known.append(self._fast.extensions if self._fast else None)
         async with self._reading:
+            await self.certificates_settled()
             try:
                 removed = await asyncio.to_thread(self._keyring.remove_retired, [one for one in known if one])
             except OSError as error:

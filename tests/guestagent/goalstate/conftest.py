@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import http.server
+import io
 import json
 import signal
 import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -186,6 +188,10 @@ class Watching:
         return self.watch.current
 
     @property
+    def container(self) -> str:
+        return self.watch.goal_state.container_id if self.watch.goal_state else ""
+
+    @property
     def id(self) -> str:
         """Of what is in force, a moment before it is written down and announced."""
         return self.watch.current.id if self.watch.current else ""
@@ -292,20 +298,7 @@ def paper() -> Iterator[Paper]:
     server.server_close()
 
 
-@pytest.fixture(scope="session")
-def config() -> Callable[..., bytes]:
-    return extensions_config
-
-
-@pytest.fixture(scope="session")
-def fast() -> Callable[..., bytes]:
-    return vm_settings
-
-
 def _package() -> bytes:
-    import io
-    import zipfile
-
     manifest = {"installCommand": "true", "enableCommand": "true"}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

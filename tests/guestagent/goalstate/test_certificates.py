@@ -3,23 +3,21 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from guestagent.certificates import GRACE, Keyring
+from tests.guestagent.goalstate.conftest import Fabric
 from wire.errors import HostError
 from wire.extensions import ExtensionsGoalState, Handler, Settings
 from wire.http import HttpClient
 from wire.wireserver import WireServer
 
-Host = Any
-
 
 class Machine:
     """A library directory, and a clock that stands until it is moved."""
 
-    def __init__(self, root: Path, fabric: Host, client: HttpClient) -> None:
+    def __init__(self, root: Path, fabric: Fabric, client: HttpClient) -> None:
         self.lib, self.state, self.now = root / "lib", root / "state", 1_900_000_000.0
         self.lib.mkdir()
         self.fabric = fabric
@@ -50,7 +48,7 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, fabric: Host) -> Iterator[Machine]:
+def machine(tmp_path: Path, fabric: Fabric) -> Iterator[Machine]:
     client = HttpClient("test")
     yield Machine(tmp_path, fabric, client)
     client.close()

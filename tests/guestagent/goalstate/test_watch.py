@@ -6,18 +6,13 @@ import json
 import stat
 import subprocess
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ipc.statefile import write_atomically
-
-# What conftest.py's fixtures give; with importlib import mode there is no module to import them from.
-Start = Callable[..., Any]
-Host = Any
-Document = Callable[..., bytes]
+from tests.guestagent.goalstate.conftest import Fabric, Paper, Start, extensions_config, vm_settings
 
 
 def mode(path: Path) -> int:
@@ -42,7 +37,7 @@ def fast_track_file(lib: Path) -> Path:
 # -- a well-behaved host -----------------------------------------------------------------------------------------------
 
 
-def test_the_first_goal_state_is_on_disk_whole_before_it_arrives(start: Start, fabric: Host) -> None:
+def test_the_first_goal_state_is_on_disk_whole_before_it_arrives(start: Start, fabric: Fabric) -> None:
     async def work() -> None:
         fabric.add(protected={"password": "hunter2"})
         async with start(fabric) as watching:
@@ -73,7 +68,7 @@ def test_the_first_goal_state_is_on_disk_whole_before_it_arrives(start: Start, f
     asyncio.run(work())
 
 
-def test_the_newer_channel_is_in_force_and_the_first_to_arrive(start: Start, fabric: Host) -> None:
+def test_the_newer_channel_is_in_force_and_the_first_to_arrive(start: Start, fabric: Fabric) -> None:
     async def work() -> None:
         fabric.add()
         fabric.add(fast_track=True)
@@ -95,10 +90,10 @@ def test_the_newer_channel_is_in_force_and_the_first_to_arrive(start: Start, fab
 
 @pytest.mark.parametrize(("slow", "ticks", "first"), [("/vmSettings", 4, 'etag_"1"'), ("shared", 6, "incarnation_1")])
 def test_the_slower_channel_is_heard_before_the_very_first_choice(
-    start: Start, paper: Host, config: Document, fast: Document, slow: str, ticks: int, first: str
+    start: Start, paper: Paper, slow: str, ticks: int, first: str
 ) -> None:
     async def work() -> None:
-        paper.config, paper.fast = config(str(ticks)), (200, '"1"', fast(5))
+        paper.config, paper.fast = extensions_config(str(ticks)), (200, '"1"', vm_settings(5))
         paper.shut[slow] = threading.Event()
         async with start(paper) as watching:
             other = "GoalState" if slow == "/vmSettings" else "VmSettings"
@@ -110,12 +105,12 @@ def test_the_slower_channel_is_heard_before_the_very_first_choice(
     asyncio.run(work())
 
 
-def test_a_container_that_moved_without_a_word_is_followed(start: Start, fabric: Host) -> None:
+def test_a_container_that_moved_without_a_word_is_followed(start: Start, fabric: Fabric) -> None:
     async def work() -> None:
         async with start(fabric) as watching:
             await watching.until(lambda: watching.arrivals)
             moved = fabric.api("POST", "/api/move")["container_id"]
-            await watching.until(lambda: watching.watch.goal_state.container_id == moved)
+            await watching.until(lambda: watching.container == moved)
             fabric.add(fast_track=True)
             await watching.until(lambda: watching.id.startswith("etag_"))
             assert watching.arrivals[0] == "incarnation_1"
@@ -125,7 +120,7 @@ def test_a_container_that_moved_without_a_word_is_followed(start: Start, fabric:
 
 @pytest.mark.parametrize("fault", [("status", 410), ("invalid-container", None)])
 def test_a_stale_container_at_the_plugin_is_one_goal_state_and_one_repetition(
-    start: Start, fabric: Host, fault: tuple[str, float | None]
+    start: Start, fabric: Fabric, fault: tuple[str, float | None]
 ) -> None:
     async def work() -> None:
         # Looks an hour apart: what comes, comes by the repetition.
@@ -139,7 +134,7 @@ def test_a_stale_container_at_the_plugin_is_one_goal_state_and_one_repetition(
     asyncio.run(work())
 
 
-def test_a_goal_state_without_a_role_instance_is_asked_for_again(start: Start, fabric: Host) -> None:
+def test_a_goal_state_without_a_role_instance_is_asked_for_again(start: Start, fabric: Fabric) -> None:
     async def work() -> None:
         fabric.fault("goalstate", "no-role-instance", count=3)
         async with start(fabric) as watching:
@@ -149,7 +144,7 @@ def test_a_goal_state_without_a_role_instance_is_asked_for_again(start: Start, f
     asyncio.run(work())
 
 
-def test_hold_is_read_with_an_incarnation_and_features_are_required(start: Start, fabric: Host) -> None:
+def test_hold_is_read_with_an_incarnation_and_features_are_required(start: Start, fabric: Fabric) -> None:
     async def work() -> None:
         async with start(fabric) as watching:
             await watching.until(lambda: watching.arrivals)
@@ -172,7 +167,7 @@ def test_hold_is_read_with_an_incarnation_and_features_are_required(start: Start
 
 @pytest.mark.parametrize("kind", ["rsa", "ec"])
 def test_a_certificate_rotated_without_an_incarnation_is_there_before_it_is_needed(
-    start: Start, fabric: Host, kind: str
+    start: Start, fabric: Fabric, kind: str
 ) -> None:
     async def work() -> None:
         fabric.add(protected={"secret": "old"})
@@ -191,7 +186,7 @@ def test_a_certificate_rotated_without_an_incarnation_is_there_before_it_is_need
     asyncio.run(work())
 
 
-def test_all_certificates_of_one_pfx_are_stored_rsa_and_ec(start: Start, fabric: Host) -> None:
+def test_all_certificates_of_one_pfx_are_stored_rsa_and_ec(start: Start, fabric: Fabric) -> None:
     async def work() -> None:
         fabric.api("POST", "/api/certificates", {"ec": True})
         fabric.api("POST", "/api/certificates", {})
@@ -207,16 +202,30 @@ def test_all_certificates_of_one_pfx_are_stored_rsa_and_ec(start: Start, fabric:
     asyncio.run(work())
 
 
-def test_a_thumbprint_the_host_does_not_send_is_waited_for_once_and_told(
-    start: Start, paper: Host, config: Document, fast: Document
-) -> None:
+def test_the_history_lists_the_certificates_of_its_own_goal_state(start: Start, fabric: Fabric) -> None:
     async def work() -> None:
-        paper.config, paper.certificates = config("5"), b"<CertificateFile/>"
-        paper.fast = (200, '"0"', fast(5, source="Fabric"))
+        async with start(fabric) as watching:
+            await watching.until(lambda: watching.arrivals)
+            fresh = fabric.api("POST", "/api/certificates/rotate", {})["thumbprint"]
+            fabric.add()
+            await watching.until(lambda: watching.last == "incarnation_2")
+
+            def listed() -> list[object]:
+                return [json.loads(one.read_bytes()) for one in watching.places.lib.glob("history/*__2*/Cert*.json")]
+
+            await watching.until(lambda: listed() == [[{"thumbprint": fresh, "hasPrivateKey": True}]])
+
+    asyncio.run(work())
+
+
+def test_a_thumbprint_the_host_does_not_send_is_waited_for_once_and_told(start: Start, paper: Paper) -> None:
+    async def work() -> None:
+        paper.config, paper.certificates = extensions_config("5"), b"<CertificateFile/>"
+        paper.fast = (200, '"0"', vm_settings(5, source="Fabric"))
         async with start(paper, goal_state_period=0.5) as watching:
             await watching.until(lambda: watching.arrivals and watching.watch.fast_track)
             before = len(paper.asked)
-            paper.fast = (200, '"1"', fast(6, thumbprint="A" * 40))
+            paper.fast = (200, '"1"', vm_settings(6, thumbprint="A" * 40))
             await watching.until(lambda: watching.id == 'etag_"1"')
             asked = paper.asked[before:]
             # At once, and once more after a period.
@@ -230,7 +239,7 @@ def test_a_thumbprint_the_host_does_not_send_is_waited_for_once_and_told(
 
 
 def test_certificates_that_cannot_be_had_now_do_not_hold_up_the_goal_state_and_are_had_later(
-    start: Start, fabric: Host
+    start: Start, fabric: Fabric
 ) -> None:
     async def work() -> None:
         fabric.fault("certificates", "status", 500, count=2)
@@ -244,11 +253,9 @@ def test_certificates_that_cannot_be_had_now_do_not_hold_up_the_goal_state_and_a
 
 
 @pytest.mark.parametrize("cipher", ["AES128_CBC", "DES_EDE3_CBC"])
-def test_a_cipher_the_host_does_not_speak_falls_back_to_the_other(
-    start: Start, paper: Host, config: Document, cipher: str
-) -> None:
+def test_a_cipher_the_host_does_not_speak_falls_back_to_the_other(start: Start, paper: Paper, cipher: str) -> None:
     async def work() -> None:
-        paper.config, paper.certificates, paper.refuse_cipher = config("5"), b"<CertificateFile/>", cipher
+        paper.config, paper.certificates, paper.refuse_cipher = extensions_config("5"), b"<CertificateFile/>", cipher
         async with start(paper) as watching:
             await watching.until(lambda: watching.arrivals)
             asked = [one for one in paper.asked if one.startswith("certificates")]
@@ -262,7 +269,7 @@ def test_a_cipher_the_host_does_not_speak_falls_back_to_the_other(
 # -- order -------------------------------------------------------------------------------------------------------------
 
 
-def test_support_that_stops_leaves_an_older_goal_state_reported_and_not_executed(start: Start, fabric: Host) -> None:
+def test_support_that_stops_leaves_an_older_goal_state_reported_and_not_executed(start: Start, fabric: Fabric) -> None:
     async def work() -> None:
         fabric.add()
         fabric.add("Contoso.Tools.Runner", fast_track=True)
@@ -287,7 +294,7 @@ def test_support_that_stops_leaves_an_older_goal_state_reported_and_not_executed
     asyncio.run(work())
 
 
-def test_support_that_stopped_while_we_were_away_is_noticed(start: Start, fabric: Host) -> None:
+def test_support_that_stopped_while_we_were_away_is_noticed(start: Start, fabric: Fabric) -> None:
     async def work() -> None:
         fabric.add()
         fabric.add("Contoso.Tools.Runner", fast_track=True)
@@ -310,22 +317,20 @@ def test_support_that_stopped_while_we_were_away_is_noticed(start: Start, fabric
     asyncio.run(work())
 
 
-def test_support_that_stops_while_the_wireserver_is_away_is_seen_to_later(
-    start: Start, paper: Host, config: Document, fast: Document
-) -> None:
+def test_support_that_stops_while_the_wireserver_is_away_is_seen_to_later(start: Start, paper: Paper) -> None:
     async def work() -> None:
-        paper.config, paper.fast = config("50"), (200, '"1"', fast(60))
+        paper.config, paper.fast = extensions_config("50"), (200, '"1"', vm_settings(60))
         async with start(paper) as watching:
             await watching.until(lambda: watching.id == 'etag_"1"')
             paper.config, paper.fast = b"rubbish", (404, "", b"")
             await watching.until(lambda: "vmSettings" in watching.watch.problem)
             assert fast_track_file(watching.places.lib).exists()
             assert watching.id == 'etag_"1"'
-            paper.config = config("50")
+            paper.config = extensions_config("50")
             await watching.until(lambda: watching.changes == ["incarnation_1"])
             assert watching.current.withheld
         # The same number, created later: another goal state.
-        paper.config = config("70")
+        paper.config = extensions_config("70")
         async with start(paper) as watching:
             await watching.until(lambda: watching.arrivals == ["incarnation_1"])
             assert watching.current.withheld == ""
@@ -335,21 +340,21 @@ def test_support_that_stops_while_the_wireserver_is_away_is_seen_to_later(
 
 @pytest.mark.parametrize("ticks", ["4", "", "soon", "9" * 30])
 def test_what_was_created_earlier_does_not_come_into_force_and_that_is_told(
-    start: Start, paper: Host, config: Document, ticks: str
+    start: Start, paper: Paper, ticks: str
 ) -> None:
     async def work() -> None:
-        paper.config = config("5")
+        paper.config = extensions_config("5")
         async with start(paper) as watching:
             await watching.until(lambda: watching.arrivals)
         for restart in range(2):
-            paper.incarnation, paper.config = str(restart + 8), config(ticks)
+            paper.incarnation, paper.config = str(restart + 8), extensions_config(ticks)
             async with start(paper) as watching:
                 await watching.until(lambda: "was created before incarnation_1" in watching.watch.problem)
                 await watching.until(lambda: watching.arrivals == ["incarnation_1"])
-                paper.incarnation, paper.config = "1", config("5")
+                paper.incarnation, paper.config = "1", extensions_config("5")
                 await watching.until(lambda: not watching.watch.problem)
                 assert watching.arrivals == ["incarnation_1"]
-        paper.incarnation, paper.config = "0", config("5")
+        paper.incarnation, paper.config = "0", extensions_config("5")
         async with start(paper) as watching:
             # A lower incarnation is as new as a higher one.
             await watching.until(lambda: watching.id == "incarnation_0")
@@ -357,29 +362,25 @@ def test_what_was_created_earlier_does_not_come_into_force_and_that_is_told(
     asyncio.run(work())
 
 
-def test_a_host_without_creation_times_is_followed_as_long_as_it_has_none(
-    start: Start, paper: Host, config: Document
-) -> None:
+def test_a_host_without_creation_times_is_followed_as_long_as_it_has_none(start: Start, paper: Paper) -> None:
     async def work() -> None:
-        paper.config = config("")
+        paper.config = extensions_config("")
         async with start(paper) as watching:
             await watching.until(lambda: watching.id == "incarnation_1")
             paper.incarnation = "2"
             await watching.until(lambda: watching.id == "incarnation_2")
-            paper.incarnation, paper.config = "3", config("7")
+            paper.incarnation, paper.config = "3", extensions_config("7")
             await watching.until(lambda: watching.id == "incarnation_3")
 
     asyncio.run(work())
 
 
-def test_an_incarnation_that_comes_back_created_later_is_another_one(
-    start: Start, paper: Host, config: Document
-) -> None:
+def test_an_incarnation_that_comes_back_created_later_is_another_one(start: Start, paper: Paper) -> None:
     async def work() -> None:
-        paper.config = config("5")
+        paper.config = extensions_config("5")
         async with start(paper) as watching:
             await watching.until(lambda: watching.arrivals)
-        paper.config = config("6", name="Contoso.Tools.Other")
+        paper.config = extensions_config("6", name="Contoso.Tools.Other")
         async with start(paper) as watching:
             await watching.until(lambda: watching.arrivals)
             assert (watching.arrivals, watching.current.created_on_ticks) == (["incarnation_1"], 6)
@@ -388,12 +389,12 @@ def test_an_incarnation_that_comes_back_created_later_is_another_one(
     asyncio.run(work())
 
 
-def test_the_disk_of_another_vm_begins_anew(start: Start, paper: Host, config: Document, fast: Document) -> None:
+def test_the_disk_of_another_vm_begins_anew(start: Start, paper: Paper) -> None:
     async def work() -> None:
-        paper.config, paper.fast = config("50"), (200, '"1"', fast(60))
+        paper.config, paper.fast = extensions_config("50"), (200, '"1"', vm_settings(60))
         async with start(paper) as watching:
             await watching.until(lambda: watching.last == 'etag_"1"')
-        paper.instance, paper.config, paper.fast = "other._vm0", config("5"), (404, "", b"")
+        paper.instance, paper.config, paper.fast = "other._vm0", extensions_config("5"), (404, "", b"")
         async with start(paper) as watching:
             await watching.until(lambda: watching.id == "incarnation_1")
             assert (watching.current.created_on_ticks, watching.current.withheld) == (5, "")
@@ -405,20 +406,18 @@ def test_the_disk_of_another_vm_begins_anew(start: Start, paper: Host, config: D
 
 
 @pytest.mark.parametrize("ticks", ["5", ""])
-def test_a_goal_state_without_extensions_config_is_no_successor(
-    start: Start, paper: Host, config: Document, ticks: str
-) -> None:
+def test_a_goal_state_without_extensions_config_is_no_successor(start: Start, paper: Paper, ticks: str) -> None:
     async def work() -> None:
         async with start(paper) as watching:
             # The very first: known, and nothing is done for it.
             await watching.until(lambda: watching.changes)
             assert (watching.id, watching.arrivals) == ("incarnation_1", [])
-            paper.incarnation, paper.config = "2", config(ticks)
+            paper.incarnation, paper.config = "2", extensions_config(ticks)
             await watching.until(lambda: watching.id == "incarnation_2")
             paper.incarnation, paper.config = "3", None
             await watching.until(lambda: "has no ExtensionsConfig" in watching.watch.problem)
             assert watching.id == "incarnation_2"
-            paper.incarnation, paper.config = "4", config(ticks)
+            paper.incarnation, paper.config = "4", extensions_config(ticks)
             await watching.until(lambda: watching.arrivals == ["incarnation_2", "incarnation_4"])
             assert watching.watch.problem == ""
 
@@ -426,16 +425,16 @@ def test_a_goal_state_without_extensions_config_is_no_successor(
 
 
 def test_a_document_that_cannot_be_read_leaves_the_last_one_in_force_and_is_kept_for_whoever_looks(
-    start: Start, paper: Host, config: Document, fast: Document
+    start: Start, paper: Paper
 ) -> None:
     async def work() -> None:
-        paper.config, paper.fast = config("5"), (200, '"1"', fast(6))
+        paper.config, paper.fast = extensions_config("5"), (200, '"1"', vm_settings(6))
         async with start(paper) as watching:
             await watching.until(lambda: watching.id == 'etag_"1"')
             paper.incarnation, paper.config = "2", b'<Extensions><a href="http://h/?sv=1&amp;sig=secret"></Extensions>'
             await watching.until(lambda: "ExtensionsConfig: " in watching.watch.problem)
             # The other channel is not held up.
-            paper.fast = (200, '"2"', fast(7))
+            paper.fast = (200, '"2"', vm_settings(7))
             await watching.until(lambda: watching.id == 'etag_"2"')
             paper.fast = (200, '"3"', b"{")
             await watching.until(lambda: "vmSettings: " in watching.watch.problem)
@@ -445,7 +444,7 @@ def test_a_document_that_cannot_be_read_leaves_the_last_one_in_force_and_is_kept
                 found
             ) == ["unreadable.VmSettings.json"]
             assert not any("secret" in text for text in found.values())
-            paper.incarnation, paper.config, paper.fast = "3", config("8"), (200, '"4"', fast(6))
+            paper.incarnation, paper.config, paper.fast = "3", extensions_config("8"), (200, '"4"', vm_settings(6))
             await watching.until(lambda: watching.id == "incarnation_3" and not watching.watch.problem)
 
     asyncio.run(work())
@@ -453,13 +452,13 @@ def test_a_document_that_cannot_be_read_leaves_the_last_one_in_force_and_is_kept
 
 @pytest.mark.parametrize("answer", [(500, "", b""), (200, "", b"{}"), (304, "", b""), (200, '"1"', b"[]")])
 def test_a_plugin_out_of_order_does_not_hold_up_the_wireserver(
-    start: Start, paper: Host, config: Document, answer: tuple[int, str, bytes]
+    start: Start, paper: Paper, answer: tuple[int, str, bytes]
 ) -> None:
     async def work() -> None:
-        paper.config, paper.fast = config("5"), answer
+        paper.config, paper.fast = extensions_config("5"), answer
         async with start(paper) as watching:
             await watching.until(lambda: watching.arrivals == ["incarnation_1"])
-            paper.incarnation, paper.config = "2", config("6")
+            paper.incarnation, paper.config = "2", extensions_config("6")
             await watching.until(lambda: watching.arrivals == ["incarnation_1", "incarnation_2"])
             assert "vmSettings" in watching.watch.problem
 
@@ -469,13 +468,13 @@ def test_a_plugin_out_of_order_does_not_hold_up_the_wireserver(
 # -- restarts and disks ------------------------------------------------------------------------------------------------
 
 
-def test_a_restart_while_the_host_is_away_knows_what_was_in_force(start: Start, paper: Host, fabric: Host) -> None:
+def test_a_restart_while_the_host_is_away_knows_what_was_in_force(start: Start, paper: Paper, fabric: Fabric) -> None:
     async def work() -> None:
         fabric.add(protected={"password": "hunter2"})
         async with start(fabric) as watching:
             await watching.until(lambda: watching.arrivals)
             before, listed = watching.current, watching.watch.thumbprints
-            container = watching.watch.goal_state.container_id
+            container = watching.container
         state = watching.places.state_of("guestagent")
         assert mode(state / "goalstate.json") == 0o600
         for path in state.glob("*.json"):
@@ -485,7 +484,7 @@ def test_a_restart_while_the_host_is_away_knows_what_was_in_force(start: Start, 
             # Known at once, before anybody was asked.
             assert (watching.current, watching.watch.thumbprints) == (before, listed)
             assert watching.watch.plugin()
-            assert watching.watch.goal_state.container_id == container
+            assert watching.container == container
             await watching.until(lambda: watching.arrivals)
             assert watching.arrivals == ["incarnation_2"]
             assert "goal state" in watching.watch.problem
@@ -497,9 +496,9 @@ def test_a_restart_while_the_host_is_away_knows_what_was_in_force(start: Start, 
     asyncio.run(work())
 
 
-def test_a_damaged_memory_is_told_and_begun_anew(start: Start, paper: Host, config: Document) -> None:
+def test_a_damaged_memory_is_told_and_begun_anew(start: Start, paper: Paper) -> None:
     async def work() -> None:
-        paper.config = config("5")
+        paper.config = extensions_config("5")
         async with start(paper) as watching:
             await watching.until(lambda: watching.arrivals)
         write_atomically(watching.places.state_of("guestagent") / "goalstate.json", b'{"in_force": 17}')
@@ -510,9 +509,9 @@ def test_a_damaged_memory_is_told_and_begun_anew(start: Start, paper: Host, conf
     asyncio.run(work())
 
 
-def test_disks_that_take_nothing_do_not_hold_up_the_goal_state(start: Start, paper: Host, config: Document) -> None:
+def test_disks_that_take_nothing_do_not_hold_up_the_goal_state(start: Start, paper: Paper) -> None:
     async def work() -> None:
-        paper.config = config("5")
+        paper.config = extensions_config("5")
         async with start(paper) as watching:
             places = watching.places
             # Nothing can be written at these names.
