@@ -92,7 +92,11 @@ class Commands:
             if kind in {"install", "enable", "update"}:
                 await asyncio.to_thread(folder.write_settings, settings)
         try:
-            return await self._run(operation, folder.command_log(settings))
+            outcome = await self._run(operation, folder.command_log(settings))
+            if kind == "enable":
+                # By what the manifest said before: some extensions leave nothing of it.
+                await self._limit_services(folder, manifest)
+            return outcome
         finally:
             await asyncio.to_thread(confinement.release, placement)
 
@@ -115,9 +119,9 @@ class Commands:
         text = "; ".join(problems)
         self._emitter.emit("ResourceLimits", text, ok=False, subject=folder.name, subject_version=folder.version)
 
-    async def limit_services(self, folder: HandlerFolder) -> None:
+    async def _limit_services(self, folder: HandlerFolder, manifest: HandlerManifest) -> None:
         """Limits of the services an extension has installed, which are there only once it is enabled."""
-        services = (await asyncio.to_thread(folder.read_manifest)).limits.services
+        services = manifest.limits.services
         if self._enforce_limits and services and self._machine is not None:
             problems = await asyncio.to_thread(confinement.limit_services, self._machine, services)
             if problems:

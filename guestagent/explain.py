@@ -26,7 +26,7 @@ _FAULT_OF: dict[FailureKind, Verdict] = {
     "interrupted": "platform",
 }
 # What a repository that answers says, as opposed to one that cannot be reached.
-_ANSWERS = ("HTTP 4", "HTTP 5")
+_ANSWERS = ("HTTP 4", "HTTP 5", "has no version")
 # Codes of a package that arrived whole and is no extension (protocol: codes).
 _BAD_MANIFEST = frozenset({1002, 1003})
 

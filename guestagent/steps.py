@@ -306,7 +306,6 @@ class Worker:
             await asyncio.to_thread(folder.write_extension_state, settings.name, "enabled")
         self._record(work, settings, folder, asked, "Ready", "Plugin enabled", outcome.ended)
         self._records.enabled(work.handler.name, folder.version, settings)
-        await self._commands.limit_services(folder)
 
     async def _rewrite(self, work: Work, step: Step, progress: _Progress) -> None:
         """The same settings, encrypted for another certificate: nothing is to be run for that."""
@@ -405,7 +404,7 @@ class Worker:
             error.args = (f"{error}\nand the way back to {old.version} failed too: {second}",)
             self._failed(work, pending, error, asked, old)
             return
-        if not steps and failure_kind(error) == "transient":
+        if not steps and failure_kind(error) == "transient" and not isinstance(error, VersionMissing):
             since = stamp(self._artifacts.unreachable.get(old.name, time.time()))
             error.args = (f"degraded: artifacts unreachable since {since}, running {old.version}: {error}",)
             self._failed(work, pending, error, asked, old, goes_on=progress.was_enabled)
