@@ -20,6 +20,7 @@ from guestagent.errors import (
     GuestAgentError,
     PackageError,
     RefusedByPolicy,
+    VersionMissing,
     failure_kind,
 )
 from guestagent.handlermanifest import HandlerManifest
