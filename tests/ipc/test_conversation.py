@@ -16,6 +16,7 @@ import zmq.asyncio
 
 from ipc.bus import Bus
 from ipc.component import Component
+from ipc.contract import PROTOCOL
 from ipc.contract.every import Describe, Health, HealthReport, Hello
 from ipc.contract.guestagent import GetStatus, GuestStatus, StatusChanged
 from ipc.contract.telemetry import GetTimeline, Timeline
@@ -288,7 +289,7 @@ def test_a_flood_of_bad_frames_is_counted_refused_and_survived(places: Places, a
                 [b"one"],
                 [good[0], b"\x80", b"three"],
                 [msgpack.packb({"id": 7}), b"\x80"],
-                [good[0].replace(b"\x92\x01\x00", b"\x92\x09\x00"), b"\x80"],
+                [good[0].replace(msgpack.packb(PROTOCOL), msgpack.packb((PROTOCOL[0] + 8, 0))), b"\x80"],
                 [good[0], b"\x93\x01\x02\x03"],
             ]
             for _ in range(30):
