@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agentctl.processes import process
+from agentctl.processes import end, process, with_environment
 from agentctl.run import CANCELED, TIMED_OUT, Follower, exit_status, made_up_name
 from ipc.contract.guestagent import RUN_SCRIPT_LIMIT, RunView
 
@@ -49,6 +49,8 @@ class Agent:
         assert self._process is not None
         self._process.terminate()
         self._process.wait(30)
+        # What a test that failed left running.
+        end(with_environment("AZVMAGENT_ROOT", str(self.root)), 5.0)
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-P", "-m", "agentctl", "run", "--root", str(self.root), *arguments]

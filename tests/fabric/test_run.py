@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from agentctl.processes import end, with_environment
 from fabric.appendblobs import BLOCK_LIMIT
 from fabric.runview import seen
 from wire.extensions import ExtensionsGoalState
@@ -110,6 +111,8 @@ class Host:
             if child is not None and child.poll() is None:
                 child.terminate()
                 child.wait(30)
+        # What a test that failed left running.
+        end(with_environment("AZVMAGENT_ROOT", str(self.root)), 5.0)
 
     @staticmethod
     def _get(url: str, headers: dict[str, str]) -> bytes:

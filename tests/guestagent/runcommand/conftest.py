@@ -122,6 +122,8 @@ class Handler:
         for path in (self.place().data / "runs").glob("*.json"):
             with contextlib.suppress(OSError, msgspec.DecodeError):
                 record = msgspec.json.decode(path.read_bytes(), type=Record)
+                if record.script is not None:
+                    record.script.signal(signal.SIGKILL)
                 record.worker.signal(signal.SIGKILL)
                 end_all(lambda mark=record.mark: left_of(mark, 0), 0.0, lambda: None)  # type: ignore[misc]
 
