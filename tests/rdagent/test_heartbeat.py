@@ -193,7 +193,7 @@ def test_a_slow_answer_costs_its_beat_and_nothing_else(
                 return bool((await watcher.of("guestagent")).state == "busy")
 
             await until(sees_busy)
-            assert "deadline" in await until(problem)
+            assert "in time" in await until(problem)
             local_host.lift()
             beats = await watcher.beats()
             await until(lambda: local_host.told()["heartbeats"] >= beats + 2)

@@ -157,7 +157,7 @@ def faults(bench: Bench) -> Iterator[None]:
         ("status", 500, "/machine/?comp=goalstate: HTTP 500"),
         ("truncate", None, "/machine/?comp=goalstate: "),
         ("reset", None, "/machine/?comp=goalstate: "),
-        ("drip", 20, "/machine/?comp=goalstate: no complete answer before the deadline"),
+        ("drip", 20, "/machine/?comp=goalstate: no complete answer in time"),
     ],
 )
 def test_a_bad_goal_state_is_named_while_the_other_channel_goes_on(
@@ -219,7 +219,7 @@ def test_certificates_that_cannot_be_read_hold_nothing_up(bench: Bench) -> None:
     bench.fault("certificates", "wrong-bytes")
     bench.add("Good.WithoutCertificates")
     status = bench.until(succeeded("Good.WithoutCertificates"), "an extension that needs none")
-    assert status.certificates == []
+    assert "certificates" in status.problem
     assert "certificates: Certificates: is not well-formed XML" in bench.log()
 
 
@@ -233,8 +233,7 @@ def test_certificates_that_cannot_be_read_hold_nothing_up(bench: Bench) -> None:
             -1,
             [
                 "manifest of Late.Manifest",
-                "direct: PluginVersionManifest: is not",
-                "host: PluginVersionManifest: is not",
+                "PluginVersionManifest: is not",
             ],
         ),
         (
@@ -475,7 +474,7 @@ def test_a_hostile_package_is_in_status_and_log_and_nowhere_else(bench: Bench, h
     _, code, complaint = HOSTILE[name]
     told = bench.told_of(name)
     assert (told["status"], told["code"]) == ("NotReady", code)
-    assert f"package {name} 1.0.0: " in told["formattedMessage"]["message"]
+    assert f"package {name} 1.0.0 " in told["formattedMessage"]["message"]
     lines = [line for line in bench.log().splitlines() if name in line and complaint in line]
     assert lines
     assert [path for path in bench.places.lib.iterdir() if name in path.name] == []
