@@ -124,8 +124,8 @@ def test_down_leaves_no_process_and_no_socket(tmp_path: Path) -> None:
             break
     assert any("Ready after" in line for line in seen), "".join(seen)
     child.send_signal(signal.SIGINT)
-    child.communicate(timeout=60)
-    assert child.returncode == 0
+    rest, _ = child.communicate(timeout=60)
+    assert child.returncode == 0, rest
     wanted = f"AZVMAGENT_ROOT={root}"
     listed = subprocess.run(["ps", "axeww"], capture_output=True, text=True, check=True).stdout
     assert not [line for line in listed.splitlines() if wanted in line.split()]
