@@ -4,7 +4,8 @@ set -eu
 missing=
 while read -r name _; do
     case $name in '' | '#'*) continue ;; esac
-    dpkg-query -W -f '${db:Status-Abbrev}' "$name" 2>/dev/null | grep -q '^ii' || missing="$missing $name"
+    # A command of that name may have come from elsewhere, and does as well.
+    command -v "$name" >/dev/null 2>&1 || dpkg-query -W -f '${db:Status-Abbrev}' "$name" 2>/dev/null | grep -q '^ii' || missing="$missing $name"
 done <"$1"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ]; then
