@@ -31,6 +31,7 @@ messages: $(VENV)/dev.stamp ## write docs/messages.md from the contract
 bench: packages $(VENV)/dev.stamp ## measurements beside the reference agent
 	$(BIN)/python -m bench.bus
 	$(BIN)/python -m bench.goalstate
+	$(BIN)/python -m bench.many
 	$(BIN)/python -m bench.rest
 
 packages: ## the Debian packages the tests use (installs them as root, else says which are missing)

@@ -48,6 +48,11 @@ class HostLine:
         asked_at: float = self._call({"method": "POST", "path": "/api/extensions", "body": order})["at"]
         return asked_at
 
+    def goal(self, handlers: list[dict[str, Any]]) -> float:
+        """Make these the goal state; when that was ordered."""
+        body = base64.b64encode(json.dumps({"handlers": handlers}).encode()).decode()
+        return float(self._call({"method": "PUT", "path": "/api/goal", "data": body})["at"])
+
     def vanish(self, name: str) -> None:
         """A new goal state without it, and without uninstall."""
         self._call({"method": "DELETE", "path": f"/api/extensions/{name}", "query": {"now": "true"}})

@@ -106,11 +106,11 @@ def until_ready(host: HostLine) -> float:
     return float(health["at"])
 
 
-def until(look: Callable[[], T | None], what: str, *, pause: float = 0.02) -> T:
+def until(look: Callable[[], T | None], what: str, *, pause: float = 0.02, patience: float = PATIENCE) -> T:
     """The first true value of `look`."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while time.monotonic() < end:
         if found := look():
             return found
         time.sleep(pause)
-    raise TimeoutError(f"waited {PATIENCE:g} s for {what}")
+    raise TimeoutError(f"waited {patience:g} s for {what}")
