@@ -186,6 +186,8 @@ def _verdict(case: Case) -> tuple[Verdict, str, str]:
         return "extension", f"its heartbeat stopped: {report.message}", step
     if report is not None and (report.step or (report.status and report.status.status == "transitioning")):
         return "waiting", report.message or "it is under way", f"agentctl ext logs -f {name}"
+    if report is None and handler.state == "enabled":
+        return "waiting", "nothing is known of it yet: its turn has not come, or it has only begun", "agentctl ext list"
     if case.agent_problem:
         return "agent", case.agent_problem, "agentctl logs guestagent"
     return "well", "it is as the goal state wants it", "nothing is to be done"

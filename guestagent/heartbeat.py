@@ -1,10 +1,11 @@
 """heartbeat.log: how a handler that promised heartbeats says it is (protocol: heartbeat). Any bytes in, a word out."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from guestagent import foreign
 
 STALE_SECONDS = 600.0
 """A heartbeat older than this is none; a handler has as long to write its first one."""
@@ -26,18 +27,17 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
 def look(path: Path, *, enabled_at: float, now: float) -> Heartbeat | None:
     """The heartbeat at `path`; None where nothing speaks against the handler's own status."""
     try:
-        with path.open("rb") as file:
-            written = os.fstat(file.fileno()).st_mtime
-            data = file.read(_LIMIT + 1)
+        content = foreign.read(path, _LIMIT + 1)
     except FileNotFoundError:
         if now - enabled_at < STALE_SECONDS:
             return None
         return Heartbeat(status="NotReady", code=-1, message=f"no heartbeat: {path} was never written")
     except OSError as error:
         return Heartbeat(status="NotReady", code=-1, message=f"no heartbeat: {path}: {error.strerror}")
-    if now - written > STALE_SECONDS:
-        return Heartbeat(status="Unresponsive", message=f"the last heartbeat is {now - written:.0f} s old")
-    return parse(data)
+    age = now - content.written_at
+    if age > STALE_SECONDS:
+        return Heartbeat(status="Unresponsive", message=f"the last heartbeat is {age:.0f} s old")
+    return parse(content.data)
 
 
 def parse(data: bytes) -> Heartbeat:

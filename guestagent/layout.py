@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from guestagent import foreign
 from guestagent.errors import PackageError
+from guestagent.handlermanifest import SIZE_LIMIT as MANIFEST_LIMIT
 from guestagent.handlermanifest import HandlerManifest, parse_handler_manifest
 from guestagent.package import MANIFEST
 from ipc.statefile import write_atomically
@@ -118,7 +120,7 @@ class HandlerFolder:
     def read_manifest(self) -> HandlerManifest:
         """Raises PackageError (1002, 1003)."""
         try:
-            data = (self.path / MANIFEST).read_bytes()
+            data = foreign.read(self.path / MANIFEST, MANIFEST_LIMIT + 1).data
         except OSError as error:
             raise PackageError(
                 f"{MANIFEST} of {self.name} {self.version} cannot be read: {error.strerror}", 1002

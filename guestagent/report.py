@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from guestagent import heartbeat
+from guestagent import foreign, heartbeat
 from guestagent.builtin import provides
 from guestagent.errors import GuestAgentError, PackageError, StatusFileError
 from guestagent.layout import HandlerFolder
@@ -254,9 +254,8 @@ def _extension_status(
         # Its worker may be gone without a word.
         settle(folder, settings.name, settings.sequence_number)
     try:
-        with path.open("rb") as file:
-            written = os.fstat(file.fileno()).st_mtime
-            found = parse_status(file.read(READ_LIMIT + 1))
+        content = foreign.read(path, READ_LIMIT + 1)
+        found, written = parse_status(content.data), content.written_at
     except FileNotFoundError:
         return ours
     except OSError as error:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from guestagent import foreign
 from guestagent.errors import StatusFileError
 from guestagent.layout import HandlerFolder
 from guestagent.runcommand import status
@@ -84,7 +85,6 @@ def _verdict(place: Place, record: Record) -> Verdict:
 
 def _told(place: Place) -> str | None:
     try:
-        with place.status_file.open("rb") as file:
-            return parse_status(file.read(READ_LIMIT + 1)).message or ""
+        return parse_status(foreign.read(place.status_file, READ_LIMIT + 1).data).message or ""
     except (OSError, StatusFileError):
         return None

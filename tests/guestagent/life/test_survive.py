@@ -347,3 +347,13 @@ def test_a_higher_numbered_settings_file_goes_when_the_number_goes_down(tmp_path
         folder.write_settings(settings)
     left = sorted(path.name for path in folder.config.glob("*.settings"))
     assert left == ["5.settings", "a.10.settings", "a.9.settings"]
+
+
+@pytest.mark.parametrize(("make", "told"), [("mkfifo", "not a regular file"), ("ln -s /etc/hostname", "is a link")])
+def test_a_pipe_or_a_link_for_a_status_holds_up_no_report(
+    life: Any, make_package: StandIn, make: str, told: str
+) -> None:
+    life.want(make_package({"enable": f'{make} "$here/status/$ConfigSequenceNumber.status"'}))
+    life.says("error", told)
+    life.want(make_package(), name=life.other)
+    life.ready(name=life.other)
