@@ -399,7 +399,13 @@ def _wait(client: Client, added: dict[str, Any], before: int, seconds: float) ->
 def _reported(status: Any, added: dict[str, Any]) -> tuple[str, str]:
     """What the last blob says of this very sequence number."""
     for one in render.handlers(status):
-        if (one.get("handlerName"), one.get("handlerVersion")) != (added["name"], added["version"]):
+        if one.get("handlerName") != added["name"]:
+            continue
+        if one.get("handlerVersion") != added["version"]:
+            # The version before is in force, and what is said of it may be why.
+            why = str(render.dig(one, "formattedMessage", "message") or "")
+            if one.get("code") and f"update to {added['version']} failed" in why:
+                return "error", why
             continue
         runtime = one.get("runtimeSettingsStatus")
         if runtime is None:

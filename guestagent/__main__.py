@@ -58,7 +58,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
         emitter = Emitter(places, component.bus, NAME, __version__, redact)
         records, operations, history = Records(state), Operations(state), History(places.lib)
         cache = Cache(state / "cache", limit_bytes=settings.cache_bytes, limit_entries=settings.cache_entries)
-        artifacts = Artifacts(client, places.lib, cache)
+        artifacts = Artifacts(client, places.lib, cache, history.manifest)
 
         def goal_state_arrived() -> None:
             component.announce(GoalStateArrived(goal_state=watch.current.id if watch.current else ""))

@@ -123,6 +123,7 @@ class GuestAgent:
                     goal_state=goal_state.id,
                     plugin=self._watch.plugin(),
                     wireserver=address,
+                    fast_track=goal_state.source == "FastTrack",
                     certificates=self._watch.certificates_settled,
                 )
                 await self._worker.do(work, asked)

@@ -65,10 +65,19 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
 class Artifacts:
     """Blocking; may be used from several threads at once."""
 
-    def __init__(self, client: HttpClient, lib: Path, cache: Cache, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        client: HttpClient,
+        lib: Path,
+        cache: Cache,
+        came: Callable[[str, bytes], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`came` is told of each manifest that was good: handler and bytes."""
         self._client = client
         self._lib = lib
         self._cache = cache
+        self._came = came
         self._clock = clock
         self._mirrors = Mirrors()
         self._lock = threading.Lock()
@@ -159,6 +168,7 @@ class Artifacts:
         self._is_back("manifest", name)
         package, data = found.what
         self._cache.put_manifest(name, data, found.url)
+        self._came(name, data)
         return Choice(package=package, manifest_url=found.url)
 
     def _remembered(

@@ -68,6 +68,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     plugin: HostPlugin
     wireserver: str
     """Bare address, as extensions are told it."""
+    fast_track: bool
+    """Told to the host when artifacts are fetched through it (protocol: HostGAPlugin calls)."""
     certificates: Callable[[], Awaitable[None]]
     """Waits until they are on disk: any command may read any of them."""
 
@@ -220,7 +222,12 @@ class Worker:
         began = time.monotonic()
         async with self._downloads:
             choice = await asyncio.to_thread(
-                self._artifacts.choose, asked.plugin, handler.name, handler.version, handler.locations
+                self._artifacts.choose,
+                asked.plugin,
+                handler.name,
+                handler.version,
+                handler.locations,
+                fast_track=asked.fast_track,
             )
             package = choice.package
             progress.folder = folder = HandlerFolder(self._lib, self._log, handler.name, package.version)
@@ -232,7 +239,13 @@ class Worker:
                 self._approval.judge(zipped, manifest, handler, package.version)
 
             fetched = await asyncio.to_thread(
-                self._artifacts.fetch, asked.plugin, folder, package, choice.manifest_url, approve=approve
+                self._artifacts.fetch,
+                asked.plugin,
+                folder,
+                package,
+                choice.manifest_url,
+                approve=approve,
+                fast_track=asked.fast_track,
             )
         await asyncio.to_thread(folder.prepare)
         if handler.multi_config and not (await asyncio.to_thread(folder.read_manifest)).multi_config:

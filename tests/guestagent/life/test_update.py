@@ -1,5 +1,7 @@
 """Install, update, downgrade and the way back, told by the commands that ran and by what the host heard."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -142,3 +144,16 @@ def test_a_failed_extension_is_tried_again_when_the_host_asks_anew(life: Any, ma
     flag.touch()
     life.want(make_package(), name=life.other)
     life.ready()
+
+
+def test_whoever_waits_at_the_host_hears_of_a_failed_update_at_once(life: Any, make_package: Make) -> None:
+    life.want(make_package())
+    life.ready()
+    zipped = life.root / f"{life.name}-1.0.1.zip"
+    zipped.write_bytes(make_package({"update": "exit 3"}))
+    command = [sys.executable, "-m", "fabric", "ext", "add", zipped, "--wait", "60", "--root", life.root]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 1
+    assert "error: update to 1.0.1 failed, 1.0.0 is enabled again" in done.stdout
+    manifest = [*(life.lib / "history").glob(f"*/{life.name}.manifest.xml")]
+    assert manifest
