@@ -15,7 +15,7 @@ from ipc.supervisord import SupervisordError
 from rdagent import __version__
 from rdagent.config import Settings
 from rdagent.heartbeat import Heartbeat
-from rdagent.plan import NEIGHBOURS, Observed, Restart, after_start, given_up, judge, readiness
+from rdagent.plan import NEIGHBOURS, Observed, Restart, after_start, given_up, judge, next_look, readiness
 from rdagent.watch import Neighbours
 
 _UNSETTLED_SECONDS = 0.5
@@ -50,6 +50,7 @@ class RdAgent:
         loop = asyncio.get_running_loop()
         next_at = loop.time()
         while True:
+            began = loop.time()
             seen = await self._neighbours.look()
             self._judge(seen)
             away = time.monotonic() - seen["guestagent"].heard_at
@@ -58,7 +59,8 @@ class RdAgent:
             await self._bring_back({name: one.program for name, one in seen.items() if not one.answered})
             # While somebody is on the way, more often: the host waits for Ready.
             settled = all(one.state != "restarting" for one in self._truth.values())
-            next_at = max(next_at + (self._settings.look_period if settled else _UNSETTLED_SECONDS), loop.time())
+            period = self._settings.look_period if settled else _UNSETTLED_SECONDS
+            next_at = next_look(next_at, began=began, now=loop.time(), period=period)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(next_at):
                     await self._somebody_came.wait()

@@ -105,6 +105,15 @@ def readiness(guest: ComponentTruth, *, away: float) -> Readiness:
     return _not_ready(guest)
 
 
+def next_look(planned: float, *, began: float, now: float, period: float) -> float:
+    """When to look again, by the same clock as all three times.
+
+    `planned`: when this look was due; `began`: when it began. One that somebody's arrival brought forward counts from
+    its beginning: else ten arrivals would put the next one off by ten periods.
+    """
+    return max(min(planned, began) + period, now)
+
+
 def given_up(programs: dict[str, str], restarts: dict[str, Restart], *, now: float) -> dict[str, Restart | None]:
     """What supervisord has given up: None to start it now, else when. Never for good."""
     decided: dict[str, Restart | None] = {}

@@ -20,6 +20,7 @@ from rdagent.plan import (
     after_start,
     given_up,
     judge,
+    next_look,
     readiness,
 )
 
@@ -254,3 +255,19 @@ def test_a_program_that_never_lives_is_started_for_ever_and_ever_more_seldom(loo
     last = started[-1] if started else NOW
     assert now - last <= 300 + 2 * look
     assert msgspec.structs.asdict(waiting["telemetry"])["pause"] <= 300
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 5.0), st.floats(0.0, 4.0)), max_size=60))
+def test_arrivals_bring_a_look_forward_and_put_none_off(looks: list[tuple[float, float]]) -> None:
+    """Each look begins so long after the one before ended, unless it is due earlier, and takes so long."""
+    planned = now = 0.0
+    for arrival, takes in looks:
+        began = min(now + arrival, max(planned, now))
+        now = began + takes
+        planned = next_look(planned, began=began, now=now, period=5.0)
+        assert now <= planned <= now + 5.0
+        assert planned <= began + 5.0 or planned == now
+
+
+def test_undisturbed_looks_keep_their_beat() -> None:
+    assert next_look(100.0, began=100.01, now=100.2, period=5.0) == 105.0
