@@ -339,6 +339,11 @@ def transport(tmp_path_factory: pytest.TempPathFactory) -> Transport:
     return make_transport(tmp_path_factory.mktemp("transport"))
 
 
+def kept(host: RunningHost) -> bytes:
+    """All of what is on its disk about VMs."""
+    return b"".join(one.read_bytes() for one in (host.root / "fabric").glob("state.sqlite*"))
+
+
 def status_line(answer: bytes) -> int:
     """The status of raw bytes."""
     match = re.match(rb"HTTP/1\.1 (\d{3}) ", answer)
