@@ -1,0 +1,97 @@
+"""Sockets and acts inside another network namespace. Only the calling thread ever enters one, and it ends there."""
+
+import contextlib
+import ctypes
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from fabric.errors import FabricError
+
+_NEW_NETWORK = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+Found = TypeVar("Found")
+
+
+class NoNamespace(FabricError):
+    """The namespace cannot be made or entered."""
+
+
+def bind_in(namespace: Path, address: str, port: int) -> socket.socket:
+    """A listening TCP socket inside a network namespace. Raises FabricError."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+    def listen() -> socket.socket:
+        one = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind((address, port))
+            one.listen(512)
+        except OSError as error:
+            one.close()
+            reason = error.strerror or str(error)
+            raise FabricError(f"cannot listen at {address} port {port} in {namespace}: {reason}") from error
+        return one
+
+    with _opened(namespace) as descriptor:
+        return inside(descriptor, listen)
+
+
+def inside(namespace: int, act: Callable[[], Found]) -> Found:
+    """Do something inside a network namespace, given as a descriptor. Raises NoNamespace, and what `act` raises."""
+
+    def enter() -> Found:
+        if _libc.setns(namespace, _NEW_NETWORK):
+            raise NoNamespace(f"cannot enter the network namespace: {_reason()}")
+        return act()
+
+    return _in_a_thread(enter)
+
+
+def new_network() -> int:
+    """A network namespace nobody is in; it lives as long as its descriptor, or what it made. Raises NoNamespace."""
+
+    def leave() -> int:
+        if _libc.unshare(_NEW_NETWORK):
+            raise NoNamespace(f"cannot make a network namespace: {_reason()}")
+        return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    return _in_a_thread(leave)
+
+
+def _in_a_thread(act: Callable[[], Found]) -> Found:
+    found: list[Found] = []
+    raised: list[FabricError | OSError] = []
+
+    def run() -> None:
+        try:
+            found.append(act())
+        except (FabricError, OSError) as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="namespace")
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
+    return found[0]
+
+
+@contextlib.contextmanager
+def _opened(namespace: Path) -> Iterator[int]:
+    try:
+        descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NoNamespace(f"{namespace} cannot be opened: {error.strerror}") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _reason() -> str:
+    return os.strerror(ctypes.get_errno())
