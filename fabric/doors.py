@@ -19,6 +19,7 @@ from fabric.errors import FabricError
 from fabric.faults import Fault
 from fabric.gate import Gate
 from fabric.host import FIRST_TENANT, Host
+from fabric.lab.namespaces import bind_in
 from fabric.places import Addresses, Door
 from fabric.vm import Vm
 
@@ -71,7 +72,9 @@ class Doors:
     def bind_all(self, earlier: dict[str, str]) -> dict[str, str]:
         """Take the addresses, the last run's (URLs by name) where they are free; URLs by name. Raises FabricError."""
         for name, (address, port) in self._listen.places().items():
-            self._sockets[name] = self._bind(address, port or self._free(earlier.get(name, ""), address))
+            # The portals of a fleet are each worker's own.
+            before = "" if self._shared and name == "portal" else earlier.get(name, "")
+            self._sockets[name] = self._bind(address, port or self._free(before, address))
         return {name: _url(one) for name, one in self._sockets.items()}
 
     def open_all(self, host: Host, portal: ASGIApp) -> None:
@@ -80,8 +83,6 @@ class Doors:
         self._serve(self._sockets.pop("portal"), portal)
         self._open(Door(tenant=FIRST_TENANT), self._sockets)
         for tenant, namespace in self._listen.namespaces.items():
-            from fabric.lab.namespaces import bind_in
-
             wire, imds_at = WIRE_ADDRESS, IMDS_ADDRESS
             found = {
                 name: self._keep(bind_in(namespace, imds_at if name == "imds" else wire, port))

@@ -184,9 +184,9 @@ class Faults:
     def lift(self, number: int) -> None:
         """Raises Unknown."""
         with self._store.begin() as connection:
-            done = connection.execute(delete(RULES).where(RULES.c.id == number))
+            found = connection.execute(delete(RULES).where(RULES.c.id == number).returning(RULES.c.id)).first()
             self._store.tell(connection, "faults")
-        if done.rowcount == 0:
+        if found is None:
             raise Unknown(f"there is no fault {number}: azfabric fault list")
         self.forget()
 
@@ -218,8 +218,8 @@ class Faults:
         if rule.count is not None:
             more &= RULES.c.spoiled < rule.count
         with self._store.begin() as connection:
-            done = connection.execute(update(RULES).where(more).values(spoiled=RULES.c.spoiled + 1))
-        return done.rowcount == 1
+            counted = update(RULES).where(more).values(spoiled=RULES.c.spoiled + 1).returning(RULES.c.id)
+            return connection.execute(counted).first() is not None
 
 
 def _check(order: Order) -> None:

@@ -112,8 +112,8 @@ class Store:
         with self.begin() as connection:
             last = connection.execute(select(sqlalchemy.func.max(VMS.c.number))).scalar() or 0
             row = {"name": name, "number": last + 1, "revision": 1, "document": msgspec.json.encode(state)}
-            done = connection.execute(self.upsert(VMS).values(row).on_conflict_do_nothing())
-            if done.rowcount != 1:
+            insert = self.upsert(VMS).values(row).on_conflict_do_nothing().returning(VMS.c.name)
+            if connection.execute(insert).first() is None:
                 raise Refused(409, f"there is a VM {name!r} already")
             self.tell(connection, f"vm {name}")
         self.vms()[name] = state

@@ -148,6 +148,13 @@ def received(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def answered(connection: socket.socket) -> bytes:
+    """The body of one answer; the connection stays open."""
+    with http.client.HTTPResponse(connection) as answer:
+        answer.begin()
+        return answer.read()
+
+
 @dataclass
 class Vm:
     """What an agent knows after one goal state, and the headers it sends."""
