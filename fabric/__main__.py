@@ -19,6 +19,7 @@ from fabric import __version__, render
 from fabric.client import Client
 from fabric.errors import FabricError
 from fabric.faults import ENDPOINTS, FAULTS
+from fabric.labcommands import lab
 from fabric.packages import PACKAGE_LIMIT, identify, sample_package
 from fabric.runview import seen
 
@@ -451,6 +452,9 @@ def _rows(*names: str) -> Any:
         return found
 
     return table
+
+
+cli.add_command(lab)
 
 
 def main() -> None:

@@ -1,0 +1,247 @@
+"""The command's side of a lab: start its keeper, ask it, end it, and clean up after one that is no more."""
+
+import contextlib
+import fcntl
+import os
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fabric.errors import FabricError, NoHost
+from fabric.lab import orders
+from fabric.lab.plan import Plan
+
+_PATIENCE = 60.0
+_END = 10.0
+_ADMINISTRATION = "/usr/local/sbin:/usr/sbin:/sbin"
+_PROGRAMS = {"ip": "iproute2", "mount": "mount", "nsenter": "util-linux", "unshare": "util-linux"}
+_DNSMASQ = {"dnsmasq": "dnsmasq-base"}
+_NEW = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private")
+_NEW_USER = ("--user", "--map-root-user")
+
+
+class NoLab(NoHost):
+    """No lab of this name runs."""
+
+
+class CannotBuild(FabricError):
+    """This machine or this user does not let a lab be."""
+
+
+class Lab:
+    """One lab of a root, by name."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.name = name
+        self.folder = root.absolute() / "lab" / name
+        self._again = f"azfabric lab up --root {root} --name {name}"
+
+    def up(self, plan: Plan, *, rootless: bool, said: Callable[[str], None]) -> None:
+        """Build it; it stays when this process ends. Raises FabricError, and leaves nothing then."""
+        _need({**_PROGRAMS, **_DNSMASQ})
+        with self._locked() as lock:
+            self._clear()
+            try:
+                self._build(plan, lock, rootless=rootless, said=said)
+            except BaseException:
+                self._remove()
+                raise
+
+    def _build(self, plan: Plan, lock: int, *, rootless: bool, said: Callable[[str], None]) -> None:
+        log = self.folder / "keeper.log"
+        new = (*_NEW_USER, *_NEW) if rootless else _NEW
+        words = ["unshare", *new, sys.executable, "-P", "-m", "fabric.lab.keeper", str(self.folder)]
+        with log.open("wb") as errors:
+            keeper = subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                pass_fds=[lock],
+                start_new_session=True,
+                cwd="/",
+                env=_environment(),
+            )
+        if keeper.stdin is None or keeper.stdout is None:
+            raise CannotBuild("the keeper has no pipes")
+        try:
+            with keeper.stdin as orders_to, keeper.stdout as progress_of, contextlib.suppress(BrokenPipeError):
+                orders_to.write(msgspec.json.encode(plan) + b"\n")
+                orders_to.flush()
+                for line in progress_of:
+                    progress = msgspec.json.decode(line, type=orders.Progress)
+                    if progress.error:
+                        raise CannotBuild(progress.error)
+                    if progress.ready:
+                        orders_to.write(b"stay\n")
+                        return
+                    said(progress.doing)
+        except BaseException:
+            keeper.kill()
+            raise
+        finally:
+            if keeper.poll() is None and sys.exc_info()[0] is None:
+                # It lives on, and is nobody's to wait for.
+                keeper.returncode = 0
+        keeper.wait()
+        raise CannotBuild(f"the lab did not start: {_why(log, rootless=rootless)}")
+
+    def ask(self, order: orders.Order) -> Any:
+        """Raises FabricError, NoLab."""
+        with self._connected() as one:
+            one.settimeout(_PATIENCE)
+            return self._ask(one, order)
+
+    def _ask(self, one: socket.socket, order: orders.Order) -> Any:
+        try:
+            one.sendall(msgspec.json.encode(order) + b"\n")
+            with one.makefile("rb") as file:
+                answer = msgspec.json.decode(file.readline(), type=orders.Answer)
+        except (OSError, msgspec.DecodeError) as error:
+            raise FabricError(f"lab {self.name} does not answer; end it with: azfabric lab down") from error
+        if answer.error:
+            refused = FabricError(answer.error)
+            refused.exit_status = answer.exit_status
+            raise refused
+        return answer.value
+
+    def command(self, name: str, command: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+        """What runs a command inside a VM, or beside a tenant's host, and its environment. Raises FabricError, NoLab."""
+        _need(_PROGRAMS)
+        with self._connected() as one:
+            keeper = _peer(one)
+            pid = self._ask(one, orders.Where(name))
+        ours = Path(f"/proc/{keeper}/ns/user").stat().st_ino == Path("/proc/self/ns/user").stat().st_ino
+        user = [] if ours else ["--user", "--preserve-credentials"]
+        into_lab = ["nsenter", "--target", str(keeper), *user, "--mount", "--pid", "--"]
+        into_vm = ["nsenter", "--target", str(pid), "--net", "--mount", "--uts", "--ipc", "--pid", "--"]
+        return [*into_lab, *into_vm, *command], {**_environment(), "HOME": "/root", "USER": "root", "LOGNAME": "root"}
+
+    def down(self) -> bool:
+        """End it and leave nothing; False if there was nothing. Raises FabricError."""
+        if not self.folder.is_dir():
+            return False
+        until = time.monotonic() + _END
+        while True:
+            with contextlib.suppress(NoLab):
+                self._end()
+            try:
+                with self._locked():
+                    self._remove()
+                return True
+            except LabRuns:
+                # It is only just being started, or has not quite ended.
+                if time.monotonic() > until:
+                    raise
+                select.select([], [], [], 0.02)
+
+    def _remove(self) -> None:
+        shutil.rmtree(self.folder)
+        # Other labs may be in there.
+        with contextlib.suppress(OSError):
+            self.folder.parent.rmdir()
+
+    def _end(self) -> None:
+        """Ask, then insist. Raises NoLab."""
+        with self._connected() as one:
+            keeper = os.pidfd_open(_peer(one))
+            try:
+                one.settimeout(_END / 2)
+                with contextlib.suppress(FabricError):
+                    self._ask(one, orders.Down())
+                if not select.select([keeper], [], [], _END)[0]:
+                    signal.pidfd_send_signal(keeper, signal.SIGKILL)
+                    select.select([keeper], [], [], _END)
+            finally:
+                os.close(keeper)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int]:
+        """The folder, which a lab that runs has locked. Raises LabRuns, FabricError."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise FabricError(f"{self.folder} cannot be used: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise LabRuns(f"lab {self.name} runs already; choose another --name, or: azfabric lab down") from error
+        try:
+            yield lock
+        finally:
+            os.close(lock)
+
+    def _clear(self) -> None:
+        for path in self.folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[socket.socket]:
+        with socket.socket(socket.AF_UNIX) as one:
+            try:
+                folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    # By a short name, since a socket's is limited to 107 bytes.
+                    one.connect(f"/proc/self/fd/{folder}/control")
+                finally:
+                    os.close(folder)
+            except PermissionError as error:
+                raise FabricError(f"{self.folder} belongs to another user; be that user, or root") from error
+            except OSError as error:
+                raise NoLab(f"no lab {self.name} runs here. Start one with: {self._again}") from error
+            yield one
+
+
+class LabRuns(FabricError):
+    """It is there already."""
+
+
+def names(root: Path) -> list[str]:
+    """The labs of a root, also those that are no more and left something."""
+    folder = root.absolute() / "lab"
+    return sorted(one.name for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
+
+
+def _peer(one: socket.socket) -> int:
+    """The pid of who listens, as seen from here: what a pid in a file could not be trusted for."""
+    return int(struct.unpack("3i", one.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
+
+
+def _environment() -> dict[str, str]:
+    """Where administrators' programs are is not in everybody's PATH."""
+    return {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:{_ADMINISTRATION}"}
+
+
+def _need(programs: dict[str, str]) -> None:
+    path = _environment()["PATH"]
+    missing = {name: package for name, package in programs.items() if shutil.which(name, path=path) is None}
+    if missing:
+        packages = " ".join(sorted(set(missing.values())))
+        raise CannotBuild(f"{', '.join(missing)} is missing; as root: apt-get install {packages}")
+
+
+def _why(log: Path, *, rootless: bool) -> str:
+    said = log.read_text(errors="replace").strip().splitlines() or ["it says nothing"]
+    if "unshare" in said[-1] and not rootless:
+        return f"{said[-1]}. Try --rootless"
+    if "unshare" in said[-1]:
+        return (
+            f"{said[-1]}. Be root, or let users have namespaces: sysctl user.max_user_namespaces,"
+            " kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns say who may"
+        )
+    return said[-1]
