@@ -271,7 +271,7 @@ def dnsmasq_configuration(plan: Plan, tenant: Tenant) -> str:
     routes = ",".join(f"{to},{GATEWAY}" for to in ("0.0.0.0/0", *(f"{one}/32" for one in PLATFORM)))
     vms = [one for one in plan.vms if one.tenant == tenant.name]
     lines = [
-        "bind-interfaces",
+        "bind-dynamic",
         "interface=lan0",
         "except-interface=lo",
         f"listen-address={PLATFORM[0]}",
