@@ -13,11 +13,13 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from fabric import __version__, bodies, goals, runs, tenant, vmorders
+from fabric import __version__, bodies, faults, goals, runs, tenant, vmorders
 from fabric.errors import FabricError, Refused, Unknown
 from fabric.host import Host
 from fabric.packages import PACKAGE_LIMIT, identify
 from fabric.state import WantedHandler
+from fabric.told import TRANSCRIPT_LIMIT
+from fabric.vm import Vm
 
 _PAGE = Path(__file__).with_name("portal.html")
 
@@ -34,16 +36,7 @@ class ExtensionOrder(msgspec.Struct, forbid_unknown_fields=True):
     fast_track: bool = False
 
 
-class FaultOrder(msgspec.Struct, forbid_unknown_fields=True):
-    """A fault to be injected."""
-
-    endpoint: Annotated[str, msgspec.Meta(max_length=80)]
-    fault: Annotated[str, msgspec.Meta(max_length=80)]
-    value: float | None = None
-    count: int | None = None
-
-
-def make_api(host: Host) -> FastAPI:
+def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
     """The application of the portal's port. Whatever is refused is refused as {"reason": ...}."""
 
     async def own_page(request: Request) -> None:
@@ -81,20 +74,18 @@ def make_api(host: Host) -> FastAPI:
         text = _PAGE.read_text(encoding="utf-8")
         return HTMLResponse(text, headers={"Content-Security-Policy": _policy(text)})
 
-    @api.get("/api/told")
-    async def told() -> Response:
-        """What the VM told the host: health, status, events, observations."""
-        return _json({**msgspec.to_builtins(host.vm.told), "ready": host.vm.told.ready})
+    Chosen = Annotated[Vm, Depends(vmorders.chooser(host))]  # noqa: N806  # a type
 
-    @api.get("/api/vms")
-    async def vms() -> Response:
-        """The VMs, with what is wanted of each."""
-        return _json([_vm(host)])
+    @api.get("/api/told")
+    async def told(vm: Chosen) -> Response:
+        """What the VM told the host: health, status, events, observations."""
+        told = vm.told()
+        return bodies.json({**msgspec.to_builtins(told), "ready": told.ready})
 
     @api.get("/api/extensions")
-    async def extensions() -> Response:
+    async def extensions(vm: Chosen) -> Response:
         """What the goal state asks for; settings included, protected ones encrypted."""
-        return _json([msgspec.to_builtins(one) for one in host.vm.handlers])
+        return bodies.json(vm.state.handlers)
 
     @api.put("/api/packages")
     async def package(
@@ -109,11 +100,11 @@ def make_api(host: Host) -> FastAPI:
                 incoming.write(part)
             # In a thread: others must not wait for the whole of a large package.
             found = await asyncio.to_thread(identify, incoming.file, file_name=file_name, name=name, version=version)
-            await host.publish(found.name, found.version, incoming)
-        return _json(msgspec.to_builtins(found))
+            await asyncio.to_thread(host.publish, found.name, found.version, incoming)
+        return bodies.json(found)
 
     @api.post("/api/extensions", openapi_extra=_body_of(ExtensionOrder))
-    async def add(request: Request) -> Response:
+    async def add(request: Request, vm: Chosen) -> Response:
         """Ask the VM for an extension, with these settings."""
         order = await _order(request, ExtensionOrder)
         if not host.published(order.name, order.version):
@@ -122,41 +113,48 @@ def make_api(host: Host) -> FastAPI:
             name=order.name,
             version=order.version,
             public=order.settings,
-            protected=host.protect(order.protected) if order.protected is not None else None,
-            thumbprint=tenant.thumbprint(host.vm.identity) if order.protected is not None else "",
+            protected=vm.protect(order.protected) if order.protected is not None else None,
+            thumbprint=tenant.thumbprint(vm.identity) if order.protected is not None else "",
             has_settings=order.settings is not None or order.protected is not None,
         )
-        return _json(msgspec.to_builtins(await host.want(handler, fast_track=order.fast_track)))
+        return bodies.json(vm.want(handler, fast_track=order.fast_track))
 
     @api.delete("/api/extensions/{name}")
-    async def remove(name: str, now: bool = False, fast_track: bool = False) -> Response:
+    async def remove(name: str, vm: Chosen, now: bool = False, fast_track: bool = False) -> Response:
         """Ask for uninstall; with `now`, have it vanish from the goal state without a word."""
-        await host.remove(name, now=now, fast_track=fast_track)
-        return _json({"removed": name})
+        vm.remove(name, vanish=now, fast_track=fast_track)
+        return bodies.json({"removed": name})
 
-    api.include_router(vmorders.router(host))
+    api.include_router(vmorders.router(host, open_doors))
 
     @api.get("/api/faults")
-    async def faults() -> Response:
+    async def in_force() -> Response:
         """The faults in force."""
-        return _json([msgspec.to_builtins(one) for one in host.faults.listed()])
+        return bodies.json(host.faults.listed())
 
-    @api.post("/api/faults", openapi_extra=_body_of(FaultOrder))
+    @api.post("/api/faults", openapi_extra=_body_of(faults.Order))
     async def inject(request: Request) -> Response:
-        """Inject a fault at an endpoint."""
-        order = await _order(request, FaultOrder)
-        rule = host.faults.add(order.endpoint, order.fault, order.value, order.count)
-        return _json(msgspec.to_builtins(rule))
+        """Inject a fault at an endpoint, or at a group of them."""
+        order = await _order(request, faults.Order)
+        if order.vm:
+            host.vm(order.vm)
+        return bodies.json(host.faults.add(order))
 
     @api.delete("/api/faults")
-    async def lift() -> Response:
+    async def lift_all() -> Response:
         """Lift all faults."""
-        return _json({"lifted": host.faults.clear()})
+        return bodies.json({"lifted": host.faults.clear()})
+
+    @api.delete("/api/faults/{number}")
+    async def lift(number: int) -> Response:
+        """Lift one fault."""
+        host.faults.lift(number)
+        return bodies.json({"lifted": number})
 
     @api.get("/api/transcript")
-    async def transcript() -> Response:
-        """The newest requests, oldest first."""
-        return _json(list(host.transcript))
+    async def transcript(limit: Annotated[int, Query(ge=1, le=TRANSCRIPT_LIMIT)] = 500) -> Response:
+        """The newest requests of all VMs, oldest first."""
+        return bodies.json(host.ledger.transcript(limit))
 
     runs.add_routes(api, host)
     goals.add_routes(api, host)
@@ -183,23 +181,3 @@ def _body_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """What /docs says of the body."""
     _, schemas = msgspec.json.schema_components((kind,))
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schemas[kind.__name__]}}}}
-
-
-def _vm(host: Host) -> dict[str, Any]:
-    vm = host.vm
-    return {
-        "name": vm.identity.vm,
-        "container_id": vm.identity.container_id,
-        "ready": vm.told.ready,
-        "heartbeats": vm.told.heartbeats,
-        "health": msgspec.to_builtins(vm.told.health),
-        "incarnation": vm.fabric.number,
-        "fast_track": vm.fast_track.number if vm.fast_track else None,
-        "extensions": [one.name for one in vm.handlers],
-        "status_at": vm.told.status_at,
-    }
-
-
-def _json(value: Any) -> Response:
-    """By msgspec: FastAPI's encoder would walk a status blob of any size in Python."""
-    return Response(msgspec.json.encode(value), media_type="application/json")

@@ -25,15 +25,18 @@ Sign = Callable[[str, str], str]
 """Of a path and permissions, `r` or `rw`."""
 Content = bytes | memoryview
 OnWritten = Callable[[str, bytes, str], None]
+Make = Callable[[str, str, bool], bytes | None]
+"""Content that depends on the base URL one asks at (second); the third: as it was before the newest change."""
 
 
 class BlobStore:
     """Files below one folder; `written(path, content, channel)` hears of each finished write."""
 
-    def __init__(self, folder: Path, sign: Sign, written: OnWritten) -> None:
+    def __init__(self, folder: Path, sign: Sign, written: OnWritten, make: Make) -> None:
         self._folder = folder
         self._sign = sign
         self._written = written
+        self._make = make
         self._block_blobs: set[str] = set()
         # What the VM writes is told in the order it was written.
         self._writing = asyncio.Lock()
@@ -69,9 +72,12 @@ class BlobStore:
         found = (f"/{one.parent.name}/{one.name}" for one in self._folder.glob("*/*") if not one.name.startswith("."))
         return sorted(path for path in found if path.startswith(prefix))
 
-    def download(self, path: str, query: dict[str, str]) -> Content:
-        """A GET as the blob service takes it. Raises Refused, Unknown."""
+    def download(self, path: str, query: dict[str, str], base: str, *, replayed: bool = False) -> Content:
+        """A GET as the blob service takes it, by this base URL. Raises Refused, Unknown."""
         self._authorize(path, query, "r")
+        made = self._make(path, base, replayed)
+        if made is not None:
+            return made
         try:
             return _mapped(self._file(path))
         except FileNotFoundError as error:
@@ -96,7 +102,7 @@ class BlobStore:
                 case _:
                     raise Refused(400, "x-ms-blob-type must be BlockBlob or PageBlob")
 
-    async def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request, base: str, *, replayed: bool = False) -> Response:
         """GET, HEAD and PUT of one blob by its URL. Raises FabricError."""
         path, query = request.scope["path"], dict(request.query_params)
         if request.method == "PUT":
@@ -109,7 +115,7 @@ class BlobStore:
             return Response(status_code=201)
         if request.method not in {"GET", "HEAD"}:
             raise Refused(405, "blobs are read by GET and HEAD and written by PUT")
-        return _ranged(self.download(path, query), request.headers.get("range", ""))
+        return _ranged(self.download(path, query, base, replayed=replayed), request.headers.get("range", ""))
 
     def _authorize(self, path: str, query: dict[str, str], permission: str) -> None:
         if not _PATH.fullmatch(path):

@@ -1,5 +1,7 @@
 """The command's side of the control API."""
 
+import functools
+import shlex
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,14 +16,20 @@ _SECONDS = 60.0
 class Client:
     """Talks to the host that serves a root."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, vm: str = "") -> None:
+        """`vm`: whom orders are about; empty: the only one."""
+        self.vm = vm
+        self._root = root
+        self._start = f"azfabric serve --root {shlex.quote(str(root))}"
+
+    @functools.cached_property
+    def _base(self) -> str:
         """Raises NoHost, with the command that starts one."""
-        self._start = f"azfabric serve --root {root}"
         try:
-            endpoints = msgspec.json.decode((root / "fabric" / "endpoints.json").read_bytes(), type=dict[str, Any])
-            self._base = str(endpoints["portal"])
-        except (OSError, msgspec.DecodeError, KeyError) as error:
-            raise NoHost(f"no host serves {root}. Start one with: {self._start} (or agentctl up)") from error
+            file = self._root / "fabric" / "endpoints.json"
+            return str(msgspec.json.decode(file.read_bytes(), type=dict[str, Any])["portal"])
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
+            raise NoHost(f"no host serves {self._root}. Start one with: {self._start} (or agentctl up)") from error
 
     def get(self, path: str) -> Any:
         """Raises FabricError, NoHost."""
@@ -40,10 +48,12 @@ class Client:
         return self._call("DELETE", path, params=query or {})
 
     def _call(self, method: str, path: str, **what: Any) -> Any:
+        url = self._base + path
         try:
             with requests.Session() as session:
                 session.trust_env = False
-                answer = session.request(method, self._base + path, timeout=_SECONDS, **what)
+                what["params"] = {**what.get("params", {}), **({"vm": self.vm} if self.vm else {})}
+                answer = session.request(method, url, timeout=_SECONDS, **what)
         except requests.RequestException as error:
             raise NoHost(f"the host at {self._base} does not answer. Start it with: {self._start}") from error
         try:

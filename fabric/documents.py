@@ -73,7 +73,7 @@ def shared_config(vm: VmState) -> bytes:
     return _document(root)
 
 
-def extensions_config(vm: VmState, urls: Urls, thumbprint: str) -> bytes:
+def extensions_config(vm: VmState, urls: Urls, thumbprint: str, *, ticks_are_missing: bool = False) -> bytes:
     root = ET.Element("Extensions", version="1.0.0.0", goalStateIncarnation=str(vm.fabric.number))
     agent = ET.SubElement(root, "GuestAgentExtension")
     family = ET.SubElement(ET.SubElement(agent, "GAFamilies"), "GAFamily")
@@ -112,14 +112,16 @@ def extensions_config(vm: VmState, urls: Urls, thumbprint: str) -> bytes:
     blob.text = urls.status_blob
     if vm.on_hold is not None:
         _text(root, "InVMArtifactsProfileBlob", urls.artifacts_profile)
-    ET.SubElement(
-        root, "InVMGoalStateMetaData", inSvdSeqNo=str(vm.fabric.number), createdOnTicks=str(vm.fabric.ticks),
-        activityId=f"activity-{vm.fabric.number}", correlationId=f"correlation-{vm.fabric.number}",
+    metadata = ET.SubElement(
+        root, "InVMGoalStateMetaData", inSvdSeqNo=str(vm.fabric.number), activityId=f"activity-{vm.fabric.number}",
+        correlationId=f"correlation-{vm.fabric.number}",
     )  # fmt: skip
+    if not ticks_are_missing:
+        metadata.set("createdOnTicks", str(vm.fabric.ticks))
     return _document(root)
 
 
-def vm_settings(vm: VmState, urls: Urls, thumbprint: str) -> bytes:
+def vm_settings(vm: VmState, urls: Urls, thumbprint: str, *, ticks_are_missing: bool = False) -> bytes:
     """The FastTrack channel: the change it delivered last, or a repetition of the Fabric goal state."""
     fast = vm.fast_track is not None and vm.fast_track.ticks > vm.fabric.ticks
     version = vm.fast_track if fast and vm.fast_track is not None else vm.fabric
@@ -130,7 +132,7 @@ def vm_settings(vm: VmState, urls: Urls, thumbprint: str) -> bytes:
             "activityId": f"activity-{version.number}",
             "correlationId": f"correlation-{version.number}",
             "inSvdSeqNo": version.number,
-            "extensionsLastModifiedTickCount": version.ticks,
+            **({} if ticks_are_missing else {"extensionsLastModifiedTickCount": version.ticks}),
             "extensionGoalStatesSource": "FastTrack" if fast else "Fabric",
             "onHold": bool(vm.on_hold),
             "statusUploadBlob": {"statusBlobType": "BlockBlob", "value": urls.status_blob},

@@ -1,4 +1,4 @@
-"""The way into every protocol endpoint: name it, count it, spoil it if a fault says so."""
+"""The way into every protocol endpoint: whose it is, which it is; counted, and spoiled if a fault says so."""
 
 import math
 from collections.abc import Awaitable, Callable
@@ -7,13 +7,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from fabric import documents
 from fabric.errors import FabricError
 from fabric.faults import Fault
 from fabric.host import Host
+from fabric.places import Door
+from fabric.vm import Vm
 
 Name = Callable[[Request], str]
-Answer = Callable[[str, Request], Awaitable[Response]]
+Answer = Callable[[Vm, str, Request, Fault | None], Awaitable[Response]]
 
 _RUBBISH = b"\x00\xff\xfe rubbish <<<>>> }{ \x00" * 40
 _PIECE = 256 * 1024
@@ -22,26 +23,33 @@ _PIECE = 256 * 1024
 class Gate:
     """An ASGI application: `name` says which endpoint a request is for, `answer` answers it."""
 
-    def __init__(self, host: Host, name: Name, answer: Answer) -> None:
+    def __init__(self, host: Host, door: Door, name: Name, answer: Answer) -> None:
         self._host = host
+        self._door = door
         self._name = name
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
+        address = scope["client"][0] if scope.get("client") else ""
+        vm = self._host.vm_at(self._door, address)
+        if vm is None:
+            reason = f"no VM of tenant {self._door.tenant} has the address {address}: azfabric vm add NAME --address"
+            await _send(Response(reason, 404, media_type="text/plain"), send)
+            return
         name = self._name(request)
-        fault = self._host.faults.take(name)
+        fault = self._host.faults.take(vm.name, name)
         if fault is not None and fault.fault == "reset":
-            self._host.count(name, request.method, scope["path"], 0)
+            self._count(vm, name, request, 0, fault)
             _abort(send)
             return
         try:
-            response = await self._respond(name, request, fault)
+            response = await self._respond(vm, name, request, fault)
         except ClientDisconnect:
             return
         except FabricError as error:
             response = Response(str(error), error.status, media_type="text/plain")
-        self._host.count(name or "unknown", request.method, scope["path"], response.status_code)
+        self._count(vm, name or "unknown", request, response.status_code, fault)
         match fault:
             case Fault(fault="truncate"):
                 await _truncate(response, send)
@@ -50,24 +58,29 @@ class Gate:
             case _:
                 await _send(response, send)
 
-    async def _respond(self, name: str, request: Request, fault: Fault | None) -> Response:
+    def _count(self, vm: Vm, name: str, request: Request, status: int, fault: Fault | None) -> None:
+        self._host.line(vm.name, name, request.method, request.scope["path"], status, fault.fault if fault else "")
+
+    async def _respond(self, vm: Vm, name: str, request: Request, fault: Fault | None) -> Response:
         match fault:
             case Fault(fault="status", value=value):
                 status = int(value or 500)
                 # By HTTP these two have no body.
                 return Response(None if status in {204, 304} else f"a fault asked for {status}", status)
+            case Fault(fault="throttle", value=value):
+                return Response("TooManyRequests", 429, {"Retry-After": f"{value or 0:.0f}"}, "text/plain")
+            case Fault(fault="expired"):
+                reason = "AuthenticationFailed: Signature not valid in the specified time frame"
+                return Response(reason, 403, {"x-ms-error-code": "AuthenticationFailed"}, "text/plain")
             case Fault(fault="wrong-bytes"):
                 return Response(_RUBBISH)
-            case Fault(fault="no-role-instance"):
-                body = documents.goal_state(self._host.vm, self._host.urls(), with_role=False)
-                return Response(body, media_type="text/xml")
             case Fault(fault="invalid-container"):
                 return Response("InvalidContainerConfiguration", 400)
             case Fault(fault="slow", value=value):
                 await self._host.pause(value or 0)
         if not name:
             return Response("there is no such endpoint here", 404)
-        return await self._answer(name, request)
+        return await self._answer(vm, name, request, fault)
 
     async def _drip(self, response: Response, speed: float, request: Request, send: Send) -> None:
         body = response.body

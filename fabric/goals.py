@@ -1,15 +1,17 @@
 """The goal state as a whole: handed out as a document, and made anew from one. For what no single order says."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 
 from fabric import bodies
 from fabric.errors import FabricError, Unknown
 from fabric.host import Host
 from fabric.state import HandlerState, WantedHandler, WantedInstance
+from fabric.vm import Vm
+from fabric.vmorders import chooser
 
 _LIMIT = 4 * 1024 * 1024
 
@@ -50,51 +52,54 @@ class GoalOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Deliver by vmSettings instead of a new incarnation."""
 
 
-async def order_goal(host: Host, order: GoalOrder) -> None:
+def order_goal(vm: Vm, order: GoalOrder) -> None:
     """Make it the goal state. Raises FabricError."""
     names = [one.name for one in order.handlers]
     if twice := {name for name in names if names.count(name) > 1}:
         raise FabricError(f"named twice: {', '.join(sorted(twice))}")
     for one in order.handlers:
-        if not host.blobs.paths(f"/packages/{one.name}_") and not one.name.startswith("Microsoft.CPlat.Core.Run"):
+        if not vm.host.versions(one.name) and not one.name.startswith("Microsoft.CPlat.Core.Run"):
             raise Unknown(f"no package of {one.name} is published: PUT /api/packages first")
-    await host.want_all([_handler(host, one) for one in order.handlers], fast_track=order.fast_track)
+    handlers = [_handler(vm, one) for one in order.handlers]
+    vm.want_all(lambda _: handlers, fast_track=order.fast_track)
 
 
 def add_routes(api: FastAPI, host: Host) -> None:
     """Into the control API."""
 
+    Chosen = Annotated[Vm, Depends(chooser(host))]  # noqa: N806  # a type
+
     @api.put("/api/goal")
-    async def goal(request: Request) -> Response:
+    async def goal(request: Request, vm: Chosen) -> Response:
         """Make this the goal state, to the letter: `{"handlers": [{"name", "version", "state", "sequence_number",
         "settings", "protected", "dependency_level", "depends_on", "instances": [...]}], "fast_track": false}`."""
         order = bodies.parse_json(await bodies.read(request, _LIMIT), GoalOrder)
-        await order_goal(host, order)
-        return Response(msgspec.json.encode({"handlers": len(order.handlers)}), media_type="application/json")
+        order_goal(vm, order)
+        return bodies.json({"handlers": len(order.handlers)})
 
 
-def _handler(host: Host, order: HandlerOrder) -> WantedHandler:
+def _handler(vm: Vm, order: HandlerOrder) -> WantedHandler:
     return WantedHandler(
         name=order.name,
         version=order.version,
         state=order.state,
         sequence_number=order.sequence_number,
         public=order.settings,
-        protected=host.protect(order.protected) if order.protected is not None else None,
+        protected=vm.protect(order.protected) if order.protected is not None else None,
         has_settings=order.settings is not None or order.protected is not None or bool(order.instances),
         dependency_level=order.dependency_level,
         depends_on=order.depends_on,
-        instances=[_instance(host, one) for one in order.instances],
+        instances=[_instance(vm, one) for one in order.instances],
     )
 
 
-def _instance(host: Host, order: InstanceOrder) -> WantedInstance:
+def _instance(vm: Vm, order: InstanceOrder) -> WantedInstance:
     return WantedInstance(
         name=order.name,
         sequence_number=order.sequence_number,
         state="disabled" if order.state == "disabled" else "enabled",
         public=order.settings,
-        protected=host.protect(order.protected) if order.protected is not None else None,
+        protected=vm.protect(order.protected) if order.protected is not None else None,
         dependency_level=order.dependency_level,
         depends_on=order.depends_on,
     )

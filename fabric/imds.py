@@ -3,10 +3,10 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from fabric.host import Host
+from fabric.vm import Vm
 
 
-def answer(host: Host, request: Request) -> Response:
+def answer(vm: Vm, request: Request) -> Response:
     """GET /metadata/instance[/compute|/network]."""
     if request.method != "GET":
         return JSONResponse({"error": "Method not allowed"}, 405)
@@ -14,7 +14,7 @@ def answer(host: Host, request: Request) -> Response:
         return JSONResponse({"error": "Bad request. Required metadata header not specified"}, 400)
     if not request.query_params.get("api-version"):
         return JSONResponse({"error": "Bad request. api-version was not specified"}, 400)
-    instance = _instance(host)
+    instance = _instance(vm)
     match request.scope["path"].rstrip("/"):
         case "/metadata/instance":
             return JSONResponse(instance)
@@ -25,8 +25,8 @@ def answer(host: Host, request: Request) -> Response:
     return JSONResponse({"error": "Not found"}, 404)
 
 
-def _instance(host: Host) -> dict[str, object]:
-    identity = host.vm.identity
+def _instance(vm: Vm) -> dict[str, object]:
+    identity = vm.identity
     return {
         "compute": {
             "location": "local",
@@ -45,7 +45,7 @@ def _instance(host: Host) -> dict[str, object]:
             "interface": [
                 {
                     "ipv4": {
-                        "ipAddress": [{"privateIpAddress": "127.0.0.1", "publicIpAddress": ""}],
+                        "ipAddress": [{"privateIpAddress": vm.state.address or "127.0.0.1", "publicIpAddress": ""}],
                         "subnet": [{"address": "127.0.0.0", "prefix": "8"}],
                     },
                     "ipv6": {"ipAddress": []},

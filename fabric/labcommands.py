@@ -1,35 +1,27 @@
 """`azfabric lab`: networks of VMs in namespaces."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 import msgspec
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
 from fabric.lab import orders, plan
 from fabric.lab.control import Lab, names
 from fabric.lab.probe import Probe
+from fabric.options import json_option, root_option, show
 
-_CHECKOUT = Path(__file__).resolve().parent.parent
-
-root_option = click.option(
-    "--root",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=lambda: _CHECKOUT / ".azvmagent" if (_CHECKOUT / "pyproject.toml").is_file() else Path(".azvmagent"),
-    show_default=".azvmagent of this checkout, else of this directory",
-    help="Where labs keep their state.",
-)
 name_option = click.option("--name", default="lab", show_default=True, help="Which lab, if there are several.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
-vm_argument = click.argument("vm", metavar="VM[@TENANT]")
+vm_argument = click.argument("vm")
 
 
-class _Converted(click.ParamType):
+class _Converted(click.ParamType[Any]):
     """A word of ours, such as 25ms or 20%."""
 
     def __init__(self, name: str, convert: Any) -> None:
@@ -72,7 +64,7 @@ def lab() -> None:
     "vms",
     multiple=True,
     metavar="NAME[@TENANT][=ADDRESS]",
-    help="Of the first tenant unless it says; the next free address of 10.0.0.0/24. [default: vm1 for each tenant]",
+    help="Of the first tenant unless it says; the next free address of 10.0.0.0/24. [default: one for each tenant]",
 )
 @click.option("--static", is_flag=True, help="VMs have their address at once; without it, run a DHCP client.")
 @click.option("--no-host", is_flag=True, help="The network only, with no azfabric serve in it.")
@@ -86,21 +78,20 @@ def up(
     console = Console(stderr=True)
     with console.status("keeper") as status:
         one.up(wanted, rootless=rootless or os.geteuid() != 0, said=status.update)
-    _table(one.ask(orders.Show()))
-    click.echo(f"\nInside: azfabric lab exec {wanted.vms[0].key} --name {name} -- COMMAND")
+    show(one.ask(orders.Show()), False, _shown)
+    which = "" if name == "lab" else f" --name {name}"
+    click.echo(f"\nazfabric lab exec {wanted.vms[0].name}{which} -- COMMAND     runs a command in a VM")
+    if wanted.host:
+        click.echo(f"azfabric vm list --root {shlex.quote(str(one.folder))}     this lab's host")
 
 
-@lab.command()
+@lab.command("show")
 @root_option
 @name_option
 @json_option
-def show(root: Path, name: str, as_json: bool) -> None:
+def show_lab(root: Path, name: str, as_json: bool) -> None:
     """Show VMs, faults, probes and what runs for them."""
-    found = Lab(root, name).ask(orders.Show())
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
-    else:
-        _table(found)
+    show(Lab(root, name).ask(orders.Show()), as_json, _shown)
 
 
 @lab.command("list")
@@ -170,9 +161,7 @@ def link(vm: str, state: str, root: Path, name: str) -> None:
 @click.option("--remove", is_flag=True, help="Stop probing this port.")
 @root_option
 @name_option
-def probe(
-    vm: str, port: int, http: str, interval: float, threshold: int, remove: bool, root: Path, name: str
-) -> None:
+def probe(vm: str, port: int, http: str, interval: float, threshold: int, remove: bool, root: Path, name: str) -> None:
     """Probe a VM's port as a load balancer does, from 168.63.129.16; `lab show` tells what came of it."""
     if http and not (http.startswith("/") and http.isascii() and http.isprintable() and " " not in http):
         raise click.UsageError(f"{http!r} is no path: it starts with / and has no blanks")
@@ -191,7 +180,7 @@ def down(root: Path, name: str, every: bool) -> None:
         click.echo(f"Lab {one} is gone." if Lab(root, one).down() else f"There was no lab {one}.")
 
 
-def _table(found: dict[str, Any]) -> None:
+def _shown(found: dict[str, Any]) -> Group:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in ("VM", "TENANT", "ADDRESS", "MAC", "STATE", "LINK", "FAULT", "PROBES"):
         table.add_column(title, overflow="fold")
@@ -199,13 +188,8 @@ def _table(found: dict[str, Any]) -> None:
         probes = ", ".join(f"{one['port']} {one['state']}" for one in vm["probes"])
         cells = [vm["name"], vm["tenant"], vm["address"], vm["mac"], vm["state"], vm["link"], _fault(vm), probes or "-"]
         table.add_row(*map(Text, cells))
-    console = Console()
-    console.print(table)
-    for tenant in found["tenants"]:
-        console.print()
-        console.print(Text(f"{tenant['name']}: DHCP and DNS {tenant['dhcp_and_dns']}, host {tenant['host']}"))
-        if tenant["root"]:
-            console.print(Text(f"  azfabric told --root {tenant['root']}"), soft_wrap=True)
+    tenants = [Text(f"{one['name']}: DHCP and DNS {one['dhcp_and_dns']}") for one in found["tenants"]]
+    return Group(table, Text(), *tenants, Text(f"azfabric serve {found['host']}"))
 
 
 def _fault(vm: dict[str, Any]) -> str:

@@ -2,16 +2,18 @@
 
 import base64
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 
 from fabric import bodies
 from fabric.errors import FabricError, Unknown
 from fabric.host import Host
-from fabric.state import WantedHandler, WantedInstance
+from fabric.state import VmState, WantedHandler, WantedInstance
+from fabric.vm import Vm
+from fabric.vmorders import chooser
 
 ACTION, ACTION_VERSION = "Microsoft.CPlat.Core.RunCommandLinux", "1.0.5"
 MANAGED, MANAGED_VERSION = "Microsoft.CPlat.Core.RunCommandHandlerLinux", "1.3.27"
@@ -55,67 +57,81 @@ class Ordered(msgspec.Struct, frozen=True, kw_only=True):
     error_blob: str = ""
 
 
-async def order_run(host: Host, order: RunOrder) -> Ordered:
+def order_run(vm: Vm, order: RunOrder) -> Ordered:
     """Put it into the goal state. Raises FabricError."""
     if not order.script:
         raise FabricError("the script is empty")
     if order.action:
-        return await _order_action(host, order)
+        return _order_action(vm, order)
     if not _NAME.fullmatch(order.name):
         raise FabricError(f"{order.name[:80]!r} cannot be the name of a run")
-    handlers = {one.name: one for one in host.vm.handlers}
-    before = handlers.get(MANAGED)
-    # One that was deleted is gone once something else is wanted.
-    instances = {one.name: one for one in (before.instances if before else []) if one.state == "enabled"}
-    number = instances[order.name].sequence_number + 1 if order.name in instances else 0
-    blobs = _blobs(host, f"{order.name}-{number}") if order.output_blobs else {}
-    instances[order.name] = WantedInstance(
-        name=order.name,
-        sequence_number=number,
-        public=_public(order, blobs),
-        protected=_protected(host, order, blobs),
-    )
-    handlers[MANAGED] = WantedHandler(name=MANAGED, version=MANAGED_VERSION, instances=list(instances.values()))
-    await host.want_all(list(handlers.values()), fast_track=order.fast_track)
-    return Ordered(
-        handler=MANAGED,
-        name=order.name,
-        sequence_number=number,
-        output_blob=blobs.get("output", ""),
-        error_blob=blobs.get("error", ""),
-    )
+    ordered: list[Ordered] = []
+
+    def make(state: VmState) -> list[WantedHandler]:
+        handlers = {one.name: one for one in state.handlers}
+        before = handlers.get(MANAGED)
+        # One that was deleted is gone once something else is wanted.
+        instances = {one.name: one for one in (before.instances if before else []) if one.state == "enabled"}
+        number = instances[order.name].sequence_number + 1 if order.name in instances else 0
+        blobs = _blobs(vm, f"{vm.name}.{order.name}-{number}") if order.output_blobs else {}
+        instances[order.name] = WantedInstance(
+            name=order.name,
+            sequence_number=number,
+            public=_public(order, blobs),
+            protected=_protected(vm, order, blobs),
+        )
+        handlers[MANAGED] = WantedHandler(name=MANAGED, version=MANAGED_VERSION, instances=list(instances.values()))
+        ordered.append(
+            Ordered(
+                handler=MANAGED,
+                name=order.name,
+                sequence_number=number,
+                output_blob=blobs.get("output", ""),
+                error_blob=blobs.get("error", ""),
+            )
+        )
+        return list(handlers.values())
+
+    vm.want_all(make, fast_track=order.fast_track)
+    return ordered[-1]
 
 
-async def remove_run(host: Host, name: str, *, fast_track: bool) -> None:
+def remove_run(vm: Vm, name: str, *, fast_track: bool) -> None:
     """Have the VM end it and forget it. Raises Unknown."""
-    handlers = {one.name: one for one in host.vm.handlers}
-    before = handlers.get(MANAGED)
-    if before is None or name not in {one.name for one in before.instances}:
-        raise Unknown(f"there is no run called {name[:80]!r}")
-    instances = [
-        msgspec.structs.replace(one, state="disabled") if one.name == name else one for one in before.instances
-    ]
-    handlers[MANAGED] = msgspec.structs.replace(before, instances=instances)
-    await host.want_all(list(handlers.values()), fast_track=fast_track)
+
+    def make(state: VmState) -> list[WantedHandler]:
+        handlers = {one.name: one for one in state.handlers}
+        before = handlers.get(MANAGED)
+        if before is None or name not in {one.name for one in before.instances}:
+            raise Unknown(f"there is no run called {name[:80]!r}")
+        instances = [
+            msgspec.structs.replace(one, state="disabled") if one.name == name else one for one in before.instances
+        ]
+        handlers[MANAGED] = msgspec.structs.replace(before, instances=instances)
+        return list(handlers.values())
+
+    vm.want_all(make, fast_track=fast_track)
 
 
 def add_routes(api: FastAPI, host: Host) -> None:
     """Into the control API."""
 
+    Chosen = Annotated[Vm, Depends(chooser(host))]  # noqa: N806  # a type
+
     @api.post("/api/runs")
-    async def run(request: Request) -> Response:
+    async def run(request: Request, vm: Chosen) -> Response:
         """Run a script on the VM: `{"script": ..., "name": ..., "parameters": [{"name", "value"}], ...}`."""
         order = bodies.parse_json(await bodies.read(request), RunOrder)
-        return _json(msgspec.to_builtins(await order_run(host, order)))
+        return bodies.json(order_run(vm, order))
 
     @api.delete("/api/runs/{name}")
-    async def remove(name: str, fast_track: bool = False) -> Response:
+    async def remove(name: str, vm: Chosen, fast_track: bool = False) -> Response:
         """Have the VM end a run and forget it."""
-        await remove_run(host, name, fast_track=fast_track)
-        return _json({"removed": name})
+        remove_run(vm, name, fast_track=fast_track)
+        return bodies.json({"removed": name})
 
 
-async def _order_action(host: Host, order: RunOrder) -> Ordered:
+def _order_action(vm: Vm, order: RunOrder) -> Ordered:
     if order.parameters or order.protected_parameters or order.user or order.timeout or order.output_blobs:
         raise FabricError("v1 knows no parameters, users, time limits and blobs")
     handler = WantedHandler(
@@ -123,7 +139,7 @@ async def _order_action(host: Host, order: RunOrder) -> Ordered:
         version=ACTION_VERSION,
         public={"script": base64.b64encode(order.script.encode()).decode()},
     )
-    wanted = await host.want(handler, fast_track=order.fast_track)
+    wanted = vm.want(handler, fast_track=order.fast_track)
     return Ordered(handler=ACTION, name="", sequence_number=wanted.sequence_number)
 
 
@@ -140,18 +156,14 @@ def _public(order: RunOrder, blobs: dict[str, str]) -> dict[str, Any]:
     return settings | {f"{which}BlobUri": url.partition("?")[0] for which, url in blobs.items()}
 
 
-def _protected(host: Host, order: RunOrder, blobs: dict[str, str]) -> str | None:
+def _protected(vm: Vm, order: RunOrder, blobs: dict[str, str]) -> str | None:
     settings: dict[str, Any] = {}
     if order.protected_parameters:
         settings["protectedParameters"] = [msgspec.to_builtins(one) for one in order.protected_parameters]
     # Azure hands the signature on with its question mark.
     settings |= {f"{which}BlobSASToken": "?" + url.partition("?")[2] for which, url in blobs.items()}
-    return host.protect(settings) if settings else None
+    return vm.protect(settings) if settings else None
 
 
-def _blobs(host: Host, stem: str) -> dict[str, str]:
-    return {"output": host.signed(f"/output/{stem}.stdout"), "error": host.signed(f"/output/{stem}.stderr")}
-
-
-def _json(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")
+def _blobs(vm: Vm, stem: str) -> dict[str, str]:
+    return {"output": vm.signed(f"/output/{stem}.stdout"), "error": vm.signed(f"/output/{stem}.stderr")}

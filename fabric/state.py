@@ -1,16 +1,12 @@
-"""What the host wants of a VM, what it was told, and how both survive a restart of the host."""
+"""What the host wants of a VM, and what it was told."""
 
-from pathlib import Path
+import uuid
 from typing import Any, Literal
 
 import msgspec
 
-from fabric.errors import FabricError
-from fabric.files import write_whole
-
-TRANSCRIPT_LIMIT = 500
-EVENTS_LIMIT = 2000
-_EVENTS_BYTES = 4 * 1024 * 1024
+EPOCH_TICKS = 621_355_968_000_000_000
+"""1970-01-01 in 100 ns since 0001-01-01."""
 
 HandlerState = Literal["enabled", "disabled", "uninstall"]
 
@@ -118,22 +114,29 @@ class Told(msgspec.Struct, kw_only=True):
     def ready(self) -> bool | None:
         return None if self.health is None else self.health.state == "Ready"
 
-    def keep(self, events: list[dict[str, Any]]) -> None:
-        """The newest so many events, of so many bytes: all is written down with each save."""
-        self.events = [*self.events, *events][-EVENTS_LIMIT:]
-        left = _EVENTS_BYTES
-        for number in range(len(self.events) - 1, -1, -1):
-            left -= len(msgspec.json.encode(self.events[number]))
-            if left < 0:
-                self.events = self.events[number + 1 :]
-                return
+
+def new_identity(vm: str, key_pem: str, certificate_pem: str) -> Identity:
+    return Identity(
+        vm=vm,
+        container_id=str(uuid.uuid4()),
+        deployment_id=str(uuid.uuid4()),
+        tenant_key_pem=key_pem,
+        tenant_certificate_pem=certificate_pem,
+    )
 
 
 class VmState(msgspec.Struct, kw_only=True):
-    """One VM, whole."""
+    """What is wanted of one VM, and how it is known."""
 
     identity: Identity
+    tenant: str = "default"
+    address: str = ""
+    """Requests from there, within the tenant, are this VM's. Empty: all from nobody else's address."""
+    doors: dict[str, str] = {}
+    """Base URLs of its own, by server; whoever asks there is this VM. Empty: those of its tenant."""
     fabric: GoalStateVersion
+    previous: GoalStateVersion | None = None
+    """The incarnation before: what a host that is not of one mind still gives out."""
     fast_track: GoalStateVersion | None = None
     """None until a change was delivered by FastTrack."""
     fast_track_supported: bool = True
@@ -141,7 +144,6 @@ class VmState(msgspec.Struct, kw_only=True):
     """None until the host was asked to hold extensions: then there is an artifacts profile."""
     required_features: list[str] = []
     probe_ports: list[int] = []
-    told: Told = msgspec.field(default_factory=Told)
 
     @property
     def handlers(self) -> list[WantedHandler]:
@@ -149,30 +151,3 @@ class VmState(msgspec.Struct, kw_only=True):
         if self.fast_track is not None and self.fast_track.ticks > self.fabric.ticks:
             return self.fast_track.handlers
         return self.fabric.handlers
-
-
-class HostState(msgspec.Struct, kw_only=True):
-    """Everything that survives a restart, but the blobs themselves."""
-
-    signing_secret: str
-    vms: dict[str, VmState]
-    addresses: dict[str, str] = {}
-    """Base URLs of the last run."""
-
-
-def load(path: Path) -> HostState | None:
-    """The state of an earlier run; None if there is none. Raises FabricError."""
-    try:
-        loaded = msgspec.json.decode(path.read_bytes(), type=HostState)
-        if not loaded.vms:
-            raise FabricError(f"{path} is damaged: it has no VM. Move it away to begin anew")
-    except FileNotFoundError:
-        return None
-    except (msgspec.DecodeError, OSError, UnicodeDecodeError) as error:
-        raise FabricError(f"{path} is damaged: {error}. Move it away to begin anew") from error
-    return loaded
-
-
-def save(path: Path, state: HostState) -> None:
-    """Raises Unwritable."""
-    write_whole(path, msgspec.json.encode(state), 0o600)

@@ -1,11 +1,22 @@
-"""Orders about the VM itself: certificates, hold, required features, FastTrack, another container."""
+"""Orders about VMs: add and remove, certificates, hold, required features, FastTrack, another container."""
 
-from typing import Annotated
+import ipaddress
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+import msgspec
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from fabric.host import Host
+from fabric import bodies
+from fabric.errors import FabricError
+from fabric.host import FIRST_TENANT, Host
+from fabric.state import Told
+from fabric.vm import Vm
+
+OpenDoors = Callable[[str], Awaitable[dict[str, str]]]
+"""Servers of its own for a VM: base URLs by name."""
 
 
 class CertificateOrder(BaseModel):
@@ -32,41 +43,126 @@ class Features(BaseModel):
     names: Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=100)]
 
 
-def router(host: Host) -> APIRouter:
-    """Routes of the control API."""
+class VmOrder(BaseModel):
+    """A VM to be added."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(max_length=63)]
+    tenant: Annotated[str, Field(max_length=63)] = FIRST_TENANT
+    address: Annotated[str, Field(max_length=45)] = ""
+    own_ports: bool = False
+
+
+class Ports(BaseModel):
+    """TCP ports."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ports: Annotated[list[Annotated[int, Field(ge=1, le=65535)]], Field(max_length=100)]
+
+
+def router(host: Host, open_doors: OpenDoors) -> APIRouter:
+    """Routes of the control API. `open_doors` gives a VM servers of its own."""
     routes = APIRouter()
+    Chosen = Annotated[Vm, Depends(chooser(host))]  # noqa: N806  # a type
+
+    @routes.get("/api/vms")
+    async def vms() -> Response:
+        """The VMs: who they are, what is wanted, how they are."""
+        told = host.ledger.summaries()
+        return bodies.json([_listed(vm, told.get(vm.name, Told())) for vm in host.vms()])
+
+    @routes.post("/api/vms")
+    async def add_vm(order: VmOrder) -> dict[str, str]:
+        """One more VM, known by its address within its tenant, or by ports of its own."""
+        if order.address:
+            _check_address(order.address)
+        if order.own_ports and order.address:
+            raise FabricError("a VM is known by its address or by ports of its own, not by both")
+        doors = await open_doors(order.name) if order.own_ports else {}
+        vm = host.add(order.name, of=order.tenant, address=order.address, doors=doors)
+        return {"name": vm.name, **msgspec.structs.asdict(vm.addresses)}
+
+    @routes.delete("/api/vms/{name}")
+    async def remove_vm(name: str) -> dict[str, str]:
+        """Forget a VM and all it told."""
+        host.remove(name)
+        return {"removed": name}
 
     @routes.post("/api/certificates/rotate")
-    async def rotate(order: CertificateOrder) -> dict[str, str]:
+    async def rotate(order: CertificateOrder, vm: Chosen) -> dict[str, str]:
         """Replace the tenant certificate, as hibernation does: the incarnation stays."""
-        return {"thumbprint": host.rotate_certificate(elliptic=order.ec)}
+        return {"thumbprint": vm.rotate_certificate(elliptic=order.ec)}
 
     @routes.post("/api/certificates")
-    async def add(order: CertificateOrder) -> dict[str, str]:
+    async def add(order: CertificateOrder, vm: Chosen) -> dict[str, str]:
         """One more certificate with its key, in a new incarnation."""
-        return {"thumbprint": await host.add_certificate(elliptic=order.ec)}
+        return {"thumbprint": vm.add_certificate(elliptic=order.ec)}
 
     @routes.post("/api/hold")
-    async def hold(order: Switch) -> dict[str, bool]:
+    async def hold(order: Switch, vm: Chosen) -> dict[str, bool]:
         """Say in the artifacts profile whether extensions are on hold; the VM reads it with the next incarnation."""
-        host.hold(order.on)
+        vm.hold(order.on)
         return {"on": order.on}
 
     @routes.post("/api/fast-track")
-    async def fast_track(order: Switch) -> dict[str, bool]:
+    async def fast_track(order: Switch, vm: Chosen) -> dict[str, bool]:
         """Support vmSettings, or answer 404 from now on."""
-        await host.support_fast_track(order.on)
+        vm.support_fast_track(order.on)
         return {"on": order.on}
 
     @routes.post("/api/required-features")
-    async def require(order: Features) -> dict[str, list[str]]:
+    async def require(order: Features, vm: Chosen) -> dict[str, list[str]]:
         """Require features, in a new incarnation."""
-        await host.require(order.names)
+        vm.require(order.names)
         return {"names": order.names}
 
+    @routes.post("/api/probe-ports")
+    async def probe(order: Ports, vm: Chosen) -> dict[str, list[int]]:
+        """The ports the load balancer probes, in a new incarnation."""
+        vm.probe(order.ports)
+        return {"ports": order.ports}
+
     @routes.post("/api/move")
-    async def move() -> dict[str, str]:
+    async def move(vm: Chosen) -> dict[str, str]:
         """Another container id from now on, without a new incarnation; the old one is answered with 410."""
-        return {"container_id": host.move()}
+        return {"container_id": vm.move()}
 
     return routes
+
+
+def chooser(host: Host) -> Callable[[str], Vm]:
+    """A dependency: the VM a request names by `?vm=`; the only one if it names none."""
+
+    def chosen(
+        vm: Annotated[str, Query(max_length=63, description="A VM's name; may be left out if there is one")] = "",
+    ) -> Vm:
+        return host.vm(vm)
+
+    return chosen
+
+
+def _listed(vm: Vm, told: Told) -> dict[str, Any]:
+    state = vm.state
+    return {
+        "name": vm.name,
+        "tenant": state.tenant,
+        "address": state.address,
+        "container_id": state.identity.container_id,
+        "ready": told.ready,
+        "heartbeats": told.heartbeats,
+        "health": msgspec.to_builtins(told.health),
+        "incarnation": state.fabric.number,
+        "fast_track": state.fast_track.number if state.fast_track else None,
+        "extensions": [one.name for one in state.handlers],
+        "status_at": told.status_at,
+        "places": msgspec.structs.asdict(vm.addresses),
+    }
+
+
+def _check_address(text: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError as error:
+        raise FabricError(f"{text[:60]!r} is no IP address") from error

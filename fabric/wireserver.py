@@ -13,8 +13,10 @@ from starlette.responses import Response
 
 from fabric import bodies, documents, tenant
 from fabric.errors import FabricError
-from fabric.host import Host
+from fabric.faults import Fault
+from fabric.spoil import spoiled, without_ticks
 from fabric.state import Health
+from fabric.vm import Vm
 
 PROTOCOL_VERSION = "2012-11-30"
 _WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*([0-9]{1,4})", re.IGNORECASE)
@@ -61,26 +63,27 @@ def endpoint(method: str, path: str, query: dict[str, str]) -> str:
     return ""
 
 
-async def answer(host: Host, name: str, request: Request) -> Response:
+async def answer(vm: Vm, name: str, request: Request, fault: Fault | None) -> Response:
     """The answer of one endpoint. Raises FabricError."""
     if name not in {"versions", "healthservice"}:
         agent, version = request.headers.get("x-ms-agent-name"), request.headers.get("x-ms-version")
         if not agent or version != PROTOCOL_VERSION:
             return _text(f"x-ms-agent-name and x-ms-version: {PROTOCOL_VERSION} are required", 400)
     if name in _POSTS:
-        return await _POSTS[name](host, request)
+        return await _POSTS[name](vm, request)
     if name == "versions":
         return _xml(documents.VERSIONS)
     if name == "goalstate":
-        return await _goal_state(host, request)
-    if not request.scope["path"].startswith(f"/machine/{host.vm.identity.container_id}/"):
+        return await _goal_state(vm, request, fault)
+    if not request.scope["path"].startswith(f"/machine/{vm.identity.container_id}/"):
         return _text("this container is not here any more", 410)
     if name == "certificates":
-        return _certificates(host, request)
-    vm = host.vm
+        return _certificates(vm, request)
+    state = spoiled(vm.state, fault)
     if name == "extensionsconfig":
-        return _xml(documents.extensions_config(vm, host.urls(), tenant.thumbprint(vm.identity)))
-    return _xml(documents.shared_config(vm) if name == "sharedconfig" else documents.hosting_environment(vm))
+        thumbprint, missing = tenant.thumbprint(vm.identity), without_ticks(fault)
+        return _xml(documents.extensions_config(state, vm.urls(), thumbprint, ticks_are_missing=missing))
+    return _xml(documents.shared_config(state) if name == "sharedconfig" else documents.hosting_environment(state))
 
 
 def preferred_wait(request: Request) -> float:
@@ -89,40 +92,41 @@ def preferred_wait(request: Request) -> float:
     return float(match[1]) if match else 0.0
 
 
-async def _goal_state(host: Host, request: Request) -> Response:
+async def _goal_state(vm: Vm, request: Request, fault: Fault | None) -> Response:
     wait = preferred_wait(request)
     known = request.headers.get("if-none-match", "").strip('"')
     if wait and known:
-        await host.wait_for_change(known, lambda: str(host.vm.fabric.number), wait)
-    headers = {"ETag": f'"{host.vm.fabric.number}"'}
+        await vm.wait_for_change(known, lambda: str(vm.state.fabric.number), wait)
+    headers = {"ETag": f'"{vm.state.fabric.number}"'}
     if wait:
         headers["Preference-Applied"] = f"wait={wait:g}"
-    return _xml(documents.goal_state(host.vm, host.urls()), headers)
+    with_role = fault is None or fault.fault != "no-role-instance"
+    return _xml(documents.goal_state(vm.state, vm.urls(), with_role=with_role), headers)
 
 
-def _certificates(host: Host, request: Request) -> Response:
+def _certificates(vm: Vm, request: Request) -> Response:
     cipher = request.headers.get("x-ms-cipher-name", "")
     if cipher not in tenant.CIPHERS:
         return _text(f"x-ms-cipher-name must be one of {', '.join(tenant.CIPHERS)}", 400)
     certificate = request.headers.get("x-ms-guest-agent-public-x509-cert", "")
     try:
-        envelope = tenant.certificates_envelope(host.vm.identity, certificate, cipher)
+        envelope = tenant.certificates_envelope(vm.identity, certificate, cipher)
     except FabricError as error:
         return _text(str(error), 400)
-    return _xml(documents.certificate_file(host.vm, envelope))
+    return _xml(documents.certificate_file(vm.state, envelope))
 
 
-async def _health(host: Host, request: Request) -> Response:
+async def _health(vm: Vm, request: Request) -> Response:
     try:
         root = fromstring(await bodies.read(request), forbid_dtd=True)
     except _UNREADABLE as error:
         return _text(f"the health report cannot be read: {error}", 400)
     found = {one.tag: one.text or "" for one in root.iter()}
-    if found.get("ContainerId") != host.vm.identity.container_id:
+    if found.get("ContainerId") != vm.identity.container_id:
         return _text("this container is not here any more", 410)
-    if found.get("State") not in {"Ready", "NotReady"} or found.get("InstanceId") != host.vm.identity.instance_id:
+    if found.get("State") not in {"Ready", "NotReady"} or found.get("InstanceId") != vm.identity.instance_id:
         return _text("the health report names no state or another instance", 400)
-    host.told_health(
+    vm.told_health(
         Health(
             state=found["State"],
             substatus=found.get("SubStatus", ""),
@@ -134,12 +138,12 @@ async def _health(host: Host, request: Request) -> Response:
     return Response(status_code=200)
 
 
-async def _role_properties(_: Host, request: Request) -> Response:
+async def _role_properties(_: Vm, request: Request) -> Response:
     await bodies.read(request)
     return Response(status_code=202)
 
 
-async def _telemetry(host: Host, request: Request) -> Response:
+async def _telemetry(vm: Vm, request: Request) -> Response:
     try:
         root = fromstring(await bodies.read(request), forbid_dtd=True)
         events = [
@@ -147,7 +151,7 @@ async def _telemetry(host: Host, request: Request) -> Response:
         ]
     except _UNREADABLE as error:
         return _text(f"the telemetry cannot be read: {error}", 400)
-    host.told_events(events)
+    vm.told_events(events)
     return Response(status_code=200)
 
 
@@ -158,11 +162,11 @@ def _event(provider: str, event: ET.Element) -> dict[str, Any]:
     return {"provider": provider, "event_id": event.get("id", ""), **parameters}
 
 
-async def _health_service(host: Host, request: Request) -> Response:
+async def _health_service(vm: Vm, request: Request) -> Response:
     body = await bodies.read(request)
     try:
         report = bodies.parse_json(body, _Report)
-        host.told_observations([msgspec.to_builtins(one) for one in report.observations])
+        vm.told_observations([msgspec.to_builtins(one) for one in report.observations])
     except FabricError as error:
         return _text(f"the observations cannot be read: {error}", 400)
     return Response(status_code=200)

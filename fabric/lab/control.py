@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from fabric.client import Client
 from fabric.errors import FabricError, NoHost
 from fabric.lab import orders
 from fabric.lab.plan import Plan
@@ -80,11 +81,11 @@ class Lab:
                 orders_to.flush()
                 for line in progress_of:
                     progress = msgspec.json.decode(line, type=orders.Progress)
-                    if progress.error:
-                        raise CannotBuild(progress.error)
                     if progress.ready:
+                        self._introduce(plan)
                         orders_to.write(b"stay\n")
                         return
+                    _unless_failed(progress)
                     said(progress.doing)
         except BaseException:
             keeper.kill()
@@ -95,6 +96,16 @@ class Lab:
                 keeper.returncode = 0
         keeper.wait()
         raise CannotBuild(f"the lab did not start: {_why(log, rootless=rootless)}")
+
+    def _introduce(self, plan: Plan) -> None:
+        """Have the host know the lab's VMs, and no others. Raises FabricError."""
+        if not plan.host:
+            return
+        client = Client(self.folder)
+        for known in client.get("/api/vms"):
+            client.delete(f"/api/vms/{known['name']}")
+        for vm in plan.vms:
+            client.post("/api/vms", {"name": vm.name, "tenant": vm.tenant, "address": vm.address})
 
     def ask(self, order: orders.Order) -> Any:
         """Raises FabricError, NoLab."""
@@ -116,7 +127,7 @@ class Lab:
         return answer.value
 
     def command(self, name: str, command: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
-        """What runs a command inside a VM, or beside a tenant's host, and its environment. Raises FabricError, NoLab."""
+        """What runs a command in a VM or beside a tenant's host, and its environment. Raises FabricError, NoLab."""
         _need(_PROGRAMS)
         with self._connected() as one:
             keeper = _peer(one)
@@ -132,18 +143,20 @@ class Lab:
         if not self.folder.is_dir():
             return False
         until = time.monotonic() + _END
-        while True:
-            with contextlib.suppress(NoLab):
-                self._end()
-            try:
-                with self._locked():
-                    self._remove()
-                return True
-            except LabRuns:
-                # It is only just being started, or has not quite ended.
-                if time.monotonic() > until:
-                    raise
-                select.select([], [], [], 0.02)
+        while not self._ended():
+            # It is only just being started, or has not quite ended.
+            if time.monotonic() > until:
+                raise LabRuns(f"lab {self.name} does not end; who holds it: fuser {self.folder}")
+            select.select([], [], [], 0.02)
+        return True
+
+    def _ended(self) -> bool:
+        with contextlib.suppress(NoLab):
+            self._end()
+        with contextlib.suppress(LabRuns), self._locked():
+            self._remove()
+            return True
+        return False
 
     def _remove(self) -> None:
         shutil.rmtree(self.folder)
@@ -215,6 +228,11 @@ def names(root: Path) -> list[str]:
     """The labs of a root, also those that are no more and left something."""
     folder = root.absolute() / "lab"
     return sorted(one.name for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
+
+
+def _unless_failed(progress: orders.Progress) -> None:
+    if progress.error:
+        raise CannotBuild(progress.error)
 
 
 def _peer(one: socket.socket) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -61,9 +62,9 @@ class Keeper:
         self._folder = folder
         self._panel = -1
         self._namespaces: dict[str, int] = {}
-        self._vms = {one.key: _Vm(one) for one in plan.vms}
+        self._vms = {one.name: _Vm(one) for one in plan.vms}
         self._dnsmasq: dict[str, parts.Part] = {}
-        self._hosts: dict[str, parts.Part] = {}
+        self._host: parts.Part | None = None
         self._changing = asyncio.Lock()
         self.ended = asyncio.Event()
 
@@ -73,40 +74,40 @@ class Keeper:
         say(f"network: {len(plan.tenants)} tenants, {len(plan.vms)} VMs")
         self._panel = new_network()
         inside(self._panel, without_ipv6)
-        self._namespaces = {name: new_network() for name in (*(one.name for one in plan.tenants), *self._vms)}
+        hosts = [f"{HOST}@{one.name}" for one in plan.tenants]
+        self._namespaces = {name: new_network() for name in (*hosts, *self._vms)}
         paths = {name: f"/proc/self/fd/{one}" for name, one in self._namespaces.items()}
         await parts.ip(self._panel, panel_lines(plan, paths), list(self._namespaces.values()))
         for name, namespace in self._namespaces.items():
-            inside(namespace, lambda end="eth0" if name in self._vms else "lan0": without_offload(end))
+            inside(namespace, functools.partial(without_offload, "eth0" if name in self._vms else "lan0"))
         (self._folder / "layers").mkdir(exist_ok=True)
-        say("hosts and VMs")
+        say("DHCP, DNS and VMs")
+        await asyncio.gather(*(parts.ip(self._host_side(one), host_lines()) for one in plan.tenants))
         tenants = (self._start_tenant(one) for one in plan.tenants)
-        await asyncio.gather(*tenants, *map(self._start_vm, self._vms.values()))
+        await asyncio.gather(*tenants, *map(self._start_vm, self._vms.values()), self._start_host())
+
+    def _host_side(self, tenant: Tenant) -> int:
+        return self._namespaces[f"{HOST}@{tenant.name}"]
 
     async def _start_tenant(self, tenant: Tenant) -> None:
-        namespace = self._namespaces[tenant.name]
-        await parts.ip(namespace, host_lines())
         configuration = dnsmasq_configuration(self._plan, tenant)
+        namespace = self._host_side(tenant)
         self._dnsmasq[tenant.name] = await parts.start_dnsmasq(namespace, self._folder, tenant.name, configuration)
-        if self._plan.host:
-            root = self.host_root(tenant)
-            log = self._folder / f"host-{tenant.name}.log"
-            words = parts.entering(namespace)
-            self._hosts[tenant.name] = await parts.start_host(root, log, words, [namespace])
-            say(f"the host of {tenant.name} serves")
 
-    def host_root(self, tenant: Tenant) -> Path:
-        """What commands to this tenant's host take for --root."""
-        return self._folder / "host" / tenant.name
+    async def _start_host(self) -> None:
+        if self._plan.host:
+            doors = {one.name: self._host_side(one) for one in self._plan.tenants}
+            self._host = await parts.start_host(self._folder, doors)
 
     async def _start_vm(self, one: _Vm) -> None:
-        namespace = self._namespaces[one.vm.key]
+        namespace = self._namespaces[one.vm.name]
         await parts.ip(namespace, vm_lines(self._plan, one.vm))
-        one.part = await parts.start_vm(namespace, self._folder, one.vm.key, resolver(self._plan, one.vm))
+        one.part = await parts.start_vm(namespace, self._folder, one.vm.name, resolver(self._plan, one.vm))
 
     async def close(self) -> None:
         """Let the host keep its state; the kernel does the rest when this process ends."""
-        await asyncio.gather(*(one.end(politely=_POLITE) for one in self._hosts.values()))
+        if self._host is not None:
+            await self._host.end(politely=_POLITE)
 
     async def obey(self, order: orders.Order) -> Any:
         """Raises FabricError."""
@@ -118,7 +119,7 @@ class Keeper:
                 return None
             case orders.Where(name=name):
                 return self._where(name)
-        one = self._vms[self._plan.vm(order.vm).key]
+        one = self._vms[self._plan.vm(order.vm).name]
         async with self._changing:
             match order:
                 case orders.SetFault(fault=fault):
@@ -133,9 +134,9 @@ class Keeper:
     def _where(self, name: str) -> int:
         if name.partition("@")[0] == HOST:
             return self._dnsmasq[self._plan.tenant(name).name].process.pid
-        one = self._vms[self._plan.vm(name).key]
+        one = self._vms[self._plan.vm(name).name]
         if one.part is None or not one.part.lives:
-            raise FabricError(f"VM {one.vm.key} does not run; see {self._folder}/{one.vm.key}.log")
+            raise FabricError(f"VM {one.vm.name} does not run; see {self._folder}/{one.vm.name}.log")
         return one.part.first_pid
 
     async def _set_fault(self, one: _Vm, fault: Fault | None) -> None:
@@ -159,13 +160,13 @@ class Keeper:
         if before is not None:
             before.task.cancel()
         elif remove:
-            raise FabricError(f"port {probe.port} of {one.vm.key} is not probed")
+            raise FabricError(f"port {probe.port} of {one.vm.name} is not probed")
         if not remove:
             task = asyncio.create_task(self._probe(one, probe))
             one.probes[probe.port] = _Probing(probe, task)
 
     async def _probe(self, one: _Vm, probe: Probe) -> None:
-        async for seen in probing(self._namespaces[one.vm.tenant], one.vm.address, probe):
+        async for seen in probing(self._namespaces[f"{HOST}@{one.vm.tenant}"], one.vm.address, probe):
             one.probes[probe.port].seen = seen
 
     def _show(self) -> dict[str, Any]:
@@ -173,19 +174,14 @@ class Keeper:
             "name": self._plan.name,
             "folder": str(self._folder),
             "static": self._plan.static,
+            "host": _word(self._host),
             "tenants": [self._show_tenant(one) for one in self._plan.tenants],
             "vms": [self._show_vm(one) for one in self._vms.values()],
         }
 
     def _show_tenant(self, tenant: Tenant) -> dict[str, Any]:
-        dnsmasq, host = self._dnsmasq.get(tenant.name), self._hosts.get(tenant.name)
-        return {
-            "name": tenant.name,
-            "domain": tenant.domain,
-            "dhcp_and_dns": _word(dnsmasq),
-            "host": _word(host),
-            "root": str(self.host_root(tenant)) if self._plan.host else None,
-        }
+        state = _word(self._dnsmasq.get(tenant.name))
+        return {"name": tenant.name, "domain": tenant.domain, "dhcp_and_dns": state}
 
     def _show_vm(self, one: _Vm) -> dict[str, Any]:
         return {

@@ -68,7 +68,7 @@ def new_network() -> int:
 
 
 def without_offload(interface: str) -> None:
-    """Have the kernel write real checksums and packets no longer than the MTU, as a wire would carry. Raises OSError."""
+    """Real checksums, and packets no longer than the MTU, as a wire would carry them. Raises OSError."""
     value = ctypes.create_string_buffer(struct.pack("II", _SET_TX_CHECKSUM, 0))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         fcntl.ioctl(one, _ETHTOOL, struct.pack("16sP16x", interface.encode(), ctypes.addressof(value)))

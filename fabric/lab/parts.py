@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from fabric.errors import FabricError
-from fabric.lab.plan import HOST_PORTS, PLATFORM, Fault
+from fabric.lab.plan import Fault
 
 _START = 30.0
 _SCRIPT = Path(__file__).with_name("vm.sh")
@@ -71,9 +71,7 @@ async def ip(namespace: int, lines: Sequence[str], descriptors: Sequence[int] = 
         said = errors.decode(errors="replace").strip()
         number = said.rpartition(":")[2].strip()
         line = lines[int(number) - 1] if number.isdigit() and 0 < int(number) <= len(lines) else lines[0]
-        hint = ""
-        if "Unknown device type" in said:
-            hint = f"; this kernel has no {line.split('type ')[-1].split()[0]}: load the module, or choose another kernel"
+        hint = ": this kernel lacks it; load its module" if "Unknown device type" in said else ""
         raise PartFailed(f"ip {line}: {said.splitlines()[0] if said else 'failed'}{hint}")
 
 
@@ -81,7 +79,7 @@ async def start_vm(namespace: int, folder: Path, name: str, resolver: str) -> Pa
     """Its first process, once its folders are what they should be. Raises PartFailed."""
     log = folder / f"{name}.log"
     fresh = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    words = [*entering(namespace), *fresh, "sh", str(_SCRIPT), str(folder / "layers"), name.partition("@")[0], resolver]
+    words = [*entering(namespace), *fresh, "sh", str(_SCRIPT), str(folder / "layers"), name, resolver]
     return await _started(f"VM {name}", words, log, [namespace], lambda line: line == b"ready", on_stdout=True)
 
 
@@ -103,13 +101,17 @@ async def start_relay(namespace: int, folder: Path, ends: tuple[str, str], fault
     return await _started(f"relay of {ends[0]}", words, log, [namespace], lambda line: line == b"ready", on_stdout=True)
 
 
-async def start_host(folder: Path, log: Path, words: Sequence[str], descriptors: Sequence[int]) -> Part:
-    """`azfabric serve`, once it answers. Raises PartFailed."""
-    addresses = ["--address", PLATFORM[0], "--imds-address", PLATFORM[1], *HOST_PORTS]
-    program = [sys.executable, "-P", "-m", "fabric", "serve", "--root", str(folder), *addresses]
+async def start_host(folder: Path, namespaces: dict[str, int]) -> Part:
+    """`azfabric serve` in each tenant's namespace, its portal on this machine; once it answers. Raises PartFailed."""
+    doors = [word for name, one in namespaces.items() for word in ("--in", f"{name}=/proc/self/fd/{one}")]
+    log = folder / "host.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *words, *program, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=descriptors
+            *(sys.executable, "-P", "-m", "fabric", "serve", "--root", str(folder), *doors),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=list(namespaces.values()),
         )
     part = Part("azfabric serve", process)
     try:

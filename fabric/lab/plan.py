@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
@@ -14,10 +15,9 @@ PLATFORM = ("168.63.129.16", "169.254.169.254")
 PROBE_SOURCE = PLATFORM[0]
 GATEWAY = "10.0.0.1"
 GATEWAY_MAC = "12:34:56:78:9a:bc"
-SUBNET = ipaddress.ip_network("10.0.0.0/24")
+SUBNET = ipaddress.IPv4Network("10.0.0.0/24")
 HOST = "host"
 ZONE = "internal.cloudapp.net"
-HOST_PORTS = ("--wireserver-port", "80", "--hostgaplugin-port", "32526", "--imds-port", "80", "--blob-port", "8080")
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,29}[a-z0-9])?", re.ASCII)
 _SECONDS = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)(us|ms|s)", re.ASCII)
@@ -45,11 +45,6 @@ class Vm(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     """Names its cable."""
 
-    @property
-    def key(self) -> str:
-        """Unique in the lab."""
-        return f"{self.name}@{self.tenant}"
-
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     """A network of its own: all tenants have the same addresses."""
@@ -75,7 +70,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """An `azfabric serve` answers at the platform's addresses."""
 
     def tenant(self, name: str) -> Tenant:
-        """The one a `host` or `host@TENANT` is of. Raises BadLab."""
+        """The one `host` or `host@TENANT` is of. Raises BadLab."""
         wanted = name.partition("@")[2]
         found = [one for one in self.tenants if wanted in {one.name, ""}]
         if len(found) != 1:
@@ -83,13 +78,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return found[0]
 
     def vm(self, name: str) -> Vm:
-        """By NAME@TENANT, or NAME if no other tenant has one like it. Raises BadLab."""
-        found = [one for one in self.vms if name in {one.key, one.name}]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise BadLab(f"{name!r} is one of {', '.join(one.key for one in found)}; say which")
-        raise BadLab(f"lab {self.name} has no VM {name!r}; it has {', '.join(one.key for one in self.vms)}")
+        """Raises BadLab."""
+        for one in self.vms:
+            if one.name == name:
+                return one
+        raise BadLab(f"lab {self.name} has no VM {name!r}; it has {', '.join(one.name for one in self.vms)}")
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,14 +109,14 @@ def make_plan(
         _check(one)
     asked = [(vm, tenant or names[0], address) for vm, tenant, address in asked]
     if not asked:
-        asked = [("vm1", tenant, "") for tenant in names]
+        asked = [(f"vm{number}", tenant, "") for number, tenant in enumerate(names, 1)]
     made = [
         Vm(name=vm, tenant=tenant, address=address, mac=_mac(names.index(tenant) + 1, address), number=number)
         for number, (vm, tenant, address) in enumerate(_addressed(asked), 1)
     ]
-    for which in {one.key for one in made}:
-        if sum(one.key == which for one in made) > 1:
-            raise BadLab(f"VM {which} is asked for twice")
+    for which, count in Counter(one.name for one in made).items():
+        if count > 1:
+            raise BadLab(f"two VMs are called {which}: one lab's VMs differ in name, also those of different tenants")
     whole = tuple(Tenant(name=one, number=number) for number, one in enumerate(names, 1))
     return Plan(name=name, tenants=whole, vms=tuple(made), static=static, host=host)
 
@@ -146,15 +139,15 @@ def _check(name: str) -> None:
 
 def _usable(text: str) -> str:
     try:
-        address = ipaddress.ip_address(text)
+        if (address := ipaddress.IPv4Address(text)) in _addresses():
+            return str(address)
     except ValueError:
-        address = None
-    if address not in _addresses():
-        raise BadLab(f"{text!r} is no address a VM can have: {_addresses()[0]} to {_addresses()[-1]} are")
-    return str(address)
+        # Said below.
+        pass
+    raise BadLab(f"{text!r} is no address a VM can have: {_addresses()[0]} to {_addresses()[-1]} are")
 
 
-def _addresses() -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+def _addresses() -> list[ipaddress.IPv4Address]:
     return list(SUBNET)[_RESERVED:-1]
 
 
@@ -181,7 +174,7 @@ def _mac(tenant: int, address: str) -> str:
 def panel_lines(plan: Plan, namespaces: Mapping[str, str]) -> list[str]:
     """For `ip -batch` in the panel: a bridge per tenant, and each cable's other end in its namespace.
 
-    `namespaces` has a path for each tenant's name and each VM's key.
+    `namespaces` has a path for each tenant (as `host@TENANT`) and each VM.
     """
     lines = []
     for one in plan.tenants:
@@ -189,12 +182,12 @@ def panel_lines(plan: Plan, namespaces: Mapping[str, str]) -> list[str]:
         lines += [
             f"link add {bridge} type bridge",
             f"link set {bridge} up",
-            f"link add {port} type veth peer name lan0 address {GATEWAY_MAC} netns {namespaces[one.name]}",
+            f"link add {port} type veth peer name lan0 address {GATEWAY_MAC} netns {namespaces[f'{HOST}@{one.name}']}",
             *_plugged(port, bridge),
         ]
     for vm in plan.vms:
         lines += [
-            f"link add w{vm.number} type veth peer name eth0 address {vm.mac} netns {namespaces[vm.key]}",
+            f"link add w{vm.number} type veth peer name eth0 address {vm.mac} netns {namespaces[vm.name]}",
             *_plugged(f"w{vm.number}", bridge_of(plan, vm)),
         ]
     return lines

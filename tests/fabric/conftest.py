@@ -148,6 +148,13 @@ def received(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def answered(connection: socket.socket) -> bytes:
+    """The body of one answer; the connection stays open."""
+    with http.client.HTTPResponse(connection) as answer:
+        answer.begin()
+        return answer.read()
+
+
 @dataclass
 class Vm:
     """What an agent knows after one goal state, and the headers it sends."""
@@ -337,6 +344,11 @@ def vm(host: RunningHost) -> Iterator[Vm]:
 @pytest.fixture(scope="session")
 def transport(tmp_path_factory: pytest.TempPathFactory) -> Transport:
     return make_transport(tmp_path_factory.mktemp("transport"))
+
+
+def kept(host: RunningHost) -> bytes:
+    """All of what is on its disk about VMs."""
+    return b"".join(one.read_bytes() for one in (host.root / "fabric").glob("state.sqlite*"))
 
 
 def status_line(answer: bytes) -> int:

@@ -9,7 +9,17 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fabric.conftest import NAME, RunningHost, Vm, handler_status, package, status_blob, status_line, vm_of
+from tests.fabric.conftest import (
+    NAME,
+    RunningHost,
+    Vm,
+    handler_status,
+    kept,
+    package,
+    status_blob,
+    status_line,
+    vm_of,
+)
 
 BLOCK = {"x-ms-blob-type": "BlockBlob", "x-ms-version": "2014-02-14"}
 
@@ -344,7 +354,7 @@ def test_whatever_a_status_blob_holds_the_host_goes_on(host: RunningHost, vm: Vm
     host.told()
     # What was told is also written down, with what comes after it.
     host.add("Contoso.Tools.After", settings={})
-    assert b"Contoso.Tools.After" in (host.root / "fabric" / "state.json").read_bytes()
+    assert b"Contoso.Tools.After" in kept(host)
 
 
 json_values = st.recursive(

@@ -12,7 +12,7 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fabric.conftest import NAME, RunningHost, Transport, Vm, make_transport, parsed, vm_of
+from tests.fabric.conftest import NAME, RunningHost, Transport, Vm, kept, make_transport, parsed, vm_of
 
 CIPHERS = {"AES128_CBC": b"aes-128-cbc", "DES_EDE3_CBC": b"des-ede3-cbc"}
 
@@ -99,7 +99,7 @@ def test_protected_settings_open_with_the_certificate_they_name(
     assert json.loads(found.opens(base64.b64decode(one["protectedSettings"]))) == secret
     # Nowhere in the clear, not even to the operator.
     assert "password" not in json.dumps(host.api("GET", "/api/extensions"))
-    assert b"password" not in (host.root / "fabric" / "state.json").read_bytes()
+    assert b"password" not in kept(host)
 
 
 def test_the_tenant_certificate_is_the_same_for_every_order(

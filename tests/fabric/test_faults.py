@@ -25,6 +25,7 @@ def requests_of(vm: Vm) -> dict[str, tuple[str, str, str, dict[str, Any]]]:
     (package,) = re.findall("<Uri>([^<]+)</Uri>", vm.host.call("blob", "GET", location).text)
     wire: dict[str, Any] = {"headers": Vm.WIRE}
     hgap: dict[str, Any] = {"headers": vm.plugin}
+    agents = {"x-ms-artifact-location": f"{vm.host.endpoints['blob']}/agents/Prod.xml"}
     post: dict[str, Any] = {"headers": Vm.WIRE, "data": b"<RoleProperties/>"}
     return {
         "versions": ("wireserver", "GET", "/?comp=versions", {}),
@@ -40,11 +41,14 @@ def requests_of(vm: Vm) -> dict[str, tuple[str, str, str, dict[str, Any]]]:
         "pluginversions": ("hostgaplugin", "GET", "/versions", hgap),
         "vmsettings": ("hostgaplugin", "GET", "/vmSettings", hgap),
         "artifact": ("hostgaplugin", "GET", "/extensionArtifact", hgap),
+        "agentartifact": ("hostgaplugin", "GET", "/extensionArtifact", {"headers": {**vm.plugin, **agents}}),
         "status": ("hostgaplugin", "PUT", "/status", hgap),
         "agentlog": ("hostgaplugin", "PUT", "/vmAgentLog", hgap),
         "pluginhealth": ("hostgaplugin", "GET", "/health", {}),
         "imds": ("imds", "GET", "/metadata/instance?api-version=2018-02-01", {"headers": {"Metadata": "true"}}),
         "manifest": ("blob", "GET", location, {}),
+        "agentmanifest": ("blob", "GET", "/agents/Prod.xml", {}),
+        "agentpackage": ("blob", "GET", "/agents/rdagent_1.0.0.zip", {}),
         "package": ("blob", "GET", package.replace("&amp;", "&"), {}),
         "outputblob": ("blob", "GET", "/output/run-0-output", {}),
         "statusblob": ("blob", "PUT", vm.status_url(), {"data": b"{}", "headers": {"x-ms-blob-type": "BlockBlob"}}),

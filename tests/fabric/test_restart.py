@@ -1,17 +1,17 @@
 """The host's own life: what survives its end, whatever the end; and one host a root."""
 
+import contextlib
 import json
 import re
 import signal
 import socket
+import sqlite3
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fabric.errors import FabricError
-from fabric.state import load
 from tests.fabric.conftest import (
     NAME,
     PATIENCE,
@@ -64,8 +64,14 @@ def test_everything_survives_each_end(host: RunningHost, transport: Transport, e
     wanted = what_is_wanted(host, transport)
     if end == signal.SIGKILL:
         # What was told is written down a moment later.
-        saved = host.root / "fabric" / "state.json"
-        until(lambda: end.name in json.dumps(json.loads(saved.read_text())["vms"]["vm1"]["told"]["status"]), "a save")
+        saved = f"file:{host.root / 'fabric' / 'state.sqlite'}?mode=ro"
+
+        def written() -> bool:
+            with contextlib.closing(sqlite3.connect(saved, uri=True)) as database:
+                row = database.execute("SELECT status FROM told WHERE vm = 'vm1'").fetchone()
+            return row is not None and end.name.encode() in row[0]
+
+        until(written, "a save")
     # What is wanted is not: the order that was acknowledged last, and no moment more.
     host.add(settings={"a": 2}, fast_track=True)
     wanted |= {"vmSettings": vm_of(host).vm_settings()}
@@ -119,7 +125,7 @@ def test_what_a_killed_host_left_half_written_is_gone(host: RunningHost) -> None
     host.add()
     host.kill()
     folder = host.root / "fabric"
-    left = [folder / ".state.json.x.tmp", folder / "blobs" / "packages" / ".a.zip.y.tmp"]
+    left = [folder / ".endpoints.json.x.tmp", folder / "blobs" / "packages" / ".a.zip.y.tmp"]
     for one in left:
         one.write_text("half")
     host.start()
@@ -143,27 +149,27 @@ def test_a_port_that_is_taken_is_refused_with_its_number(tmp_path: Path) -> None
     assert not (tmp_path / "root" / "fabric" / "endpoints.json").exists()
 
 
-DAMAGED = [b"", b"{", b"\xff", b"[]", b"{}", b'{"signing_secret": "x", "vms": {}}']
-
-
-@pytest.mark.parametrize("content", DAMAGED)
-def test_a_damaged_state_is_named(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "state.json"
-    file.write_bytes(content)
-    with pytest.raises(FabricError, match=f"{file} is damaged: .*Move it away"):
-        load(file)
-
-
-def test_a_damaged_state_is_left_alone(tmp_path: Path) -> None:
-    file = tmp_path / "root" / "fabric" / "state.json"
+@pytest.mark.parametrize("content", [b"{" * 5000, b"SQLite format 3\0" + b"x" * 5000])
+def test_a_damaged_state_is_named_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "root" / "fabric" / "state.sqlite"
     file.parent.mkdir(parents=True)
-    file.write_text("{")
-    assert str(file) in run_azfabric(tmp_path / "root", "serve", check=1).stderr
-    assert file.read_text() == "{"
+    file.write_bytes(content)
+    assert f"{file} is damaged. Move it away" in run_azfabric(tmp_path / "root", "serve", check=1).stderr
+    assert file.read_bytes() == content
+
+
+def test_a_vm_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    host = RunningHost(tmp_path / "root")
+    host.start()
+    host.stop()
+    with contextlib.closing(sqlite3.connect(host.root / "fabric" / "state.sqlite")) as database:
+        database.execute("UPDATE vm SET document = ?", (b'{"identity": 5}',))
+        database.commit()
+    assert "what is kept of VM vm1 cannot be read" in run_azfabric(host.root, "serve", check=1).stderr
 
 
 def test_secrets_are_for_the_owner_only(host: RunningHost) -> None:
-    assert (host.root / "fabric" / "state.json").stat().st_mode & 0o077 == 0
+    assert (host.root / "fabric" / "state.sqlite").stat().st_mode & 0o077 == 0
 
 
 def test_it_ends_whoever_is_still_connected(host: RunningHost) -> None:

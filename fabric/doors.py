@@ -1,0 +1,228 @@
+"""Where requests come in: sockets, and a server behind each."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import msgspec
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from fabric import hostplugin, imds, wireserver
+from fabric.errors import FabricError
+from fabric.faults import Fault
+from fabric.gate import Gate
+from fabric.host import FIRST_TENANT, Host
+from fabric.lab.namespaces import bind_in
+from fabric.places import Addresses, Door
+from fabric.vm import Vm
+
+WIRE_ADDRESS, IMDS_ADDRESS = "168.63.129.16", "169.254.169.254"
+_LAB_PORTS = {"wireserver": 80, "hostgaplugin": 32526, "imds": 80, "blob": 8080}
+"""In a tenant's namespace; blobs have no port that agents expect."""
+
+Sockets = dict[str, socket.socket]
+
+
+class Listen(msgspec.Struct, frozen=True, kw_only=True):
+    """Addresses and ports; port 0 is a free one."""
+
+    address: str = "127.0.0.1"
+    imds_address: str = ""
+    """Empty: as `address`."""
+    portal_address: str = "127.0.0.1"
+    wireserver_port: int = 0
+    hostgaplugin_port: int = 0
+    imds_port: int = 0
+    blob_port: int = 0
+    portal_port: int = 0
+    namespaces: dict[str, Path] = {}
+    """Network namespaces by tenant, each with Azure's addresses in it."""
+
+    def places(self) -> dict[str, tuple[str, int]]:
+        """Address and port of each server."""
+        return {
+            "wireserver": (self.address, self.wireserver_port),
+            "hostgaplugin": (self.address, self.hostgaplugin_port),
+            "imds": (self.imds_address or self.address, self.imds_port),
+            "blob": (self.address, self.blob_port),
+            "portal": (self.portal_address, self.portal_port),
+        }
+
+
+class Doors:
+    """All of a host's sockets and servers. Bind, make the host, open; close all at the end."""
+
+    def __init__(self, listen: Listen, *, shared: bool) -> None:
+        """`shared`: other workers listen at the same addresses."""
+        self._listen = listen
+        self._shared = shared
+        self._sockets: Sockets = {}
+        self._kept: list[socket.socket] = []
+        self._servers: list[_Server] = []
+        self._running: list[asyncio.Task[None]] = []
+        self._host: Host | None = None
+
+    def bind_all(self, earlier: dict[str, str]) -> dict[str, str]:
+        """Take the addresses, the last run's (URLs by name) where they are free; URLs by name. Raises FabricError."""
+        for name, (address, port) in self._listen.places().items():
+            # The portals of a fleet are each worker's own.
+            before = "" if self._shared and name == "portal" else earlier.get(name, "")
+            self._sockets[name] = self._bind(address, port or self._free(before, address))
+        return {name: _url(one) for name, one in self._sockets.items()}
+
+    def open_all(self, host: Host, portal: ASGIApp) -> None:
+        """Answer. Raises FabricError."""
+        self._host = host
+        self._serve(self._sockets.pop("portal"), portal)
+        self._open(Door(tenant=FIRST_TENANT), self._sockets)
+        for tenant, namespace in self._listen.namespaces.items():
+            wire, imds_at = WIRE_ADDRESS, IMDS_ADDRESS
+            found = {
+                name: self._keep(bind_in(namespace, imds_at if name == "imds" else wire, port))
+                for name, port in _LAB_PORTS.items()
+            }
+            host.tenants[tenant] = msgspec.convert({name: _url(one) for name, one in found.items()}, Addresses)
+            self._open(Door(tenant=tenant), found)
+        for vm in host.vms():
+            if vm.state.doors:
+                self._open(Door(tenant=vm.state.tenant, vm=vm.name), self._bind_own(vm.state.doors))
+
+    async def open_own(self, vm: str) -> dict[str, str]:
+        """Servers for this VM alone; URLs by name. Raises FabricError."""
+        found = self._bind_own({})
+        self._open(Door(tenant=FIRST_TENANT, vm=vm), found)
+        return {name: _url(one) for name, one in found.items()}
+
+    async def close_all(self) -> None:
+        """Answer nobody any more; returns when all servers have ended."""
+        for server in self._servers:
+            server.should_exit = True
+            for connection in list(server.server_state.connections):
+                cycle = getattr(connection, "cycle", None)
+                if cycle is not None and cycle.more_body:
+                    # Its request will not be whole in time, perhaps never.
+                    cycle.transport.close()
+        await asyncio.gather(*self._running)
+
+    def close(self) -> None:
+        for one in self._kept:
+            one.close()
+
+    def _bind_own(self, earlier: dict[str, str]) -> Sockets:
+        address = self._listen.address
+        names = [name for name in self._listen.places() if name != "portal"]
+        return {name: self._bind(address, self._free(earlier.get(name, ""), address)) for name in names}
+
+    def _open(self, door: Door, sockets: Sockets) -> None:
+        if self._host is None:
+            raise RuntimeError("there is no host yet")
+        applications = _applications(self._host, door)
+        for name, one in sockets.items():
+            self._serve(one, applications[name])
+
+    def _serve(self, one: socket.socket, application: ASGIApp) -> None:
+        server = _server(application)
+        self._servers.append(server)
+        self._running.append(asyncio.get_running_loop().create_task(server.serve([one])))
+
+    def _bind(self, address: str, port: int) -> socket.socket:
+        return self._keep(_bind(address, port, shared=self._shared))
+
+    def _keep(self, one: socket.socket) -> socket.socket:
+        self._kept.append(one)
+        return one
+
+    def _free(self, earlier: str, address: str) -> int:
+        """The port of an earlier URL, if it is still free; 0 otherwise."""
+        before, _, port = earlier.removeprefix("http://").rpartition(":")
+        if before.strip("[]") != address:
+            return 0
+        try:
+            with contextlib.closing(_bind(address, int(port), shared=self._shared)):
+                return int(port)
+        except (FabricError, ValueError):
+            return 0
+
+
+def _applications(host: Host, door: Door) -> dict[str, ASGIApp]:
+    async def blob(vm: Vm, _: str, request: Request, fault: Fault | None) -> Response:
+        replayed = fault is not None and fault.fault == "replayed"
+        return await host.blobs.answer(request, vm.addresses.blob, replayed=replayed)
+
+    async def metadata(vm: Vm, _: str, request: Request, __: Fault | None) -> Response:
+        return imds.answer(vm, request)
+
+    def wire_name(one: Request) -> str:
+        return wireserver.endpoint(one.method, one.scope["path"], dict(one.query_params))
+
+    def plugin_name(one: Request) -> str:
+        return hostplugin.endpoint(one.method, one.scope["path"], one.headers.get("x-ms-artifact-location", ""))
+
+    return {
+        "wireserver": Gate(host, door, wire_name, wireserver.answer),
+        "hostgaplugin": Gate(host, door, plugin_name, hostplugin.answer),
+        "imds": Gate(host, door, lambda _: "imds", metadata),
+        "blob": Gate(host, door, _blob_name, blob),
+    }
+
+
+def _blob_name(request: Request) -> str:
+    folder, _, file = request.scope["path"].lstrip("/").partition("/")
+    if folder == "agents":
+        return "agentmanifest" if file.endswith(".xml") else "agentpackage"
+    return {"manifests": "manifest", "packages": "package", "output": "outputblob"}.get(folder, "statusblob")
+
+
+def _bind(address: str, port: int, *, shared: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    one = socket.socket(family, socket.SOCK_STREAM)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        one.bind((address, port))
+        one.listen(512)
+    except OSError as error:
+        one.close()
+        raise FabricError(f"cannot listen at {address} port {port}: {error.strerror}") from error
+    return one
+
+
+def _url(one: socket.socket) -> str:
+    address, port = one.getsockname()[:2]
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """One of several on this loop: signals are ours to handle."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Never installed."""
+
+
+def _server(application: Any) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            application,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+            proxy_headers=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=2,
+            http="h11",
+        )
+    )

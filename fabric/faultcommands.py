@@ -1,0 +1,75 @@
+"""`azfabric fault`: what goes wrong, by name."""
+
+import textwrap
+
+import click
+
+from fabric.client import Client
+from fabric.faults import ENDPOINTS, FAULTS, GROUPS
+from fabric.options import client_option, json_option, rows, show
+
+_CHOICES = "\n".join(
+    [
+        "\b\nFaults:",
+        *(f"  {name:18} {meaning}" for name, meaning in FAULTS.items()),
+        "\n\b\nEndpoints:",
+        *(f"  {line}" for line in textwrap.wrap(", ".join(ENDPOINTS), 76)),
+        "\n\b\nGroups of them:",
+        *(f"  {line}" for line in textwrap.wrap(", ".join(GROUPS), 76)),
+    ]
+)
+"""What `fault add` may be told."""
+
+
+@click.group()
+def fault() -> None:
+    """Faults, by endpoint and name."""
+
+
+@fault.command("add", epilog=_CHOICES)
+@click.argument("endpoint", type=click.Choice([*GROUPS, *ENDPOINTS]), metavar="ENDPOINT")
+@click.argument("name", type=click.Choice(list(FAULTS)), metavar="FAULT")
+@click.option("--value", type=float, help="What the fault needs: a status, seconds, bytes a second.")
+@click.option("--count", type=int, help="How many answers to spoil; without it, until lifted or the host ends.")
+@click.option("--skip", type=click.IntRange(0), default=0, help="Leave so many requests alone first.")
+@click.option("--after", "wait", type=click.FloatRange(0), default=0.0, help="Begin after so many seconds.")
+@click.option("--for", "last", type=click.FloatRange(0, min_open=True), help="End so many seconds later.")
+@click.option(
+    "--probability", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Of each request; drawn by --seed."
+)
+@click.option("--seed", type=int, default=0, help="The same seed spoils the same requests.")
+@client_option
+def fault_add(endpoint: str, name: str, client: Client, **order: int | float | None) -> None:
+    """Spoil the answers of an endpoint, or of a group of them; for all VMs, or one (--vm).
+
+    \b
+    A blackout of every artifact, for a minute:
+      azfabric fault add artifacts status --value 403 --for 60
+    """
+    rule = client.post("/api/faults", {"endpoint": endpoint, "fault": name, "vm": client.vm, **order})
+    click.echo(f"Fault {rule['id']}: {endpoint} will {FAULTS[name]}.")
+
+
+@fault.command("list")
+@client_option
+@json_option
+def fault_list(client: Client, as_json: bool) -> None:
+    """List the faults in force."""
+    shown = rows("id", "vm", "endpoint", "fault", "value", "left", "probability")
+    show(client.get("/api/faults"), as_json, shown)
+
+
+@fault.command("lift")
+@click.argument("number", type=int)
+@client_option
+def fault_lift(number: int, client: Client) -> None:
+    """Lift the fault of that NUMBER."""
+    client.delete(f"/api/faults/{number}")
+    click.echo(f"Fault {number} is lifted.")
+
+
+@fault.command("clear")
+@client_option
+def fault_clear(client: Client) -> None:
+    """Lift all faults."""
+    click.echo(f"{client.delete('/api/faults')['lifted']} faults lifted.")

@@ -1,0 +1,222 @@
+"""Several workers of one host behind one address, with a real PostgreSQL between them."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+import requests
+
+from tests.fabric.conftest import (
+    NAME,
+    PATIENCE,
+    RunningHost,
+    Vm,
+    answered,
+    handler_status,
+    run_azfabric,
+    status_blob,
+    until,
+    vm_of,
+)
+
+SERVERS = ("wireserver", "hostgaplugin", "imds", "blob")
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A URL. The server listens at a socket in its own folder only; it declines to be root."""
+    folder = Path("/tmp") / f"azvmagent-postgresql-{os.getpid()}"
+    folder.mkdir(mode=0o755)
+    programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
+    owner = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups"] if os.getuid() == 0 else []
+    if owner:
+        user = pwd.getpwnam("postgres")
+        os.chown(folder, user.pw_uid, user.pw_gid)
+    data = folder / "data"
+    making: list[str | Path] = [
+        *owner,
+        programs / "initdb",
+        "-D",
+        data,
+        "-U",
+        "azfabric",
+        "--auth=trust",
+        "-E",
+        "UTF8",
+        "--no-sync",
+    ]
+    subprocess.run(making, check=True, capture_output=True, timeout=60, cwd="/")
+    with (folder / "log").open("wb") as log:
+        serving: list[str | Path] = [
+            *owner,
+            programs / "postgres",
+            "-D",
+            data,
+            "-k",
+            folder,
+            "-c",
+            "listen_addresses=",
+            "-F",
+        ]
+        child = subprocess.Popen(serving, stdout=log, stderr=log, cwd="/")
+    try:
+        end = monotonic() + PATIENCE
+        while subprocess.run([programs / "pg_isready", "-h", folder], capture_output=True).returncode != 0:
+            assert child.poll() is None, (folder / "log").read_text()
+            assert monotonic() < end, (folder / "log").read_text()
+        yield f"postgresql://azfabric@/postgres?host={folder}"
+    finally:
+        child.terminate()
+        child.wait(PATIENCE)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def fleet(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningHost]]:
+    folder = tmp_path_factory.mktemp("fleet")
+    shared = ["--database", database, "--blobs", str(folder / "blobs")]
+    workers: list[RunningHost] = []
+    for name in ("one", "two"):
+        worker = RunningHost(folder / name)
+        ports = [f"--{server}-port={workers[0].address(server)[1]}" for server in SERVERS] if workers else []
+        worker.start(*shared, *ports)
+        workers.append(worker)
+    yield workers
+    for worker in workers:
+        assert (worker.stop(), worker.bugs()) == (0, [])
+
+
+def worker_of(connection: socket.socket, fleet: list[RunningHost]) -> int:
+    """Which of them the kernel gave a connection to: who has its other end."""
+    port = connection.getsockname()[1]
+    for number, worker in enumerate(fleet):
+        for line in Path(f"/proc/{worker.pid}/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            if int(fields[2].partition(":")[2], 16) == port:
+                inode = f"socket:[{fields[9]}]"
+                held = {str(one.readlink()) for one in Path(f"/proc/{worker.pid}/fd").iterdir()}
+                if inode in held:
+                    return number
+    pytest.fail(f"nobody has the connection of port {port}")
+
+
+def test_they_listen_at_one_address_and_share_the_work(fleet: list[RunningHost]) -> None:
+    one, two = fleet
+    assert {name: one.endpoints[name] for name in SERVERS} == {name: two.endpoints[name] for name in SERVERS}
+    assert one.endpoints["portal"] != two.endpoints["portal"]
+    counts: Counter[int] = Counter()
+    for _ in range(64):
+        with socket.create_connection(one.address("wireserver"), PATIENCE) as connection:
+            connection.sendall(b"GET /?comp=versions HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+            counts[worker_of(connection, fleet)] += 1
+    # The kernel spreads them by hash: that one gets all 64 has a chance of two in 2^64.
+    assert set(counts) == {0, 1}
+
+
+def test_an_order_at_one_worker_is_heard_at_the_other(fleet: list[RunningHost]) -> None:
+    one, two = fleet
+    for orders, asks in ((one, two), (two, one)):
+        before = vm_of(asks)
+        orders.add(NAME, settings={"by": orders.root.name})
+        wait_for_news(asks, before.incarnation)
+        assert [row["public"] for row in asks.api("GET", "/api/extensions")] == [{"by": orders.root.name}]
+
+
+def wait_for_news(worker: RunningHost, incarnation: str) -> None:
+    until(lambda: vm_of(worker).incarnation != incarnation, "the news")
+
+
+def test_who_waits_at_any_worker_is_woken(fleet: list[RunningHost]) -> None:
+    one, _ = fleet
+    vm = vm_of(one)
+    headers = {**Vm.WIRE, "If-None-Match": vm.incarnation, "Prefer": "wait=30"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    with ExitStack() as stack:
+        waiting = []
+        for _ in range(16):
+            connection = stack.enter_context(socket.create_connection(one.address("wireserver"), PATIENCE))
+            connection.sendall(f"GET /machine/?comp=goalstate HTTP/1.1\r\nHost: a\r\n{lines}\r\n".encode())
+            waiting.append(connection)
+        until(lambda: {worker_of(connection, fleet) for connection in waiting} == {0, 1}, "both to be asked")
+        one.add(NAME, settings={"woken": True})
+        for connection in waiting:
+            assert f"<Incarnation>{int(vm.incarnation) + 1}</Incarnation>".encode() in answered(connection)
+
+
+def test_what_is_told_to_any_worker_adds_up(fleet: list[RunningHost]) -> None:
+    one, two = fleet
+    vm = vm_of(one)
+    before = one.told()
+    for _ in range(40):
+        assert vm.health().status_code == 200
+    assert vm.report(status_blob(handler_status(message="by one of them"))).status_code == 200
+
+    def told(worker: RunningHost) -> Any:
+        found = worker.told()
+        counted = found["heartbeats"] == before["heartbeats"] + 40
+        return found if counted and "by one of them" in str(found["status"]) else None
+
+    assert until(lambda: told(one), "all heartbeats at one")["ready"] is True
+    assert until(lambda: told(two), "all heartbeats at two")["ready"] is True
+
+
+def test_a_fault_is_spent_once_among_them(fleet: list[RunningHost]) -> None:
+    one, two = fleet
+    one.fault("versions", "status", 418, count=5)
+    until(lambda: two.api("GET", "/api/faults"), "the fault at the other")
+    found: Counter[int] = Counter()
+    for _ in range(40):
+        found[requests.get(one.endpoints["wireserver"] + "/?comp=versions", timeout=PATIENCE).status_code] += 1
+    assert found == {418: 5, 200: 35}
+    assert two.api("GET", "/api/faults") == []
+
+
+def test_names_and_vms_are_agreed_upon(fleet: list[RunningHost]) -> None:
+    one, two = fleet
+    run_azfabric(one.root, "vm", "add", "other", "--address", "127.0.0.7")
+    until(lambda: "other" in str(two.api("GET", "/api/vms")), "the VM at the other worker")
+    again = run_azfabric(two.root, "vm", "add", "other", "--address", "127.0.0.8", check=1)
+    assert "there is a VM 'other' already" in again.stderr
+    run_azfabric(two.root, "vm", "remove", "other")
+    until(lambda: "other" not in str(one.api("GET", "/api/vms")), "its end at the first")
+
+
+def test_when_one_worker_is_killed_the_others_go_on(fleet: list[RunningHost]) -> None:
+    one, two = fleet
+    before = one.told()["heartbeats"]
+    two.kill()
+    vm = vm_of(one)
+    assert vm.health().status_code == 200
+    one.add(NAME, settings={"alone": True})
+    two.start(
+        "--database", _database_of(two), "--blobs", str(two.root.parent / "blobs"),
+        *(f"--{server}-port={one.address(server)[1]}" for server in SERVERS),
+    )  # fmt: skip
+    assert [row["public"] for row in two.api("GET", "/api/extensions")] == [{"alone": True}]
+    until(lambda: two.told()["heartbeats"] == before + 1, "what was told to the first")
+
+
+def _database_of(worker: RunningHost) -> str:
+    folder = next(Path("/tmp").glob(f"azvmagent-postgresql-{os.getpid()}"))
+    assert worker.root.exists()
+    return f"postgresql://azfabric@/postgres?host={folder}"
+
+
+def test_a_database_that_is_not_there_is_said(tmp_path: Path) -> None:
+    done = run_azfabric(
+        tmp_path / "root", "serve", "--database", f"postgresql://azfabric@/postgres?host={tmp_path}", check=1
+    )
+    assert "postgresql" in done.stderr
+    assert "No such file" in done.stderr
+    wrong = run_azfabric(tmp_path / "root", "serve", "--database", "mysql://x", check=1)
+    assert "--database takes postgresql://" in wrong.stderr
