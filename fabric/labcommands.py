@@ -182,14 +182,14 @@ def down(root: Path, name: str, every: bool) -> None:
 
 def _shown(found: dict[str, Any]) -> Group:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("VM", "TENANT", "ADDRESS", "MAC", "STATE", "LINK", "FAULT", "PROBES"):
+    for title in ("VM", "TENANT", "ADDRESS", "STATE", "LINK", "FAULT", "PROBES"):
         table.add_column(title, overflow="fold")
     for vm in found["vms"]:
         probes = ", ".join(f"{one['port']} {one['state']}" for one in vm["probes"])
-        cells = [vm["name"], vm["tenant"], vm["address"], vm["mac"], vm["state"], vm["link"], _fault(vm), probes or "-"]
+        cells = [vm["name"], vm["tenant"], vm["address"], vm["state"], vm["link"], _fault(vm), probes or "-"]
         table.add_row(*map(Text, cells))
     tenants = [Text(f"{one['name']}: DHCP and DNS {one['dhcp_and_dns']}") for one in found["tenants"]]
-    return Group(table, Text(), *tenants, Text(f"azfabric serve {found['host']}"))
+    return Group(table, Text(), *tenants, Text(f"azfabric serve {found['host'] or 'not wanted'}"))
 
 
 def _fault(vm: dict[str, Any]) -> str:

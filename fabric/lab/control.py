@@ -134,9 +134,10 @@ class Lab:
             pid = self._ask(one, orders.Where(name))
         ours = Path(f"/proc/{keeper}/ns/user").stat().st_ino == Path("/proc/self/ns/user").stat().st_ino
         user = [] if ours else ["--user", "--preserve-credentials"]
-        into_lab = ["nsenter", "--target", str(keeper), *user, "--mount", "--pid", "--"]
+        nsenter = shutil.which("nsenter", path=_environment()["PATH"]) or "nsenter"
+        into_lab = [nsenter, "--target", str(keeper), *user, "--mount", "--pid", "--"]
         into_vm = ["nsenter", "--target", str(pid), "--net", "--mount", "--uts", "--ipc", "--pid", "--"]
-        return [*into_lab, *into_vm, *command], {**_environment(), "HOME": "/root", "USER": "root", "LOGNAME": "root"}
+        return [*into_lab, *into_vm, *command], _root_environment()
 
     def down(self) -> bool:
         """End it and leave nothing; False if there was nothing. Raises FabricError."""
@@ -243,6 +244,13 @@ def _peer(one: socket.socket) -> int:
 def _environment() -> dict[str, str]:
     """Where administrators' programs are is not in everybody's PATH."""
     return {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:{_ADMINISTRATION}"}
+
+
+def _root_environment() -> dict[str, str]:
+    """Root's after a login: what its caller has set is of another machine."""
+    kept = {name: os.environ[name] for name in ("LANG", "TERM") if name in os.environ}
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return {**kept, "HOME": "/root", "USER": "root", "LOGNAME": "root", "SHELL": "/bin/sh", "PATH": path}
 
 
 def _need(programs: dict[str, str]) -> None:

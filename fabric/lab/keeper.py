@@ -22,6 +22,7 @@ from fabric.lab.plan import (
     Tenant,
     Vm,
     dnsmasq_configuration,
+    dnsmasq_leases,
     host_lines,
     panel_lines,
     relay_ends,
@@ -90,9 +91,9 @@ class Keeper:
         return self._namespaces[f"{HOST}@{tenant.name}"]
 
     async def _start_tenant(self, tenant: Tenant) -> None:
-        configuration = dnsmasq_configuration(self._plan, tenant)
-        namespace = self._host_side(tenant)
-        self._dnsmasq[tenant.name] = await parts.start_dnsmasq(namespace, self._folder, tenant.name, configuration)
+        files = dnsmasq_configuration(self._plan, tenant), dnsmasq_leases(self._plan, tenant)
+        started = await parts.start_dnsmasq(self._host_side(tenant), self._folder, tenant.name, *files)
+        self._dnsmasq[tenant.name] = started
 
     async def _start_host(self) -> None:
         if self._plan.host:
@@ -174,7 +175,7 @@ class Keeper:
             "name": self._plan.name,
             "folder": str(self._folder),
             "static": self._plan.static,
-            "host": _word(self._host),
+            "host": _word(self._host) if self._plan.host else None,
             "tenants": [self._show_tenant(one) for one in self._plan.tenants],
             "vms": [self._show_vm(one) for one in self._vms.values()],
         }

@@ -83,12 +83,13 @@ async def start_vm(namespace: int, folder: Path, name: str, resolver: str) -> Pa
     return await _started(f"VM {name}", words, log, [namespace], lambda line: line == b"ready", on_stdout=True)
 
 
-async def start_dnsmasq(namespace: int, folder: Path, name: str, configuration: str) -> Part:
+async def start_dnsmasq(namespace: int, folder: Path, name: str, configuration: str, leases: str) -> Part:
     """DHCP and DNS of a tenant. Raises PartFailed."""
-    file = folder / f"dnsmasq-{name}.conf"
+    file, lease_file = folder / f"dnsmasq-{name}.conf", folder / f"dnsmasq-{name}.leases"
     file.write_text(configuration)
+    lease_file.write_text(leases)
     # -d, since in a namespace of one user it can become no other.
-    words = [*entering(namespace), "dnsmasq", "-d", "-C", str(file)]
+    words = [*entering(namespace), "dnsmasq", "-d", "-C", str(file), f"--dhcp-leasefile={lease_file}"]
     log = folder / f"dnsmasq-{name}.log"
     return await _started(f"dnsmasq of {name}", words, log, [namespace], lambda line: b": started, " in line)
 

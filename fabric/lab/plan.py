@@ -262,7 +262,6 @@ def resolver(plan: Plan, vm: Vm) -> str:
 def dnsmasq_configuration(plan: Plan, tenant: Tenant) -> str:
     """DHCP and DNS of one tenant: it knows its own names, and of others that they do not exist."""
     routes = ",".join(f"{to},{GATEWAY}" for to in ("0.0.0.0/0", *(f"{one}/32" for one in PLATFORM)))
-    vms = [one for one in plan.vms if one.tenant == tenant.name]
     lines = [
         "bind-dynamic",
         "interface=lan0",
@@ -272,7 +271,6 @@ def dnsmasq_configuration(plan: Plan, tenant: Tenant) -> str:
         "no-hosts",
         f"domain={tenant.domain}",
         "address=/#/",
-        "leasefile-ro",
         "dhcp-authoritative",
         f"dhcp-range={SUBNET.network_address},static,{SUBNET.netmask},infinite",
         f"dhcp-option=3,{GATEWAY}",
@@ -283,12 +281,15 @@ def dnsmasq_configuration(plan: Plan, tenant: Tenant) -> str:
         f"dhcp-option=249,{routes}",
         # Azure sends it also to who does not ask.
         f"dhcp-option-force=245,{PLATFORM[0]}",
-        # Without the name: the one a VM sends (option 12) is added to DNS.
-        *(f"dhcp-host={one.mac},{one.address},infinite" for one in vms),
-        *(f"host-record={one.name}.{tenant.domain},{one.name},{one.address}" for one in vms),
+        *(f"dhcp-host={one.mac},{one.address},infinite" for one in plan.vms if one.tenant == tenant.name),
         "log-dhcp",
     ]
     return "\n".join(lines) + "\n"
+
+
+def dnsmasq_leases(plan: Plan, tenant: Tenant) -> str:
+    """The leases dnsmasq starts with: all names are in DNS at once, and a VM that sends another (option 12) has that."""
+    return "".join(f"0 {one.mac} {one.address} {one.name} *\n" for one in plan.vms if one.tenant == tenant.name)
 
 
 def seconds(text: str) -> float:

@@ -1,6 +1,7 @@
 """Load-balancer probes, as Azure makes them: from 168.63.129.16, by TCP handshake or HTTP GET."""
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
 from typing import Literal
@@ -31,8 +32,10 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     state: State = "unknown"
     reason: str = ""
+    ok: bool = False
+    """The last result."""
     streak: int = 0
-    """Results in a row that speak against the state."""
+    """So many in a row were like it."""
     count: int = 0
 
 
@@ -46,14 +49,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 def judge(seen: Seen, result: Result, threshold: int) -> Seen:
     """The state after one more result."""
-    state: State = "up" if result.ok else "down"
-    count = seen.count + 1
-    if state == seen.state:
-        return Seen(state=state, reason=result.reason, count=count)
-    streak = seen.streak + 1
+    streak = seen.streak + 1 if result.ok == seen.ok else 1
+    state = seen.state
     if result.refused or streak >= threshold:
-        return Seen(state=state, reason=result.reason, count=count)
-    return Seen(state=seen.state, reason=result.reason, streak=streak, count=count)
+        state = "up" if result.ok else "down"
+    return Seen(state=state, reason=result.reason, ok=result.ok, streak=streak, count=seen.count + 1)
 
 
 async def probing(namespace: int, address: str, probe: Probe) -> AsyncIterator[Seen]:
@@ -79,10 +79,9 @@ async def once(namespace: int, address: str, probe: Probe) -> Result:
             return await _http(one, address, probe)
     except TimeoutError:
         return Result(ok=False, reason=f"no answer within {probe.interval:g} s")
-    except ConnectionError as error:
-        return Result(ok=False, reason=str(error.strerror), refused=True)
     except OSError as error:
-        return Result(ok=False, reason=str(error.strerror))
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        return Result(ok=False, reason=reason, refused=isinstance(error, ConnectionError))
     finally:
         one.close()
 

@@ -45,6 +45,5 @@ printf '%s\n' "$name" >/etc/hostname
 printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "$name" >/etc/hosts
 
 echo ready
-# Ended children that nobody waits for are reaped by the kernel, since nobody here hears of them.
-trap '' CHLD
-exec sleep infinity >/dev/null 2>&1
+# The kernel reaps orphans of a first process that ignores their end.
+exec env --ignore-signal=CHLD sleep infinity >/dev/null 2>&1
