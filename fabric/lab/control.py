@@ -20,7 +20,7 @@ import msgspec
 from fabric.client import Client
 from fabric.errors import FabricError, NoHost
 from fabric.lab import orders
-from fabric.lab.plan import Plan
+from fabric.lab.plan import Plan, check_name
 
 _PATIENCE = 60.0
 _END = 10.0
@@ -43,6 +43,8 @@ class Lab:
     """One lab of a root, by name."""
 
     def __init__(self, root: Path, name: str) -> None:
+        """Raises BadLab: a name is a folder's, too."""
+        check_name(name)
         self.name = name
         self.folder = root.absolute() / "lab" / name
         self._again = f"azfabric lab up --root {root} --name {name}"
@@ -171,9 +173,12 @@ class Lab:
             keeper = os.pidfd_open(_peer(one))
             try:
                 one.settimeout(_END / 2)
-                with contextlib.suppress(FabricError):
+                try:
                     self._ask(one, orders.Down())
-                if not select.select([keeper], [], [], _END)[0]:
+                    ended = select.select([keeper], [], [], _END)[0]
+                except FabricError:
+                    ended = []
+                if not ended:
                     signal.pidfd_send_signal(keeper, signal.SIGKILL)
                     select.select([keeper], [], [], _END)
             finally:

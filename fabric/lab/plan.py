@@ -106,7 +106,7 @@ def make_plan(
     if len(names) > 255:
         raise BadLab(f"{len(names)} tenants are more than the 255 a lab may have")
     for one in (name, *names):
-        _check(one)
+        check_name(one)
     asked = [(vm, tenant or names[0], address) for vm, tenant, address in asked]
     if not asked:
         asked = [(f"vm{number}", tenant, "") for number, tenant in enumerate(names, 1)]
@@ -124,15 +124,16 @@ def make_plan(
 def _taken_apart(text: str) -> tuple[str, str, str]:
     rest, equals, address = text.partition("=")
     name, at, tenant = rest.partition("@")
-    _check(name)
+    check_name(name)
     if name == HOST:
         raise BadLab(f"a VM cannot be called {HOST!r}: that is what the host's side of a tenant is called")
     if at:
-        _check(tenant)
+        check_name(tenant)
     return name, tenant, _usable(address) if equals else ""
 
 
-def _check(name: str) -> None:
+def check_name(name: str) -> None:
+    """Of a lab, a tenant or a VM. Raises BadLab."""
     if not _NAME.fullmatch(name):
         raise BadLab(f"{name!r} is no name: a letter, then letters, digits and '-', all small, at most 31")
 
@@ -288,7 +289,7 @@ def dnsmasq_configuration(plan: Plan, tenant: Tenant) -> str:
 
 
 def dnsmasq_leases(plan: Plan, tenant: Tenant) -> str:
-    """The leases dnsmasq starts with: all names are in DNS at once, and a VM that sends another (option 12) has that."""
+    """What dnsmasq starts with: all names are in DNS at once; a VM that sends another (option 12) has that instead."""
     return "".join(f"0 {one.mac} {one.address} {one.name} *\n" for one in plan.vms if one.tenant == tenant.name)
 
 

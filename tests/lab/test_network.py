@@ -79,11 +79,14 @@ def test_dns_answers_over_tcp_too(tenants: TestedLab) -> None:
 
 
 def test_a_new_name_is_in_dns_at_once(tenants: TestedLab) -> None:
-    tenants.said("b", "udhcpc", "-i", "eth0", "-n", "-q", "-s", "/bin/true", "-x", "hostname:web")
+    rename = ["udhcpc", "-i", "eth0", "-n", "-q", "-s", "/bin/true", "-x"]
+    tenants.said("b", *rename, "hostname:web")
     assert answer(tenants, "a", "web") == "10.0.0.5"
     assert answer(tenants, "a", "-x", "10.0.0.5") == "web.blue.internal.cloudapp.net."
     assert status(tenants, "a", "b.blue.internal.cloudapp.net") == "NXDOMAIN"
     assert status(tenants, "c", "web.blue.internal.cloudapp.net") == "NXDOMAIN"
+    tenants.said("b", *rename, "hostname:b")
+    assert answer(tenants, "a", "b") == "10.0.0.5"
 
 
 def test_nobody_reaches_another_tenants_vm(tenants: TestedLab) -> None:

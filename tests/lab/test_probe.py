@@ -27,7 +27,8 @@ GOOD, BAD = Result(ok=True, reason=""), Result(ok=False, reason="")
 
 
 def states(results: list[Result], threshold: int) -> list[str]:
-    seen, found = Seen(), []
+    found: list[str] = []
+    seen = Seen()
     for result in results:
         seen = judge(seen, result, threshold)
         found.append(seen.state)
