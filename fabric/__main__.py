@@ -14,6 +14,7 @@ from fabric.faultcommands import fault
 from fabric.labcommands import lab
 from fabric.options import client_option, json_option, root_option, show
 from fabric.runcommands import run
+from fabric.scenariocommands import replay, scenario, transcript
 from fabric.vmcommands import certificate, fast_track, hold, probe, require, vm
 
 _PORT = click.IntRange(0, 65535)
@@ -54,17 +55,32 @@ def cli() -> None:
     help="postgresql://USER@HOST/NAME: several workers with the same addresses and --blobs share it.",
 )
 @click.option("--blobs", type=click.Path(path_type=Path, file_okay=False), help="Where blobs are; ROOT/fabric/blobs.")
-def serve(root: Path, namespaces: tuple[str, ...], database: str, blobs: Path | None, **listen: Any) -> None:
+@click.option(
+    "--record", type=click.Path(path_type=Path, dir_okay=False), help="Write down all that happens, to be replayed."
+)
+@click.option("--restore", type=click.Path(path_type=Path, exists=True), hidden=True, help="For azfabric replay.")
+def serve(
+    root: Path,
+    namespaces: tuple[str, ...],
+    database: str,
+    blobs: Path | None,
+    record: Path | None,
+    restore: Path | None,
+    **listen: Any,
+) -> None:
     """Serve until Ctrl-C; the addresses stand in ROOT/fabric/endpoints.json."""
     # The server's libraries are needed by no other command.
     from fabric.doors import Listen
+    from fabric.serve import Extras
     from fabric.serve import serve as serve_host
 
     tenants = dict(one.partition("=")[::2] for one in namespaces)
     if not all(tenants.values()):
         raise click.UsageError("--in takes TENANT=PATH, a path as /run/netns/NAME")
     listen["namespaces"] = {tenant: Path(path) for tenant, path in tenants.items()}
-    serve_host(root.absolute(), Listen(**listen), database, blobs)
+    serve_host(
+        root.absolute(), Listen(**listen), Extras(database=database, blobs=blobs, record=record, restore=restore)
+    )
 
 
 @cli.command()
@@ -76,7 +92,22 @@ def told(client: Client, as_json: bool) -> None:
     show(value, as_json, render.told)
 
 
-for _command in (vm, certificate, hold, fast_track, require, probe, ext, goal, run, fault, lab):
+for _command in (
+    vm,
+    certificate,
+    hold,
+    fast_track,
+    require,
+    probe,
+    ext,
+    goal,
+    run,
+    fault,
+    scenario,
+    transcript,
+    replay,
+    lab,
+):
     cli.add_command(_command)
 
 

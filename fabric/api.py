@@ -13,27 +13,17 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from fabric import __version__, bodies, faults, goals, runs, tenant, vmorders
-from fabric.errors import FabricError, Refused, Unknown
+from fabric import __version__, bodies, faults, goals, runs, scenes, vmorders
+from fabric.errors import FabricError, Refused
 from fabric.host import Host
+from fabric.orders import ExtensionOrder
 from fabric.packages import PACKAGE_LIMIT, identify
-from fabric.state import WantedHandler
 from fabric.told import TRANSCRIPT_LIMIT
 from fabric.vm import Vm
 
 _PAGE = Path(__file__).with_name("portal.html")
 
 T = TypeVar("T", bound=msgspec.Struct)
-
-
-class ExtensionOrder(msgspec.Struct, forbid_unknown_fields=True):
-    """An extension to be put into the goal state; its package must be in the repository."""
-
-    name: Annotated[str, msgspec.Meta(max_length=200)]
-    version: Annotated[str, msgspec.Meta(max_length=80)]
-    settings: dict[str, Any] | None = None
-    protected: dict[str, Any] | None = None
-    fast_track: bool = False
 
 
 def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
@@ -107,17 +97,7 @@ def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
     async def add(request: Request, vm: Chosen) -> Response:
         """Ask the VM for an extension, with these settings."""
         order = await _order(request, ExtensionOrder)
-        if not host.published(order.name, order.version):
-            raise Unknown(f"no package {order.name} {order.version} is published: PUT /api/packages first")
-        handler = WantedHandler(
-            name=order.name,
-            version=order.version,
-            public=order.settings,
-            protected=vm.protect(order.protected) if order.protected is not None else None,
-            thumbprint=tenant.thumbprint(vm.identity) if order.protected is not None else "",
-            has_settings=order.settings is not None or order.protected is not None,
-        )
-        return bodies.json(vm.want(handler, fast_track=order.fast_track))
+        return bodies.json(vm.order(order))
 
     @api.delete("/api/extensions/{name}")
     async def remove(name: str, vm: Chosen, now: bool = False, fast_track: bool = False) -> Response:
@@ -156,6 +136,7 @@ def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
         """The newest requests of all VMs, oldest first."""
         return bodies.json(host.ledger.transcript(limit))
 
+    scenes.add_routes(api, host)
     runs.add_routes(api, host)
     goals.add_routes(api, host)
     return api

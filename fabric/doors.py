@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from fabric import hostplugin, imds, wireserver
 from fabric.errors import FabricError
 from fabric.faults import Fault
-from fabric.gate import Gate
+from fabric.gate import Gate, Orders
 from fabric.host import FIRST_TENANT, Host
 from fabric.lab.namespaces import bind_in
 from fabric.places import Addresses, Door
@@ -80,7 +80,7 @@ class Doors:
     def open_all(self, host: Host, portal: ASGIApp) -> None:
         """Answer. Raises FabricError."""
         self._host = host
-        self._serve(self._sockets.pop("portal"), portal)
+        self._serve(self._sockets.pop("portal"), Orders(host, portal))
         self._open(Door(tenant=FIRST_TENANT), self._sockets)
         for tenant, namespace in self._listen.namespaces.items():
             wire, imds_at = WIRE_ADDRESS, IMDS_ADDRESS
@@ -92,7 +92,9 @@ class Doors:
             self._open(Door(tenant=tenant), found)
         for vm in host.vms():
             if vm.state.doors:
-                self._open(Door(tenant=vm.state.tenant, vm=vm.name), self._bind_own(vm.state.doors))
+                found = self._bind_own(vm.state.doors)
+                host.settle_doors(vm, {name: _url(one) for name, one in found.items()})
+                self._open(Door(tenant=vm.state.tenant, vm=vm.name), found)
 
     async def open_own(self, vm: str) -> dict[str, str]:
         """Servers for this VM alone; URLs by name. Raises FabricError."""
@@ -166,10 +168,10 @@ def _applications(host: Host, door: Door) -> dict[str, ASGIApp]:
         return hostplugin.endpoint(one.method, one.scope["path"], one.headers.get("x-ms-artifact-location", ""))
 
     return {
-        "wireserver": Gate(host, door, wire_name, wireserver.answer),
-        "hostgaplugin": Gate(host, door, plugin_name, hostplugin.answer),
-        "imds": Gate(host, door, lambda _: "imds", metadata),
-        "blob": Gate(host, door, _blob_name, blob),
+        "wireserver": Gate(host, door, "wireserver", wire_name, wireserver.answer),
+        "hostgaplugin": Gate(host, door, "hostgaplugin", plugin_name, hostplugin.answer),
+        "imds": Gate(host, door, "imds", lambda _: "imds", metadata),
+        "blob": Gate(host, door, "blob", _blob_name, blob),
     }
 
 

@@ -1,12 +1,12 @@
 """Faults by name: what goes wrong, at which endpoints, for whom, how often, when. The same seed, the same faults."""
 
 import random
-import time
 from typing import Literal
 
 import msgspec
 from sqlalchemy import delete, select, update
 
+from fabric.clock import Clock
 from fabric.errors import FabricError, Unknown
 from fabric.store import Store
 from fabric.tables import FAULTS as RULES
@@ -135,8 +135,9 @@ class Fault(Order, kw_only=True):
 class Faults:
     """The rules in force, oldest first. Kept where all workers of a host see them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
+        self._clock = clock
         self._rules: list[Fault] | None = None
         if not store.shared:
             # The host's own: they go when it goes.
@@ -145,7 +146,7 @@ class Faults:
     def add(self, order: Order) -> Fault:
         """Raises FabricError, naming what there is to choose from."""
         _check(order)
-        rule = msgspec.convert({**msgspec.structs.asdict(order), "added_at": time.time()}, Fault)
+        rule = msgspec.convert({**msgspec.structs.asdict(order), "added_at": self._clock.now()}, Fault)
         if len(self.listed()) >= _RULES_LIMIT:
             raise FabricError(f"{_RULES_LIMIT} faults are in force already: azfabric fault clear")
         with self._store.begin() as connection:
@@ -160,7 +161,7 @@ class Faults:
         """The first rule that spoils this request, counted."""
         if self._rules == []:
             return None
-        now = time.time()
+        now = self._clock.now()
         for rule in self._known():
             if rule.concerns(vm, endpoint, now) and rule.fires(self._hit(rule)) and self._spoil(rule):
                 return rule
@@ -168,7 +169,7 @@ class Faults:
 
     def listed(self) -> list[Fault]:
         """With what is left of each count; those whose time is up are gone."""
-        now = time.time()
+        now = self._clock.now()
         with self._store.begin() as connection:
             rows = connection.execute(select(RULES).order_by(RULES.c.id)).all()
         found = []

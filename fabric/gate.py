@@ -5,12 +5,13 @@ from collections.abc import Awaitable, Callable
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fabric.errors import FabricError
 from fabric.faults import Fault
 from fabric.host import Host
 from fabric.places import Door
+from fabric.recording import Asked, Ordered, Tap
 from fabric.vm import Vm
 
 Name = Callable[[Request], str]
@@ -18,19 +19,28 @@ Answer = Callable[[Vm, str, Request, Fault | None], Awaitable[Response]]
 
 _RUBBISH = b"\x00\xff\xfe rubbish <<<>>> }{ \x00" * 40
 _PIECE = 256 * 1024
+_OWN = {"host", "connection", "content-length", "transfer-encoding", "accept-encoding"}
+"""Headers of the connection: another one has its own."""
+_ORDER_LIMIT = 64 * 1024 * 1024
+_ANSWER_LIMIT = 64 * 1024
+REPLAYED_AT = "x-azfabric-at"
+"""Header: when a replayed request came in, UTC seconds."""
 
 
 class Gate:
     """An ASGI application: `name` says which endpoint a request is for, `answer` answers it."""
 
-    def __init__(self, host: Host, door: Door, name: Name, answer: Answer) -> None:
+    def __init__(self, host: Host, door: Door, server: str, name: Name, answer: Answer) -> None:
         self._host = host
+        self._server = server
         self._door = door
         self._name = name
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
+        replayed_time(self._host, scope)
+        tap = Tap(receive) if self._host.recorder is not None else None
+        request = Request(scope, tap.receive if tap is not None else receive)
         address = scope["client"][0] if scope.get("client") else ""
         vm = self._host.vm_at(self._door, address)
         if vm is None:
@@ -38,9 +48,10 @@ class Gate:
             await _send(Response(reason, 404, media_type="text/plain"), send)
             return
         name = self._name(request)
+        self._host.stage.tick()
         fault = self._host.faults.take(vm.name, name)
         if fault is not None and fault.fault == "reset":
-            self._count(vm, name, request, 0, fault)
+            self._count(vm, name, request, 0, fault, tap)
             _abort(send)
             return
         try:
@@ -49,7 +60,7 @@ class Gate:
             return
         except FabricError as error:
             response = Response(str(error), error.status, media_type="text/plain")
-        self._count(vm, name or "unknown", request, response.status_code, fault)
+        self._count(vm, name or "unknown", request, response.status_code, fault, tap)
         match fault:
             case Fault(fault="truncate"):
                 await _truncate(response, send)
@@ -58,8 +69,26 @@ class Gate:
             case _:
                 await _send(response, send)
 
-    def _count(self, vm: Vm, name: str, request: Request, status: int, fault: Fault | None) -> None:
-        self._host.line(vm.name, name, request.method, request.scope["path"], status, fault.fault if fault else "")
+    def _count(self, vm: Vm, name: str, request: Request, status: int, fault: Fault | None, tap: Tap | None) -> None:
+        host, spoiled = self._host, fault.fault if fault else ""
+        host.line(vm.name, name, request.method, request.scope["path"], status, spoiled)
+        if host.recorder is not None and tap is not None:
+            host.recorder.asked(
+                Asked(
+                    at=host.clock.now(),
+                    vm=vm.name,
+                    server=self._server,
+                    endpoint=name,
+                    method=request.method,
+                    target=target_of(request.scope),
+                    headers=[(key, value) for key, value in request.headers.items() if key not in _OWN],
+                    body=tap.body,
+                    cut=tap.cut,
+                    status=status,
+                    fault=spoiled,
+                )
+            )
+        host.stage.seen(vm.name, name)
 
     async def _respond(self, vm: Vm, name: str, request: Request, fault: Fault | None) -> Response:
         match fault:
@@ -93,6 +122,60 @@ class Gate:
             await send({"type": "http.response.body", "body": bytes(body[start : start + step]), "more_body": True})
             await self._host.pause(step / speed)
         await send({"type": "http.response.body", "body": b""})
+
+
+class Orders:
+    """An ASGI application around the control API: records the orders that are taken."""
+
+    def __init__(self, host: Host, application: ASGIApp) -> None:
+        self._host = host
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host = self._host
+        if scope["type"] != "http" or scope["method"] in {"GET", "HEAD"}:
+            await self._application(scope, receive, send)
+            return
+        replayed_time(host, scope)
+        if host.recorder is None:
+            await self._application(scope, receive, send)
+            return
+        tap, status, answer = Tap(receive, _ORDER_LIMIT), 0, b""
+
+        async def sent(message: Message) -> None:
+            nonlocal status, answer
+            status = message.get("status", status)
+            answer += message.get("body", b"")[: _ANSWER_LIMIT - len(answer)]
+            await send(message)
+
+        await self._application(scope, tap.receive, sent)
+        if status == 200 and host.recorder is not None:
+            headers = Request(scope).headers
+            host.recorder.ordered(
+                Ordered(
+                    at=host.clock.now(),
+                    method=scope["method"],
+                    target=target_of(scope),
+                    content_type=headers.get("content-type", ""),
+                    body=tap.body,
+                    answer=answer,
+                )
+            )
+
+
+def target_of(scope: Scope) -> str:
+    """Path and query as they came."""
+    path = bytes(scope.get("raw_path") or scope["path"].encode()).partition(b"?")[0]
+    query = bytes(scope.get("query_string", b""))
+    return (path + (b"?" + query if query else b"")).decode("latin-1")
+
+
+def replayed_time(host: Host, scope: Scope) -> None:
+    """While a recording is replayed, each request says when it came in."""
+    if host.replaying:
+        for name, value in scope["headers"]:
+            if name == REPLAYED_AT.encode():
+                host.clock.replay(float(value))
 
 
 async def _start(response: Response, send: Send) -> None:

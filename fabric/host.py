@@ -4,20 +4,23 @@ import hashlib
 import hmac
 import re
 import secrets
-import time
+import uuid
 from pathlib import Path
 
 import msgspec
 
-from fabric import documents, tenant
+from fabric import documents, tenant, wishes
 from fabric.blobs import BlobStore
 from fabric.changes import Changes
+from fabric.clock import Clock
 from fabric.errors import FabricError, Refused, Unknown
 from fabric.faults import Faults
 from fabric.files import Unfinished
 from fabric.packages import is_version
 from fabric.places import Addresses, Door, Endpoints
-from fabric.state import EPOCH_TICKS, GoalStateVersion, VmState, new_identity
+from fabric.recording import Recorder
+from fabric.stage import Stage
+from fabric.state import EPOCH_TICKS, GoalStateVersion, Identity, VmState
 from fabric.store import Store
 from fabric.told import Ledger, Line
 from fabric.vm import Vm, signed_url
@@ -33,15 +36,20 @@ class Host:
     What is wanted is saved before anybody hears of it, what was told a moment later, and all at the end.
     """
 
-    def __init__(self, blobs: Path, store: Store, endpoints: Endpoints) -> None:
+    def __init__(self, blobs: Path, store: Store, endpoints: Endpoints, *, replaying: bool = False) -> None:
+        """`replaying`: requests say when they came in, and nobody is kept waiting."""
+        self.replaying = replaying
         self.store = store
-        self.ledger = Ledger(store)
+        self.clock = Clock()
+        self.ledger = Ledger(store, self.clock)
         self.changes = Changes()
-        self.faults = Faults(store)
+        self.faults = Faults(store, self.clock)
+        self.stage = Stage(self)
+        self.recorder: Recorder | None = None
         self.endpoints = endpoints
         self._at: dict[tuple[str, str], str] | None = None
         self.tenants: dict[str, Addresses] = {FIRST_TENANT: endpoints.addresses()}
-        self._secret = store.value("signing_secret", lambda: secrets.token_hex(32)).encode()
+        self.secret = store.value("signing_secret", lambda: secrets.token_hex(32))
         self.blobs = BlobStore(blobs, self._signature, self._blob_written, self._made)
         if not store.vms():
             self.add(FIRST_VM)
@@ -86,8 +94,14 @@ class Host:
                 taken = f"address {address}" if address else "every address that is nobody else's"
                 raise Refused(409, f"{taken} is {other}'s already: name another --address, or take --own-ports")
         key, certificate = tenant.make_tenant_certificate("azvmagent tenant")
-        first = GoalStateVersion(number=1, ticks=EPOCH_TICKS + int(time.time() * 10_000_000))
-        identity = new_identity(name, key, certificate)
+        first = GoalStateVersion(number=1, ticks=EPOCH_TICKS + int(self.clock.now() * 10_000_000))
+        identity = Identity(
+            vm=name,
+            container_id=self.new_id(name),
+            deployment_id=self.new_id(f"deployment {name}"),
+            tenant_key_pem=key,
+            tenant_certificate_pem=certificate,
+        )
         self.store.add(VmState(identity=identity, tenant=of, address=address, doors=doors or {}, fabric=first))
         self._at = None
         self.changed(name)
@@ -100,6 +114,10 @@ class Host:
         self._at = None
         self.changed(name)
 
+    def new_id(self, after: str) -> str:
+        """Nobody else's, but the same again when a recording is replayed."""
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.secret}/{after}"))
+
     def addresses_of(self, state: VmState) -> Addresses:
         if state.doors:
             return msgspec.convert(state.doors, Addresses)
@@ -110,6 +128,18 @@ class Host:
     def changed(self, vm: str) -> None:
         """What is wanted of it changed, here."""
         self.changes.tell(vm)
+
+    def settle_doors(self, vm: Vm, doors: dict[str, str]) -> None:
+        """Its own servers are here now: its goal state names URLs."""
+        if vm.state.doors == doors:
+            return
+
+        def edit(state: VmState) -> None:
+            state.doors = doors
+            if not self.replaying:
+                wishes.deliver(state, state.handlers, fast_track=False, now=self.clock.now())
+
+        vm.change(edit)
 
     def changed_elsewhere(self, vm: str) -> None:
         """Another worker changed what is wanted of it. Raises Unwritable."""
@@ -124,14 +154,15 @@ class Host:
     def line(self, vm: str, endpoint: str, method: str, path: str, status: int, fault: str) -> None:
         """One request, answered."""
         line = Line(
-            at=time.time(), vm=vm, endpoint=endpoint, method=method, path=path[:200], status=status, fault=fault
+            at=self.clock.now(), vm=vm, endpoint=endpoint, method=method, path=path[:200], status=status, fault=fault
         )
         self.ledger.request(line)
         self.changes.tell("transcript")
 
     async def pause(self, seconds: float) -> None:
         """Return when the time is up, or the host ends."""
-        await self.changes.wait("pause", lambda: False, seconds)
+        if not self.replaying:
+            await self.changes.wait("pause", lambda: False, seconds)
 
     @property
     def closing(self) -> bool:
@@ -143,6 +174,9 @@ class Host:
 
     async def end(self) -> None:
         """Write down what is left. Raises Unwritable."""
+        self.stage.stop()
+        if self.recorder is not None:
+            self.recorder.close()
         await self.ledger.end()
         self.store.close()
 
@@ -203,7 +237,7 @@ class Host:
             Vm(self, name).told_status(content, channel)
 
     def _signature(self, path: str, permissions: str) -> str:
-        return hmac.new(self._secret, f"{permissions}\n{path}".encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self.secret.encode(), f"{permissions}\n{path}".encode(), hashlib.sha256).hexdigest()
 
 
 def _order(version: str) -> tuple[int, ...]:

@@ -17,10 +17,24 @@ from fabric.files import forget_unfinished, write_whole
 from fabric.host import Host
 from fabric.news import hear
 from fabric.places import Endpoints
+from fabric.recording import Recorder
+from fabric.replay import restore
 from fabric.store import DATABASE, Store, database_url
 
 
-def serve(root: Path, listen: Listen, database: str = "", blobs: Path | None = None) -> None:
+class Extras(msgspec.Struct, frozen=True, kw_only=True):
+    """What only some hosts have."""
+
+    database: str = ""
+    """A URL; empty: SQLite in the root."""
+    blobs: Path | None = None
+    record: Path | None = None
+    """Write a recording there."""
+    restore: Path | None = None
+    """Begin as this recording does, and replay it."""
+
+
+def serve(root: Path, listen: Listen, extras: Extras) -> None:
     """Serve until SIGTERM or SIGINT. Raises FabricError."""
     folder = root / "fabric"
     try:
@@ -38,21 +52,26 @@ def serve(root: Path, listen: Listen, database: str = "", blobs: Path | None = N
     os.close(os.open(folder / DATABASE, os.O_RDWR | os.O_CREAT, 0o600))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        asyncio.run(_serve(folder, listen, database_url(folder, database), blobs or folder / "blobs"))
+        asyncio.run(_serve(folder, listen, extras))
     finally:
         os.close(lock)
 
 
-async def _serve(folder: Path, listen: Listen, database: str, blobs: Path) -> None:
+async def _serve(folder: Path, listen: Listen, extras: Extras) -> None:
+    database, blobs = database_url(folder, extras.database), extras.blobs or folder / "blobs"
     store = Store(database)
+    if extras.restore is not None:
+        restore(extras.restore, store, blobs)
     doors = Doors(listen, shared=store.shared)
     file = folder / "endpoints.json"
     with contextlib.closing(doors):
         # A VM that runs goes on at the same addresses as if nothing had been.
         earlier = msgspec.json.decode(store.value("addresses", lambda: "{}"), type=dict[str, str])
         endpoints = Endpoints(pid=os.getpid(), **doors.bind_all(earlier))
-        host = Host(blobs, store, endpoints)
+        host = Host(blobs, store, endpoints, replaying=extras.restore is not None)
         doors.open_all(host, make_api(host, doors.open_own))
+        if extras.record is not None:
+            host.recorder = Recorder(extras.record, host)
         loop = asyncio.get_running_loop()
         ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

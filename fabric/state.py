@@ -1,6 +1,5 @@
 """What the host wants of a VM, and what it was told."""
 
-import uuid
 from typing import Any, Literal
 
 import msgspec
@@ -113,16 +112,6 @@ class Told(msgspec.Struct, kw_only=True):
     @property
     def ready(self) -> bool | None:
         return None if self.health is None else self.health.state == "Ready"
-
-
-def new_identity(vm: str, key_pem: str, certificate_pem: str) -> Identity:
-    return Identity(
-        vm=vm,
-        container_id=str(uuid.uuid4()),
-        deployment_id=str(uuid.uuid4()),
-        tenant_key_pem=key_pem,
-        tenant_certificate_pem=certificate_pem,
-    )
 
 
 class VmState(msgspec.Struct, kw_only=True):

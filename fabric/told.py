@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -11,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, delete, func, select
 
 from fabric.bodies import deep
+from fabric.clock import Clock
 from fabric.errors import FabricError
 from fabric.state import Health, Told
 from fabric.store import Store
@@ -69,8 +69,9 @@ class _News(msgspec.Struct, kw_only=True):
 class Ledger:
     """One loop's object. `save` and `told` may raise Unwritable; being told never does."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
+        self._clock = clock
         self._news: defaultdict[str, _News] = defaultdict(_News)
         self._lines: list[Line] = []
         self._names: dict[str, set[str]] = {}
@@ -88,7 +89,7 @@ class Ledger:
         """A whole status blob, padded or not."""
         news = self._of(vm)
         news.status = content.rstrip(b" \0")[:STATUS_LIMIT]
-        news.status_at, news.status_by = time.time(), channel
+        news.status_at, news.status_by = self._clock.now(), channel
         news.status_count += 1
 
     def events(self, vm: str, events: list[dict[str, Any]]) -> None:
@@ -97,7 +98,7 @@ class Ledger:
 
     def observations(self, vm: str, observations: list[dict[str, Any]]) -> None:
         """The last of each name. Raises FabricError if there are too many names."""
-        found = {one["ObservationName"][:64]: {**one, "at": time.time()} for one in observations}
+        found = {one["ObservationName"][:64]: {**one, "at": self._clock.now()} for one in observations}
         if vm not in self._names:
             with self._store.begin() as connection:
                 names = connection.execute(select(OBSERVATIONS.c.name).where(OBSERVATIONS.c.vm == vm)).scalars()

@@ -1,7 +1,5 @@
 """One VM as the host sees it: orders about it, and what it tells."""
 
-import time
-import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -9,6 +7,8 @@ from urllib.parse import quote
 import msgspec
 
 from fabric import documents, tenant, wishes
+from fabric.errors import Unknown
+from fabric.orders import ExtensionOrder
 from fabric.state import Health, Identity, KeyPair, Told, VmState, WantedHandler
 from fabric.told import STATUS_LIMIT, read_status
 
@@ -52,14 +52,29 @@ class Vm:
         """Put a handler into the goal state."""
 
         def edit(state: VmState) -> WantedHandler:
-            wishes.deliver(state, wishes.with_handler(state, handler), fast_track=fast_track, now=time.time())
+            wishes.deliver(state, wishes.with_handler(state, handler), fast_track=fast_track, now=self.host.clock.now())
             return handler
 
         return self.change(edit)
 
+    def order(self, order: ExtensionOrder) -> WantedHandler:
+        """Put an extension into the goal state. Raises Unknown: its package is not published."""
+        if not self.host.published(order.name, order.version):
+            raise Unknown(f"no package {order.name} {order.version} is published: PUT /api/packages first")
+        protected = order.protected is not None
+        handler = WantedHandler(
+            name=order.name,
+            version=order.version,
+            public=order.settings,
+            protected=self.protect(order.protected) if protected else None,
+            thumbprint=tenant.thumbprint(self.identity) if protected else "",
+            has_settings=order.settings is not None or protected,
+        )
+        return self.want(handler, fast_track=order.fast_track)
+
     def want_all(self, make: Callable[[VmState], list[WantedHandler]], *, fast_track: bool) -> None:
         """Make these the goal state, sequence numbers as they are."""
-        self.change(lambda state: wishes.deliver(state, make(state), fast_track=fast_track, now=time.time()))
+        self.change(lambda state: wishes.deliver(state, make(state), fast_track=fast_track, now=self.host.clock.now()))
 
     def remove(self, name: str, *, vanish: bool, fast_track: bool) -> None:
         """Ask for uninstall, or have it vanish from the goal state without a word. Raises Unknown."""
@@ -70,7 +85,7 @@ class Vm:
 
         def edit(state: VmState) -> None:
             state.required_features = features
-            wishes.deliver(state, state.handlers, fast_track=False, now=time.time())
+            wishes.deliver(state, state.handlers, fast_track=False, now=self.host.clock.now())
 
         self.change(edit)
 
@@ -95,7 +110,7 @@ class Vm:
 
         def edit(state: VmState) -> None:
             state.probe_ports = ports
-            wishes.deliver(state, state.handlers, fast_track=False, now=time.time())
+            wishes.deliver(state, state.handlers, fast_track=False, now=self.host.clock.now())
 
         self.change(edit)
 
@@ -115,7 +130,7 @@ class Vm:
 
         def edit(state: VmState) -> None:
             state.identity.more_certificates.append(KeyPair(key_pem=key, certificate_pem=certificate))
-            wishes.deliver(state, state.handlers, fast_track=False, now=time.time())
+            wishes.deliver(state, state.handlers, fast_track=False, now=self.host.clock.now())
 
         self.change(edit)
         return tenant.thumbprint_of(certificate)
@@ -124,7 +139,7 @@ class Vm:
         """To another container, without a word; its id."""
 
         def edit(state: VmState) -> str:
-            state.identity.container_id = str(uuid.uuid4())
+            state.identity.container_id = self.host.new_id(state.identity.container_id)
             return state.identity.container_id
 
         return self.change(edit)

@@ -1,7 +1,6 @@
 """The WireServer's endpoints, strict: a wrong client gets what Azure gives it (protocol: endpoint table)."""
 
 import re
-import time
 import xml.etree.ElementTree as ET
 from typing import Any
 
@@ -132,7 +131,7 @@ async def _health(vm: Vm, request: Request) -> Response:
             substatus=found.get("SubStatus", ""),
             description=found.get("Description", ""),
             incarnation=found.get("GoalStateIncarnation", ""),
-            at=time.time(),
+            at=vm.host.clock.now(),
         )
     )
     return Response(status_code=200)

@@ -1,0 +1,15 @@
+"""What is asked of the host, by its operator or by a scenario."""
+
+from typing import Annotated, Any
+
+import msgspec
+
+
+class ExtensionOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """An extension to be put into the goal state; its package must be in the repository."""
+
+    name: Annotated[str, msgspec.Meta(max_length=200)]
+    version: Annotated[str, msgspec.Meta(max_length=80)]
+    settings: dict[str, Any] | None = None
+    protected: dict[str, Any] | None = None
+    fast_track: bool = False

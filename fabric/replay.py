@@ -1,0 +1,200 @@
+"""Having a recording again: a fresh host that begins as the recorded one did, asked the same, in the same order."""
+
+import http.client
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from fabric.errors import FabricError
+from fabric.gate import REPLAYED_AT
+from fabric.host import FIRST_TENANT
+from fabric.places import Addresses
+from fabric.recording import Asked, Ordered, read
+from fabric.store import Store
+
+_SECONDS = 30.0
+_DIFFERENCES = 50
+
+
+class Difference(msgspec.Struct, kw_only=True):
+    """A request that was answered otherwise."""
+
+    number: int
+    """Of the request, from 1."""
+    vm: str
+    endpoint: str
+    method: str
+    target: str
+    recorded: str
+    replayed: str
+
+
+class Replayed(msgspec.Struct, kw_only=True):
+    """What came of it."""
+
+    requests: int = 0
+    orders: int = 0
+    passed_over: int = 0
+    """Requests that were too long to be recorded."""
+    differences: list[Difference] = []
+    """The first of them."""
+
+
+def restore(path: Path, store: Store, blobs: Path) -> None:
+    """Into an empty store. Raises FabricError."""
+    beginning, _ = read(path)
+    if store.vms():
+        raise FabricError("a recording is restored into an empty root only")
+    store.keep("signing_secret", beginning.secret)
+    for state in beginning.vms:
+        if state.doors or state.tenant != FIRST_TENANT or not (state.address or "127.").startswith("127."):
+            # Wherever it was asked from: here it has ports of its own.
+            state.doors = dict.fromkeys(msgspec.structs.asdict(beginning.places[state.identity.vm]), "")
+            state.tenant, state.address = FIRST_TENANT, ""
+        store.add(state)
+    for name, content in beginning.blobs.items():
+        file = blobs / name.lstrip("/")
+        if file.parent.parent != blobs:
+            raise FabricError(f"{path}: {name[:100]!r} is no blob path")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+
+def replay(path: Path, root: Path, progress: Callable[[int, int], None]) -> Replayed:
+    """Raises FabricError. `root` is a fresh folder; `progress` hears how many lines of how many are done."""
+    beginning, entries = read(path)
+    with _host(path, root) as portal:
+        player = _Player(portal, beginning.places)
+        result = Replayed()
+        asked: list[tuple[Asked, int]] = []
+        for number, entry in enumerate(entries, 1):
+            if isinstance(entry, Ordered):
+                player.order(entry)
+                result.orders += 1
+            elif entry.cut:
+                result.passed_over += 1
+            else:
+                asked.append((entry, player.ask(entry)))
+            progress(number, len(entries))
+        result.requests = len(asked)
+        lines = player.transcript(len(asked))
+    for number, ((entry, status), line) in enumerate(zip(asked, lines, strict=True), 1):
+        recorded, replayed = _outcome(entry.status, entry.fault), _outcome(status, line.get("fault", ""))
+        if recorded != replayed and len(result.differences) < _DIFFERENCES:
+            result.differences.append(
+                Difference(
+                    number=number,
+                    vm=entry.vm,
+                    endpoint=entry.endpoint,
+                    method=entry.method,
+                    target=entry.target.partition("?")[0],
+                    recorded=recorded,
+                    replayed=replayed,
+                )
+            )
+    return result
+
+
+class _Player:
+    """Sends what was recorded, to where it is to go now."""
+
+    def __init__(self, portal: str, recorded: dict[str, Addresses]) -> None:
+        self._portal = portal
+        self._recorded = recorded
+        self._places: dict[str, dict[str, Any]] = {}
+        self._look()
+
+    def order(self, entry: Ordered) -> None:
+        """Raises FabricError: it was taken then and is not now."""
+        headers = {REPLAYED_AT: repr(entry.at), "Content-Type": entry.content_type}
+        status, answer = _send(self._portal, entry.method, entry.target, headers, entry.body, "")
+        if status != 200:
+            raise FabricError(f"{entry.method} {entry.target}: HTTP {status}: {answer.decode(errors='replace')[:300]}")
+        if entry.target.partition("?")[0] == "/api/vms" and entry.method == "POST":
+            added = msgspec.json.decode(entry.answer)
+            self._recorded[added.pop("name")] = msgspec.convert(added, Addresses)
+            self._look()
+
+    def ask(self, entry: Asked) -> int:
+        """The status; 0 for a connection closed without an answer. Raises FabricError."""
+        place = self._places.get(entry.vm)
+        if place is None or entry.vm not in self._recorded:
+            raise FabricError(f"the recording says nothing of where VM {entry.vm} was")
+        before = msgspec.structs.asdict(self._recorded[entry.vm])
+        now = place["places"]
+
+        def moved(text: str) -> str:
+            for name, url in before.items():
+                text = text.replace(url, now[name])
+            return text
+
+        # Nobody is kept waiting: what they waited for has come before, in the order of the answers.
+        headers = {name: moved(value) for name, value in entry.headers if name != "prefer"}
+        headers[REPLAYED_AT] = repr(entry.at)
+        body = moved(entry.body.decode("latin-1")).encode("latin-1")
+        status, _ = _send(now[entry.server], entry.method, entry.target, headers, body, place["address"])
+        return status
+
+    def transcript(self, count: int) -> list[dict[str, Any]]:
+        if count == 0:
+            return []
+        _, answer = _send(self._portal, "GET", f"/api/transcript?limit={count}", {}, b"", "")
+        lines: list[dict[str, Any]] = msgspec.json.decode(answer)
+        return lines
+
+    def _look(self) -> None:
+        _, answer = _send(self._portal, "GET", "/api/vms", {}, b"", "")
+        self._places = {one["name"]: one for one in msgspec.json.decode(answer)}
+
+
+@contextmanager
+def _host(recording: Path, root: Path) -> Iterator[str]:
+    """The portal's URL of a host that begins as the recorded one did."""
+    command = [sys.executable, "-P", "-m", "fabric", "serve", "--root", str(root), "--restore", str(recording)]
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "serve.log").open("wb") as log:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        endpoints, until = root / "fabric" / "endpoints.json", time.monotonic() + _SECONDS
+        while not endpoints.exists():
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(0.05)
+                raise FabricError((root / "serve.log").read_text(errors="replace").strip())
+            if time.monotonic() > until:
+                raise FabricError(f"the host did not start within {_SECONDS:g} s")
+        yield str(json.loads(endpoints.read_text())["portal"])
+    finally:
+        child.terminate()
+        child.wait()
+
+
+def _send(base: str, method: str, target: str, headers: dict[str, str], body: bytes, source: str) -> tuple[int, bytes]:
+    address = urlsplit(base)
+    own = (source, 0) if source else None
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=_SECONDS, source_address=own)
+    try:
+        connection.request(method, target, body or None, {**headers, "Connection": "close"})
+        answer = connection.getresponse()
+        content = b""
+        with suppress(http.client.IncompleteRead, ConnectionError):
+            content = answer.read()
+    except (http.client.RemoteDisconnected, ConnectionError):
+        return 0, b""
+    except (OSError, http.client.HTTPException) as error:
+        raise FabricError(f"{method} {target[:100]}: {error}") from error
+    else:
+        return answer.status, content
+    finally:
+        connection.close()
+
+
+def _outcome(status: int, fault: str) -> str:
+    return f"{status or 'closed'}{f', {fault}' if fault else ''}"
