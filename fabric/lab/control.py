@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
@@ -54,48 +54,44 @@ class Lab:
         _need({**_PROGRAMS, **_DNSMASQ})
         with self._locked() as lock:
             self._clear()
-            try:
-                self._build(plan, lock, rootless=rootless, said=said)
-            except BaseException:
-                self._remove()
-                raise
+            with contextlib.ExitStack() as undo:
+                undo.callback(self._remove)
+                self._build(plan, undo, lock, rootless=rootless, said=said)
+                undo.pop_all()
 
-    def _build(self, plan: Plan, lock: int, *, rootless: bool, said: Callable[[str], None]) -> None:
+    def _build(
+        self, plan: Plan, undo: contextlib.ExitStack, lock: int, *, rootless: bool, said: Callable[[str], None]
+    ) -> None:
         log = self.folder / "keeper.log"
         new = (*_NEW_USER, *_NEW) if rootless else _NEW
         words = ["unshare", *new, sys.executable, "-P", "-m", "fabric.lab.keeper", str(self.folder)]
+        pipe = subprocess.PIPE
         with log.open("wb") as errors:
             keeper = subprocess.Popen(
                 words,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdin=pipe,
+                stdout=pipe,
                 stderr=errors,
                 pass_fds=[lock],
                 start_new_session=True,
                 cwd="/",
                 env=_environment(),
             )
-        if keeper.stdin is None or keeper.stdout is None:
-            raise CannotBuild("the keeper has no pipes")
-        try:
-            with keeper.stdin as orders_to, keeper.stdout as progress_of, contextlib.suppress(BrokenPipeError):
-                orders_to.write(msgspec.json.encode(plan) + b"\n")
-                orders_to.flush()
-                for line in progress_of:
-                    progress = msgspec.json.decode(line, type=orders.Progress)
-                    if progress.ready:
-                        self._introduce(plan)
-                        orders_to.write(b"stay\n")
-                        return
-                    _unless_failed(progress)
-                    said(progress.doing)
-        except BaseException:
-            keeper.kill()
-            raise
-        finally:
-            if keeper.poll() is None and sys.exc_info()[0] is None:
-                # It lives on, and is nobody's to wait for.
-                keeper.returncode = 0
+        undo.callback(_kill, keeper)
+        with contextlib.suppress(BrokenPipeError), _pipes(keeper) as (orders_to, progress_of):
+            orders_to.write(msgspec.json.encode(plan) + b"\n")
+            orders_to.flush()
+            for line in progress_of:
+                progress = msgspec.json.decode(line, type=orders.Progress)
+                if progress.ready:
+                    self._introduce(plan)
+                    orders_to.write(b"stay\n")
+                    # It lives on, and is nobody's to wait for.
+                    keeper.returncode = 0
+                    return
+                if progress.error:
+                    raise CannotBuild(progress.error)
+                said(progress.doing)
         keeper.wait()
         raise CannotBuild(f"the lab did not start: {_why(log, rootless=rootless)}")
 
@@ -236,9 +232,26 @@ def names(root: Path) -> list[str]:
     return sorted(one.name for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
 
 
-def _unless_failed(progress: orders.Progress) -> None:
-    if progress.error:
-        raise CannotBuild(progress.error)
+@contextlib.contextmanager
+def _pipes(keeper: subprocess.Popen[bytes]) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    if keeper.stdin is None or keeper.stdout is None:
+        raise CannotBuild("the keeper has no pipes")
+    with keeper.stdin as to, keeper.stdout as back:
+        yield to, back
+
+
+def _kill(unshare: subprocess.Popen[bytes]) -> None:
+    """The keeper, which is the child of `unshare`; that ends when all of the lab has."""
+    try:
+        children = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children").read_text().split()
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+    except OSError:
+        # It has just ended.
+        children = []
+    if not children:
+        unshare.kill()
+    unshare.wait()
 
 
 def _peer(one: socket.socket) -> int:
