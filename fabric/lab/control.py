@@ -25,7 +25,13 @@ from fabric.lab.plan import Plan, check_name
 _PATIENCE = 60.0
 _END = 10.0
 _ADMINISTRATION = "/usr/local/sbin:/usr/sbin:/sbin"
-_PROGRAMS = {"ip": "iproute2", "mount": "mount", "nsenter": "util-linux", "unshare": "util-linux"}
+_PROGRAMS = {
+    "ip": "iproute2",
+    "mount": "mount",
+    "nsenter": "util-linux",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
+}
 _DNSMASQ = {"dnsmasq": "dnsmasq-base"}
 _NEW = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private")
 _NEW_USER = ("--user", "--map-root-user")
@@ -132,8 +138,13 @@ class Lab:
             pid = self._ask(one, orders.Where(name))
         ours = Path(f"/proc/{keeper}/ns/user").stat().st_ino == Path("/proc/self/ns/user").stat().st_ino
         user = [] if ours else ["--user", "--preserve-credentials"]
-        nsenter = shutil.which("nsenter", path=_environment()["PATH"]) or "nsenter"
-        into_lab = [nsenter, "--target", str(keeper), *user, "--mount", "--pid", "--"]
+        owner = Path(f"/proc/{keeper}").stat()
+        # Root enters a user's lab as that user: it is the only one known in there.
+        become = ["setpriv", f"--reuid={owner.st_uid}", f"--regid={owner.st_gid}", "--clear-groups", "--"]
+        into_lab = ["nsenter", "--target", str(keeper), *user, "--mount", "--pid", "--"]
+        if os.geteuid() != owner.st_uid:
+            into_lab = [*become, *into_lab]
+        into_lab[0] = shutil.which(into_lab[0], path=_environment()["PATH"]) or into_lab[0]
         into_vm = ["nsenter", "--target", str(pid), "--net", "--mount", "--uts", "--ipc", "--pid", "--"]
         return [*into_lab, *into_vm, *command], _root_environment()
 

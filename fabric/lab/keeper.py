@@ -148,7 +148,12 @@ class Keeper:
         if fault is not None:
             if before is not None:
                 await before.end()
-            one.relay = await parts.start_relay(self._panel, self._folder, relay_ends(vm), fault)
+            try:
+                one.relay = await parts.start_relay(self._panel, self._folder, relay_ends(vm), fault)
+            except (parts.PartFailed, OSError):
+                await parts.ip(self._panel, relay_out(self._plan, vm))
+                one.fault = None
+                raise
             if before is None:
                 await parts.ip(self._panel, relay_in(self._plan, vm))
         elif before is not None:
@@ -214,6 +219,8 @@ async def _answer(keeper: Keeper, reader: asyncio.StreamReader, writer: asyncio.
         answer = orders.Answer(error=f"not an order: {error}", exit_status=2)
     except FabricError as error:
         answer = orders.Answer(error=str(error), exit_status=error.exit_status)
+    except OSError as error:
+        answer = orders.Answer(error=f"{error.filename or 'the lab'}: {error.strerror}", exit_status=1)
     with contextlib.suppress(ConnectionError):
         writer.write(msgspec.json.encode(answer) + b"\n")
         await writer.drain()

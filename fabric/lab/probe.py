@@ -69,21 +69,19 @@ async def probing(namespace: int, address: str, probe: Probe) -> AsyncIterator[S
 
 async def once(namespace: int, address: str, probe: Probe) -> Result:
     """One probe, which has its interval's time."""
-    one = inside(namespace, _socket)
     loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(probe.interval):
-            await loop.sock_connect(one, (address, probe.port))
-            if not probe.http:
-                return Result(ok=True, reason="connected")
-            return await _http(one, address, probe)
+        with inside(namespace, _socket) as one:
+            async with asyncio.timeout(probe.interval):
+                await loop.sock_connect(one, (address, probe.port))
+                if not probe.http:
+                    return Result(ok=True, reason="connected")
+                return await _http(one, address, probe)
     except TimeoutError:
         return Result(ok=False, reason=f"no answer within {probe.interval:g} s")
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         return Result(ok=False, reason=reason, refused=isinstance(error, ConnectionError))
-    finally:
-        one.close()
 
 
 def _socket() -> socket.socket:

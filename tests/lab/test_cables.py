@@ -120,6 +120,23 @@ def test_a_relay_that_dies_is_told_and_replaced(pair: TestedLab) -> None:
     pair.fault("b", None)
 
 
+def test_a_fault_that_cannot_be_leaves_the_cable_whole(pair: TestedLab) -> None:
+    log = pair.lab.folder / "relay-w1.log"
+    log.unlink(missing_ok=True)
+    log.mkdir()
+    for before in (None, Fault(delay=0.001)):
+        if before is not None:
+            log.rmdir()
+            pair.fault("a", before)
+            log.unlink()
+            log.mkdir()
+        with pytest.raises(FabricError, match=r"relay-w1.log: Is a directory"):
+            pair.fault("a", Fault(loss=1))
+        assert pair.shown("a")["fault"] is None
+        assert pair.pings("a", "10.0.0.5")
+    log.rmdir()
+
+
 def test_a_pulled_cable_is_seen_by_the_vm(pair: TestedLab) -> None:
     pair.lab.ask(orders.SetLink("a", up=False))
     assert pair.said("a", "cat", "/sys/class/net/eth0/carrier") == "0"

@@ -161,7 +161,7 @@ def test_a_missing_program_is_named_with_its_package(lab: TestedLab, tmp_path: P
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, env=environment, check=False
     )
-    assert "ip, mount, nsenter, unshare, dnsmasq is missing; as root: apt-get install " in done.stderr
+    assert "ip, mount, nsenter, setpriv, unshare, dnsmasq is missing; as root: apt-get install " in done.stderr
     assert "dnsmasq-base iproute2 mount util-linux" in done.stderr
     assert not (tmp_path / "lab").exists()
 
@@ -240,6 +240,11 @@ def test_a_user_with_no_rights_has_a_whole_lab(nobody: AsNobody, before: list[st
     nobody.said("exec", "a", "--", "sh", "-c", "echo mine >/etc/mine; echo mine >/root/mine; echo mine >/var/lib/mine")
     nobody.said("probe", "a", "22", "--interval", "0.1")
     until(lambda: json.loads(nobody.said("show", "--json"))["vms"][0]["probes"][0]["state"] == "down", "the probe")
+    # Whoever looks in, is who it belongs to.
+    seen = TestedLab(Lab(nobody.root, "lab"))
+    assert seen.said("a", "cat", "/etc/mine") == "mine"
+    assert seen.said("a", "id", "-u") == "0"
+    seen.said("a", "sh", "-c", "echo yours >/etc/mine")
     assert nobody.said("down") == "Lab lab is gone."
     nothing_is_left(Lab(nobody.root, "lab"), before)
 
