@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from fabric.lab.control import Lab
+from tests.lab.conftest import TestedLab
+
 pytestmark = pytest.mark.timeout(300)
 
 HERE = Path(__file__).parent
@@ -18,15 +21,14 @@ PATIENCE = 90.0
 
 
 class Vm:
-    """The namespaces' first process, and the commands to look in."""
+    """A VM of the lab, and the host's commands."""
 
-    def __init__(self, root: Path, process: subprocess.Popen[bytes]) -> None:
-        self.root = root
-        self._process = process
+    def __init__(self, lab: TestedLab, log: Path) -> None:
+        self.lab = lab
+        self._log = log
 
     def azfabric(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        inside = ["nsenter", "--target", str(self.first_pid()), "--net", "--"]
-        command = [*inside, sys.executable, "-P", "-m", "fabric", *arguments, "--root", str(self.root)]
+        command = [sys.executable, "-P", "-m", "fabric", *arguments, "--root", str(self.lab.lab.folder)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd="/")
 
     def told(self) -> dict[str, Any]:
@@ -44,31 +46,24 @@ class Vm:
     def logs(self) -> str:
         return "\n".join(
             line
-            for name in ("fabric.log", "waagent.log")
-            if (path := self.root / name).exists()
+            for path in (self.lab.lab.folder / "host.log", self._log)
+            if path.exists()
             for line in path.read_text(errors="replace").splitlines()[-40:]
         )
 
-    def first_pid(self) -> int:
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        return int(children[0]) if children else self._process.pid
-
 
 @pytest.fixture(scope="module")
-def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
+def vm(folder: Path) -> Iterator[Vm]:
     subprocess.run([HERE / "fetch_waagent.sh", CACHE], check=True, timeout=120)
-    root = tmp_path_factory.mktemp("vm")
-    namespaces = ["--mount", "--net", "--pid", "--uts", "--ipc", "--mount-proc", "--propagation", "private"]
-    process = subprocess.Popen(
-        ["unshare", *namespaces, "--fork", "--kill-child", HERE / "waagent_vm.sh", root, CACHE, sys.executable],
-        stdin=subprocess.DEVNULL,
-    )
-    try:
-        yield Vm(root, process)
-    finally:
-        # The first process of a pid namespace takes all others with it.
-        process.kill()
-        process.wait()
+    lab = TestedLab(Lab(folder, "waagent"))
+    log = folder / "waagent.log"
+    lab.up("vm1", static=False, host=True)
+    words, environment = lab.lab.command("vm1", ("sh", str(HERE / "waagent_vm.sh"), str(CACHE)))
+    with log.open("wb") as output:
+        agent = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    yield Vm(lab, log)
+    lab.lab.down()
+    agent.wait()
 
 
 def handler(told: dict[str, Any]) -> dict[str, Any]:
@@ -107,8 +102,7 @@ def test_it_opens_our_certificates_and_protected_settings(vm: Vm, tmp_path: Path
         'sed -n \'s/.*protectedSettings": *"\\([^"]*\\)".*/\\1/p\' $s | base64 -d'
         " | openssl cms -decrypt -inform DER -recip $t.crt -inkey $t.prv"
     )
-    inside = ["nsenter", "--target", str(vm.first_pid()), "--mount", "--", "sh", "-c", script]
-    opened = subprocess.run(inside, capture_output=True, text=True, check=False)
+    opened = vm.lab.run("vm1", "sh", "-c", script)
     assert json.loads(opened.stdout) == {"word": "open sesame"}, opened.stderr
 
 
