@@ -112,6 +112,10 @@ def asked(vm: Vm, endpoint: str) -> int:
     return int(vm.told()["requests"].get(endpoint, 0))
 
 
+def incarnation(vm: Vm) -> int:
+    return int(json.loads(vm.ordered("vm", "list", "--json"))[0]["incarnation"])
+
+
 def test_it_provisions(vm: Vm) -> None:
     told = vm.until(lambda told: told["ready"], "the health report Ready")
     assert told["health"]["state"] == "Ready"
@@ -147,24 +151,42 @@ def test_a_new_certificate_opens_new_settings(vm: Vm, extension: Callable[[str],
 
 def test_fast_track_delivers_without_a_new_incarnation(vm: Vm, extension: Callable[[str], Extension]) -> None:
     one = extension("Fast")
-    before = json.loads(vm.ordered("vm", "list", "--json"))[0]["incarnation"]
-    one.enabled("1.0.0", {"word": "fast"}, "--fast-track")
-    one.enabled("1.1.0", {"word": "faster"}, "--fast-track")
-    assert one.trace()[-1] == '1.1.0 enable 1 {"word":"faster"}'
-    one.remove("--fast-track")
-    assert one.trace()[-2:] == ["1.1.0 disable", "1.1.0 uninstall"]
-    assert json.loads(vm.ordered("vm", "list", "--json"))[0]["incarnation"] == before
+    told = vm.until(lambda told: told["status"], "a status blob")
+    features = {feature["Key"] for feature in told["status"]["supportedFeatures"]}
+    before = incarnation(vm)
+    polls = asked(vm, "vmsettings")
+    if "FastTrack" in features:
+        one.enabled("1.0.0", {"word": "fast"}, "--fast-track")
+        # A certificate that is not on the VM yet, and no new incarnation that says so.
+        vm.ordered("certificate", "rotate")
+        one.enabled("1.1.0", {"word": "faster"}, "--fast-track")
+        assert one.trace()[-1] == '1.1.0 enable 1 {"word":"faster"}'
+        one.remove("--fast-track")
+        assert one.trace()[-2:] == ["1.1.0 disable", "1.1.0 uninstall"]
+        assert incarnation(vm) == before
+    else:
+        # Debian's reads vmSettings and leaves FastTrack to those after it: only what Fabric delivers is carried out.
+        one.want("1.0.0", {"word": "fast"}, "--fast-track")
+        vm.until(
+            lambda _: 'New eTag: "' + f'{before}-1"' in vm.agent_log(), "the agent to have read FastTrack's change"
+        )
+        assert one.trace() == []
+        one.enabled("1.1.0", {"word": "slow"})
+        assert one.trace() == ["1.1.0 install", '1.1.0 enable 1 {"word":"slow"}']
+        assert incarnation(vm) == before + 1
+        one.remove()
+    assert asked(vm, "vmsettings") > polls
 
 
 def test_packages_come_by_the_other_channel_when_one_fails(vm: Vm, extension: Callable[[str], Extension]) -> None:
     one = extension("Channels")
     before = asked(vm, "artifact")
-    vm.ordered("fault", "add", "package", "status", "--value", "403")
+    vm.ordered("fault", "add", "package", "status", "--value", "404")
     one.enabled("1.0.0")
     assert asked(vm, "artifact") > before
     # It stays with what worked; when that fails it goes back.
     vm.ordered("fault", "clear")
-    vm.ordered("fault", "add", "artifact", "status", "--value", "502")
+    vm.ordered("fault", "add", "artifact", "status", "--value", "404")
     before = asked(vm, "package")
     one.enabled("1.1.0")
     assert asked(vm, "package") > before
@@ -176,7 +198,7 @@ def test_packages_come_by_the_other_channel_when_one_fails(vm: Vm, extension: Ca
 def test_status_comes_by_both_channels(vm: Vm) -> None:
     vm.ordered("fault", "clear")
     vm.until(lambda told: told["status_by"] == "hostgaplugin", "a status by HostGAPlugin")
-    vm.ordered("fault", "add", "status", "status", "--value", "502")
+    vm.ordered("fault", "add", "status", "status", "--value", "400")
     told = vm.until(lambda told: told["status_by"] == "direct", "a status written directly")
     assert told["status"]["aggregateStatus"]["guestAgentStatus"]["status"] == "Ready"
     vm.ordered("fault", "clear")
@@ -198,12 +220,13 @@ def test_extensions_on_hold_wait(vm: Vm, extension: Callable[[str], Extension]) 
 
 
 def test_it_follows_to_another_container(vm: Vm, extension: Callable[[str], Extension]) -> None:
-    moved = vm.ordered("vm", "move").split()[1]
+    vm.ordered("vm", "move")
     before = vm.told()["status_count"]
     told = vm.until(
-        lambda told: told["status_count"] > before + 1 and told["status_by"] == "hostgaplugin",
+        lambda told: told["status_count"] > before and told["status_by"] == "hostgaplugin",
         "a status through HostGAPlugin, which knows the new container only",
     )
     assert told["ready"]
-    extension("Moved").enabled()
-    assert moved in vm.agent_log()
+    one = extension("Moved")
+    one.enabled()
+    one.remove()
