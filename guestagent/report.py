@@ -42,6 +42,18 @@ class ExtensionReport(msgspec.Struct, frozen=True, kw_only=True):
     """What is wanted could not be had, and the version before is in force."""
 
 
+class _Run(msgspec.Struct, frozen=True):
+    """What Run Command says of a run, in the message of its status."""
+
+    state: str = msgspec.field(name="executionState")
+    output: str = ""
+    error: str = ""
+    exit_code: int | None = msgspec.field(name="exitCode", default=None)
+
+
+_STILL_RUNNING = {"Pending", "Running"}
+
+
 class GoalStateOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """How the last goal state was processed."""
 
@@ -135,13 +147,26 @@ def view(report: ExtensionReport, applied: dict[str, Applied]) -> ExtensionView:
         handler_status=report.handler_status,
         status=inner.status if inner else "",
         code=code if isinstance(code, int) and abs(code) < 2**31 else -1,
-        message=redact((inner.message if inner else None) or report.message)[:1024],
+        message=redact(for_people((inner.message if inner else None) or report.message))[:1024],
         step=report.step,
         since=report.since,
         failure=failed.kind if failed else "",
         retry_at=failed.retry_at if failed else None,
         wanted=failed.wanted if failed else "",
     )
+
+
+def for_people(message: str) -> str:
+    """Run Command's status is a JSON document; its outcome and the first line it printed, in words."""
+    if not message.startswith('{"executionState"'):
+        return message
+    try:
+        run = msgspec.json.decode(message, type=_Run)
+    except msgspec.DecodeError:
+        return message
+    printed = next((line for text in (run.error, run.output) for line in text.splitlines() if line.strip()), "")
+    ended = "" if run.state in _STILL_RUNNING or run.exit_code is None else f", exit code {run.exit_code}"
+    return f"{run.state}{ended}{': ' if printed else ''}{printed}"
 
 
 def read_system() -> dict[str, str]:
