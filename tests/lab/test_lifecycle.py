@@ -10,15 +10,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fabric.errors import FabricError
 from fabric.lab import orders
 from fabric.lab.control import CannotBuild, Lab, LabRuns, NoLab, names
 from fabric.lab.namespaces import new_network
-from fabric.lab.plan import Fault
+from fabric.lab.plan import Fault, make_plan
 from fabric.lab.probe import Probe
-from tests.lab.conftest import MARK, REPOSITORY, TestedLab, command_line, left, marked_processes, until
+from tests.lab.conftest import MARK, PATIENCE, REPOSITORY, TestedLab, command_line, left, marked_processes, until
 
 NOBODY = 65534
 
@@ -134,6 +135,22 @@ def test_an_interrupted_up_leaves_nothing(lab: TestedLab, before: list[str]) -> 
     until(lambda: sorted(left()) == before, "all processes to be gone")
     assert lab.lab.down()
     nothing_is_left(lab.lab, before)
+
+
+def test_a_lab_whose_maker_is_gone_before_it_said_stay_ends(folder: Path) -> None:
+    place = folder / "unwanted"
+    place.mkdir()
+    new = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--map-root-user", "--user"]
+    words = [*new, sys.executable, "-P", "-m", "fabric.lab.keeper", str(place)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe) as keeper:
+        assert keeper.stdin is not None
+        assert keeper.stdout is not None
+        keeper.stdin.write(msgspec.json.encode(make_plan("unwanted", (), (), host=False)) + b"\n")
+        keeper.stdin.flush()
+        assert any(msgspec.json.decode(line, type=orders.Progress).ready for line in keeper.stdout)
+        keeper.stdin.close()
+        assert keeper.wait(PATIENCE) == 1
 
 
 def test_a_part_that_does_not_start_is_named_and_nothing_stays(

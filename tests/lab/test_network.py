@@ -45,6 +45,12 @@ def test_dhclient_gets_the_address_and_both_routes(tenants: TestedLab) -> None:
     assert "nameserver 168.63.129.16" in tenants.said("a", "cat", "/etc/resolv.conf")
 
 
+def test_a_vm_nothing_runs_in_is_plugged_in_and_has_no_address(tenants: TestedLab) -> None:
+    assert tenants.said("d", "cat", "/sys/class/net/eth0/operstate") == "up"
+    assert "inet " not in tenants.said("d", "ip", "address", "show", "eth0")
+    assert tenants.said("d", "cat", "/etc/resolv.conf") == ""
+
+
 def test_every_option_is_on_the_wire(tenants: TestedLab) -> None:
     script = "printf '#!/bin/sh\\nenv\\n' >/run/show; chmod 755 /run/show"
     tenants.said("b", "sh", "-c", script)
