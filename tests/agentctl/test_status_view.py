@@ -65,7 +65,9 @@ def test_a_root_that_is_too_deep_is_refused(tmp_path: Path) -> None:
 
 TRUTH = Truth(
     host=HostView(ready=True, wireserver="http://127.0.0.1:1", heartbeats=3),
-    components=[ComponentTruth(name=name, state="ok", version="1", pid=os.getpid(), health="ok") for name in COMPONENTS],
+    components=[
+        ComponentTruth(name=name, state="ok", version="1", pid=os.getpid(), health="ok") for name in COMPONENTS
+    ],
 )
 GUEST = GuestStatus(
     goal_state="incarnation_2",
@@ -122,7 +124,9 @@ def test_without_rdagent_nobody_claims_ready(tmp_path: Path) -> None:
     view = seen_with(tmp_path, {"guestagent": GUEST})
     assert not is_ready(view)
     assert view.host.ready is None
-    assert {one.name: one.state for one in view.components} == dict.fromkeys(COMPONENTS, "absent") | {"guestagent": "ok"}
+    assert {one.name: one.state for one in view.components} == dict.fromkeys(COMPONENTS, "absent") | {
+        "guestagent": "ok"
+    }
     assert any("rdagent did not answer" in problem for problem in view.problems)
     assert view.extensions
 

@@ -9,7 +9,9 @@ rm -f /etc/ssh/ssh_host_*
 ssh-keygen -q -t rsa -N '' -f /etc/ssh/ssh_host_rsa_key
 sed -e 's/^ResourceDisk.Format=y/ResourceDisk.Format=n/' -e 's/^Logs.Collect=y/Logs.Collect=n/' \
     -e 's/^OS.RootDeviceScsiTimeout=.*//' -e 's/^Provisioning.MonitorHostName=y/Provisioning.MonitorHostName=n/' \
-    "$package/etc/waagent.conf" >/etc/waagent.conf
+    -e '/^Extensions.*GoalStatePeriod=/d' "$package/etc/waagent.conf" >/etc/waagent.conf
+# Its own setting for those who have no time.
+echo 'Extensions.GoalStatePeriod=1' >>/etc/waagent.conf
 cat >/var/lib/waagent/ovf-env.xml <<'END'
 <?xml version="1.0" encoding="utf-8"?>
 <Environment xmlns="http://schemas.dmtf.org/ovf/environment/1" xmlns:wa="http://schemas.microsoft.com/windowsazure">
