@@ -4,6 +4,13 @@
 set -eu
 layers=$1 name=$2 resolver=$3
 
+refuse() {
+    echo "$1: nothing was written" >&2
+    exit 1
+}
+# What follows would be ruin outside of a VM's own namespaces.
+[ $$ = 1 ] || refuse "this is for the first process of a VM only"
+
 hostname "$name"
 mount -t tmpfs -o mode=0755 tmpfs "$layers"
 option=
@@ -32,6 +39,10 @@ if [ -d /sys/fs/cgroup ]; then
     mount --move /run/cgroup /sys/fs/cgroup
     rmdir /run/cgroup
 fi
+
+for folder in etc root run var; do
+    mountpoint -q "/$folder" || refuse "/$folder is the machine's own"
+done
 
 # As on a first boot: nothing of the machine's own leases, agents and name.
 for folder in dhcp waagent azvmagent; do

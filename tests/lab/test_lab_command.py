@@ -96,3 +96,9 @@ def test_all_labs_end_at_once(folder: Path) -> None:
     assert typed("list").stdout == "one\ntwo\n"
     assert typed("down", "--all").stdout == "Lab one is gone.\nLab two is gone.\n"
     assert typed("list").stdout == ""
+
+
+def test_a_command_has_roots_environment_and_not_its_callers(typed: Typed) -> None:
+    found = dict(line.partition("=")[::2] for line in typed("exec", "a", "--", "env").stdout.splitlines())
+    assert (found["HOME"], found["USER"]) == ("/root", "root")
+    assert "LAB_MARK" not in found

@@ -10,15 +10,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fabric.errors import FabricError
 from fabric.lab import orders
 from fabric.lab.control import CannotBuild, Lab, LabRuns, NoLab, names
 from fabric.lab.namespaces import new_network
-from fabric.lab.plan import Fault
+from fabric.lab.plan import Fault, make_plan
 from fabric.lab.probe import Probe
-from tests.lab.conftest import MARK, REPOSITORY, TestedLab, command_line, left, marked_processes, until
+from tests.lab.conftest import MARK, PATIENCE, REPOSITORY, TestedLab, command_line, left, marked_processes, until
 
 NOBODY = 65534
 
@@ -136,6 +137,22 @@ def test_an_interrupted_up_leaves_nothing(lab: TestedLab, before: list[str]) -> 
     nothing_is_left(lab.lab, before)
 
 
+def test_a_lab_whose_maker_is_gone_before_it_said_stay_ends(folder: Path) -> None:
+    place = folder / "unwanted"
+    place.mkdir()
+    new = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--map-root-user", "--user"]
+    words = [*new, sys.executable, "-P", "-m", "fabric.lab.keeper", str(place)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe) as keeper:
+        assert keeper.stdin is not None
+        assert keeper.stdout is not None
+        keeper.stdin.write(msgspec.json.encode(make_plan("unwanted", (), (), host=False)) + b"\n")
+        keeper.stdin.flush()
+        assert any(msgspec.json.decode(line, type=orders.Progress).ready for line in keeper.stdout)
+        keeper.stdin.close()
+        assert keeper.wait(PATIENCE) == 1
+
+
 def test_a_part_that_does_not_start_is_named_and_nothing_stays(
     lab: TestedLab, before: list[str], tmp_path: Path
 ) -> None:
@@ -228,16 +245,18 @@ def nobody(folder: Path) -> Iterator[AsNobody]:
 
 def test_a_user_with_no_rights_has_a_whole_lab(nobody: AsNobody, before: list[str]) -> None:
     nobody.said("up", "--vm", "a@blue", "--vm", "b@blue", "--vm", "c@red")
-    for vm in "abc":
-        nobody.said("exec", vm, "--", "dhclient", "-1", "eth0")
-    assert nobody.said("exec", "a", "--", "ping", "-c", "1", "-W", "5", "10.0.0.5")
-    assert nobody.said("exec", "a", "--", "dig", "+short", "+search", "b") == "10.0.0.5"
-    assert "NXDOMAIN" in nobody.said("exec", "c", "--", "dig", "+search", "b")
-    assert "2012-11-30" in nobody.said("exec", "c", "--", "curl", "-s", "http://168.63.129.16/?comp=versions")
+    asks = "dhclient -1 eth0 2>/dev/null; dig +noall +comments +answer +search b"
+    nobody.said("exec", "b", "--", "dhclient", "-1", "eth0")
+    writes = "for folder in etc root var/lib; do echo mine >/$folder/mine; done"
+    said = nobody.said("exec", "a", "--", "sh", "-ec", f"{asks}; ping -c 1 -W 5 10.0.0.5; {writes}")
+    assert "b.blue.internal.cloudapp.net." in said
+    assert "1 received" in said
+    said = nobody.said("exec", "c", "--", "sh", "-ec", f"{asks}; curl -s 'http://168.63.129.16/?comp=versions'")
+    assert "NXDOMAIN" in said
+    assert "2012-11-30" in said
     nobody.said("fault", "a", "--loss", "100%", "--seed", "3")
     assert nobody("exec", "a", "--", "ping", "-c", "1", "-W", "1", "10.0.0.5").returncode == 1
     nobody.said("fault", "a", "--lift")
-    nobody.said("exec", "a", "--", "sh", "-c", "echo mine >/etc/mine; echo mine >/root/mine; echo mine >/var/lib/mine")
     nobody.said("probe", "a", "22", "--interval", "0.1")
     until(lambda: json.loads(nobody.said("show", "--json"))["vms"][0]["probes"][0]["state"] == "down", "the probe")
     # Whoever looks in, is who it belongs to.

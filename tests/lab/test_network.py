@@ -1,13 +1,16 @@
 """Two tenants with the same addresses: what each VM is told by DHCP, finds in DNS, and cannot reach."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fabric.lab.control import Lab
-from tests.lab.conftest import TestedLab, until
+from tests.lab.conftest import REPOSITORY, TestedLab, until
+
+SCRIPT = REPOSITORY / "fabric" / "lab" / "vm.sh"
 
 ASKED = ["-O", "subnet", "-O", "mtu", "-O", "search", "-O", "staticroutes", "-O", "249", "-O", "245"]
 ROUTES = "0.0.0.0/0 10.0.0.1 168.63.129.16/32 10.0.0.1 169.254.169.254/32 10.0.0.1"
@@ -40,6 +43,12 @@ def test_dhclient_gets_the_address_and_both_routes(tenants: TestedLab) -> None:
         for to in ("default", "168.63.129.16", "169.254.169.254"):
             assert f"{to} via 10.0.0.1 dev eth0" in routes
     assert "nameserver 168.63.129.16" in tenants.said("a", "cat", "/etc/resolv.conf")
+
+
+def test_a_vm_nothing_runs_in_is_plugged_in_and_has_no_address(tenants: TestedLab) -> None:
+    assert tenants.said("d", "cat", "/sys/class/net/eth0/operstate") == "up"
+    assert "inet " not in tenants.said("d", "ip", "address", "show", "eth0")
+    assert tenants.said("d", "cat", "/etc/resolv.conf") == ""
 
 
 def test_every_option_is_on_the_wire(tenants: TestedLab) -> None:
@@ -147,3 +156,31 @@ def test_beside_the_host(tenants: TestedLab) -> None:
         said = tenants.said(f"host@{tenant}", "ip", "-brief", "address")
         assert "168.63.129.16/32 169.254.169.254/32" in said
         assert "10.0.0.1/24" in said
+
+
+CHROOT = """
+set -e
+for folder in usr proc; do mount --rbind /$folder $0/$folder; done
+cp "$1" $0/vm.sh
+printf '#!/bin/sh\n' >$0/bin-here/mount; cp $0/bin-here/mount $0/bin-here/hostname; chmod 755 $0/bin-here/*
+PATH=/bin-here:/usr/sbin:/usr/bin; export PATH
+exec /usr/sbin/chroot $0 /usr/bin/sh /vm.sh /layers a ''
+"""
+
+
+@pytest.mark.parametrize(
+    ("fresh", "why"), [((), "first process of a VM only"), (("--pid", "--fork", "--mount-proc"), "the machine's own")]
+)
+def test_a_vm_whose_folders_are_not_covered_is_refused(fresh: tuple[str, ...], why: str, tmp_path: Path) -> None:
+    """Where `mount` does nothing. In a root of the test's own, which bears it if this fails."""
+    for folder in ("etc", "root", "run", "var", "usr", "proc", "layers", "bin-here"):
+        (tmp_path / folder).mkdir()
+    for name in ("bin", "lib", "lib64"):
+        (tmp_path / name).symlink_to(f"usr/{name}")
+    (tmp_path / "etc" / "hosts").write_text("ours\n")
+    user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+    words = ["unshare", *user, "--mount", "--uts", *fresh, "sh", "-c", CHROOT, tmp_path, SCRIPT]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert why in done.stderr
+    assert (tmp_path / "etc" / "hosts").read_text() == "ours\n"

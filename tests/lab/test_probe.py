@@ -20,8 +20,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         print(self.client_address[0], flush=True)
     def log_message(self, *_): pass
+server = http.server.HTTPServer(("", int(sys.argv[1])), Handler)
 print("ready", flush=True)
-http.server.HTTPServer(("", int(sys.argv[1])), Handler).serve_forever()
+server.serve_forever()
 """
 GOOD, BAD = Result(ok=True, reason=""), Result(ok=False, reason="")
 
@@ -94,6 +95,10 @@ def state(lab: TestedLab) -> str:
     return str(lab.shown("a")["probes"][0]["state"])
 
 
+def reason(lab: TestedLab) -> str:
+    return str(lab.shown("a")["probes"][0]["reason"])
+
+
 @pytest.mark.parametrize("http", ["", "/well"])
 def test_a_listener_is_up_and_its_end_is_seen(pair: TestedLab, server: subprocess.Popen[str], http: str) -> None:
     probe(pair, http)
@@ -102,24 +107,22 @@ def test_a_listener_is_up_and_its_end_is_seen(pair: TestedLab, server: subproces
         assert server.stdout is not None
         assert server.stdout.readline() == "168.63.129.16\n"
     pair.run("a", "sh", "-c", "kill -9 -1")
-    until(lambda: state(pair) == "down", "the probe to be down")
-    assert pair.shown("a")["probes"][0]["reason"] == "Connection refused"
+    until(lambda: (state(pair), reason(pair)) == ("down", "Connection refused"), "the probe to be refused")
     probe(pair, remove=True)
     assert pair.shown("a")["probes"] == []
 
 
 def test_an_unwell_answer_is_down(pair: TestedLab, server: subprocess.Popen[str]) -> None:
     probe(pair, "/unwell")
-    until(lambda: state(pair) == "down", "the probe to be down")
-    assert pair.shown("a")["probes"][0]["reason"] == "HTTP 503"
+    until(lambda: (state(pair), reason(pair)) == ("down", "HTTP 503"), "the probe to be down")
     probe(pair, remove=True)
 
 
 def test_a_vm_without_a_cable_is_down_and_says_why(pair: TestedLab, server: subprocess.Popen[str]) -> None:
     pair.lab.ask(orders.SetLink("a", up=False))
     probe(pair)
+    until(lambda: reason(pair) in {"no answer within 0.1 s", "No route to host"}, "the probe to be unanswered")
     until(lambda: state(pair) == "down", "the probe to be down")
-    assert pair.shown("a")["probes"][0]["reason"] in {"no answer within 0.1 s", "No route to host"}
     pair.lab.ask(orders.SetLink("a", up=True))
     until(lambda: state(pair) == "up", "the probe to be up again")
     probe(pair, remove=True)
