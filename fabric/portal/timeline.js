@@ -7,7 +7,7 @@ const LEGEND = [["goal", "goal state"], ["download", "download"], ["install", "i
   ["disable", "disable, uninstall"], ["report", "report"], ["failed", "failed"]];
 const READS = new Set(["extensionsconfig", "vmsettings"]), REPORTS = new Set(["status", "statusblob"]);
 const FETCHES = new Set(["manifest", "package", "artifact"]);
-const HOST = "Goal state and reports";
+const HOST = "Goal state", REPORT = "Status reports";
 const DAY = 86400, TOGETHER = 2;
 
 /** Everything that can be drawn, oldest first. `begin` and `end` are UTC seconds; a moment has both alike. */
@@ -27,7 +27,7 @@ export function things(told, lines, vm) {
       found.push({ lane: HOST, what: "Goal state taken up", kind: ok ? "goal" : "failed", ok, begin: end - long, end, note, starts: true,
         goal: /incarnation_\d+|etag_\w{1,20}/.exec(note)?.[0] });
     } else if (operation === "ReportStatus" && !ok) {
-      found.push({ lane: HOST, what: "Report failed", kind: "failed", ok, begin: end - long, end, note });
+      found.push({ lane: REPORT, what: "Report failed", kind: "failed", ok, begin: end - long, end, note });
     }
   }
   for (const one of list(lines, 20000).map(record)) {
@@ -39,7 +39,7 @@ export function things(told, lines, vm) {
     const moment = { begin: at, end: at, note, ok: !bad };
     if (READS.has(endpoint) && ok) found.push({ ...moment, lane: HOST, what: "Goal state read", kind: bad ? "failed" : "goal", starts: !bad });
     else if (REPORTS.has(endpoint) && (endpoint === "status" || one.method === "PUT")) {
-      found.push({ ...moment, lane: HOST, what: bad ? "Report failed" : "Status reported", kind: bad ? "failed" : "report", reports: !bad });
+      found.push({ ...moment, lane: REPORT, what: bad ? "Report failed" : "Status reported", kind: bad ? "failed" : "report", reports: !bad });
     } else if (FETCHES.has(endpoint)) {
       found.push({ ...moment, lane: packageName(words(one.path, 200), names), what: endpoint === "manifest" ? "Manifest asked for" : "Package asked for",
         kind: bad ? "failed" : "download", small: true });
@@ -85,7 +85,7 @@ const LANE = 22, ROW = 18, TOP = 22, PAD = 10;
 export const sentence = one => {
   const long = one.end - one.begin;
   const when = long > 0.0005 ? `${clock(one.begin, 3)} to ${clock(one.end, 3)}, ${duration(long)}` : clock(one.begin, 3);
-  return `${one.what}${one.ok ? "" : " (failed)"}, ${one.lane === HOST ? "" : `${one.lane}, `}${when}. ${one.note}`;
+  return `${one.what}${one.ok ? "" : " (failed)"}, ${one.lane === HOST || one.lane === REPORT ? "" : `${one.lane}, `}${when}. ${one.note}`;
 };
 
 /** Draw a stretch into `box`, `width` pixels wide. Returns what was drawn, in the order of the arrow keys. */
@@ -93,7 +93,13 @@ export function draw(box, stretch, width) {
   const wide = Math.max(240, width), scale = (wide - 2 * PAD) / (stretch.end - stretch.begin || 1);
   const place = at => PAD + Math.min(Math.max(0, at - stretch.begin), stretch.end - stretch.begin) * scale;
   const lanes = new Map([[HOST, []]]);
-  for (const one of stretch.things.slice(-1500)) (lanes.get(one.lane) ?? lanes.set(one.lane, []).get(one.lane)).push(one);
+  for (const one of stretch.things.slice(-1500)) {
+    if (!lanes.has(one.lane)) lanes.set(one.lane, []);
+    lanes.get(one.lane).push(one);
+  }
+  // As it goes: the goal state, what came of it, the report.
+  const reports = lanes.get(REPORT);
+  if (lanes.delete(REPORT)) lanes.set(REPORT, reports);
   const marks = [], frame = [], drawn = [];
   let y = TOP;
   for (const [name, all] of [...lanes].slice(0, 40)) {
@@ -108,12 +114,16 @@ export function draw(box, stretch, width) {
       if (one.begin !== one.end) rows[row] = x + w + 1;
       const top = y + row * ROW;
       const shape = w ? svg("rect", { x, y: top, width: w, height: 13, rx: 3 })
-        : one.small ? svg("rect", { x: x - 1.5, y: top + 1, width: 3, height: 11, rx: 1 })
+        : one.kind === "report" ? svg("path", { d: `M${x} ${top}l6 12h-12z` }) : one.small ? svg("rect", { x: x - 1.5, y: top + 1, width: 3, height: 11, rx: 1 })
           : svg("path", { d: `M${x} ${top - 1}l6 7.5l-6 7.5l-6 -7.5z` });
-      const inside = w > one.what.length * 7 + 10 ? svg("text", { class: "in", x: x + 5, y: top + 10.5 }, one.what) : null;
+      const long = one.end - one.begin, text = long ? `${one.what} ${duration(long)}` : one.what;
+      const inside = w > one.what.length * 7 + 10, later = all[all.indexOf(one) + 1];
+      const free = (later ? place(later.begin) : wide) - x - w - 12, room = size => free > size * 6.8;
+      const label = inside ? svg("text", { class: "in", x: x + 5, y: top + 10.5 }, w > text.length * 7 + 10 ? text : one.what)
+        : one.small ? null : room(text.length) ? svg("text", { class: "by", x: x + w + (w ? 5 : 9), y: top + 10.5 }, text) : null;
       const index = drawn.push(one) - 1;
       const cross = one.ok ? null : svg("path", { class: "cross", d: `M${x + w / 2 - 3} ${top + 3.5}l6 6m0 -6l-6 6` });
-      marks.push(svg("g", { class: `mark ${one.kind}`, "data-index": index }, svg("title", null, sentence(one)), shape, inside, cross));
+      marks.push(svg("g", { class: `mark ${one.kind}`, "data-index": index }, svg("title", null, sentence(one)), shape, label, cross));
     }
     y += Math.max(1, rows.length) * ROW + 4;
   }
