@@ -21,6 +21,7 @@ export function begin(given) {
   const fault = find("fault").querySelector("form");
   fault.elements.endpoint.addEventListener("change", fitFaults);
   fault.elements.fault.addEventListener("change", explainFault);
+  fault.elements.value.addEventListener("input", sayMeaning);
   const known = find("new-vm").querySelector("form");
   known.addEventListener("change", () => { known.elements.address.disabled = known.elements.known.value === "ports"; });
   dropping();
@@ -221,15 +222,22 @@ function fitFaults() {
 function explainFault() {
   const elements = find("fault").querySelector("form").elements;
   const found = catalogue.faults.find(one => one.name === elements.fault.value);
-  find("fault-meaning").textContent = found ? `The host will ${found.meaning.replace(/^(a|an|the|no) /, "give $1 ").replace(/^403/, "answer 403").replace(/^400/, "answer 400")}.` : "";
   find("fault-value").hidden = !found?.value;
   elements.value.value = "";
-  if (!found?.value) return;
+  if (!found?.value) { sayMeaning(); return; }
   const [low, high] = found.value;
   elements.value.min = low;
   elements.value.max = high;
   find("fault-range").textContent = `${low} to ${high}`;
   elements.value.value = { status: 503, throttle: 5, slow: 5, drip: 100 }[found.name] ?? low;
+  sayMeaning();
+}
+
+function sayMeaning() {
+  const { fault: chosen, value } = find("fault").querySelector("form").elements;
+  const found = catalogue.faults.find(one => one.name === chosen.value);
+  const meaning = (found?.meaning ?? "").replace("VALUE", value.value || "VALUE").replace(/^(a|the|no) /, "give $1 ").replace(/^40\d/, "answer $&");
+  find("fault-meaning").textContent = meaning ? `The host will ${meaning}.` : "";
 }
 
 async function injectFault(elements) {

@@ -82,6 +82,8 @@ export const whole = (all, from, to) => ({ begin: from, end: Math.max(to, from +
 const STEPS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, DAY, 7 * DAY, 30 * DAY];
 const LANE = 22, ROW = 18, TOP = 22, PAD = 10;
 
+const shortened = (text, most) => text.length > most ? `${text.slice(0, most - 1)}\u2026` : text;
+
 export const sentence = one => {
   const long = one.end - one.begin;
   const when = long > 0.0005 ? `${clock(one.begin, 3)} to ${clock(one.end, 3)}, ${duration(long)}` : clock(one.begin, 3);
@@ -104,7 +106,7 @@ export function draw(box, stretch, width) {
   let y = TOP;
   for (const [name, all] of [...lanes].slice(0, 40)) {
     frame.push(svg("line", { class: "rule", x1: 0, x2: wide, y1: y + 0.5, y2: y + 0.5 }));
-    frame.push(svg("text", { class: "lane", x: PAD, y: y + 15 }, words(name, Math.floor(wide / 7.5))));
+    frame.push(svg("text", { class: "lane", x: PAD, y: y + 15 }, shortened(name, Math.floor((wide - 2 * PAD) / 8.2))));
     y += LANE;
     const rows = [];
     for (const one of all) {

@@ -25,7 +25,7 @@ export function sideList(vms, chosen, faults, now) {
 export function head(vm, told, now) {
   const at = vm.health?.at, os = record(dig(told, "status", "guestOSInfo"));
   const facts = [
-    ["Heartbeat", [ago(at, now), ` (${vm.heartbeats})`]],
+    ["Heartbeat", [ago(at, now), ` (${vm.heartbeats} so far)`]],
     ["Status", told?.status_at ? [ago(told.status_at, now), ` by ${words(told.status_by, 20)}`] : "none yet"],
     ["Tenant", vm.tenant],
     ["Address", vm.address || "by its ports"],
@@ -115,7 +115,7 @@ export function runCards(runs, outputs) {
       run.code === undefined || run.code === null ? null : el("span", { class: "quiet" }, `exit code ${words(run.code, 20)}`),
       el("span", { class: "quiet" }, `sequence number ${run.sequence}`)),
       run.state === "Succeeded" ? null : messageOf(run.message), output, error,
-      !output && !error ? el("p", { class: "quiet" }, run.ended ? "It wrote nothing." : "No output yet.") : null,
+      !output && !error ? el("p", { class: "quiet" }, run.ended ? "It wrote nothing." : "No output yet. The VM sends it about every 15 s.") : null,
       el("details", null, el("summary", null, "Script"), el("pre", { tabindex: "0" }, words(run.script, 20000))),
       run.going ? null : el("div", { class: "card-bar" }, order("again", "Run again"), order("end-run", run.ended ? "Remove" : "End and remove")));
   });

@@ -1,8 +1,6 @@
 """The portal in Debian's Chromium, driven by Playwright; the page must never complain."""
 
-import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
