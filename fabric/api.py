@@ -1,27 +1,22 @@
 """The control API: what the host wants, what it was told, what goes wrong. `/docs` describes it."""
 
 import asyncio
-import base64
-import hashlib
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from fabric import __version__, bodies, faults, goals, runs, scenes, vmorders
+from fabric import __version__, bodies, faults, goals, page, runs, scenes, stream, vmorders
 from fabric.errors import FabricError, Refused
 from fabric.host import Host
 from fabric.orders import ExtensionOrder
 from fabric.packages import PACKAGE_LIMIT, identify
-from fabric.told import TRANSCRIPT_LIMIT
+from fabric.told import EVENTS_LIMIT, TRANSCRIPT_LIMIT
 from fabric.vm import Vm
-
-_PAGE = Path(__file__).with_name("portal.html")
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -59,17 +54,13 @@ def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
     async def gone(_: Request, __: ClientDisconnect) -> Response:
         return Response(status_code=400)
 
-    @api.get("/", include_in_schema=False)
-    async def page() -> Response:
-        text = _PAGE.read_text(encoding="utf-8")
-        return HTMLResponse(text, headers={"Content-Security-Policy": _policy(text)})
-
     Chosen = Annotated[Vm, Depends(vmorders.chooser(host))]  # noqa: N806  # a type
 
     @api.get("/api/told")
-    async def told(vm: Chosen) -> Response:
-        """What the VM told the host: health, status, events, observations."""
+    async def told(vm: Chosen, events: Annotated[int, Query(ge=0, le=EVENTS_LIMIT)] = EVENTS_LIMIT) -> Response:
+        """What the VM told the host: health, status, the newest events, observations."""
         told = vm.told()
+        told.events = told.events[len(told.events) - min(events, len(told.events)) :]
         return bodies.json({**msgspec.to_builtins(told), "ready": told.ready})
 
     @api.get("/api/extensions")
@@ -112,42 +103,50 @@ def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
         """The faults in force."""
         return bodies.json(host.faults.listed())
 
+    @api.get("/api/faults/catalogue")
+    async def catalogue() -> Response:
+        """Faults, endpoints and groups there are to choose from."""
+        return bodies.json(faults.catalogue())
+
     @api.post("/api/faults", openapi_extra=_body_of(faults.Order))
     async def inject(request: Request) -> Response:
         """Inject a fault at an endpoint, or at a group of them."""
         order = await _order(request, faults.Order)
         if order.vm:
             host.vm(order.vm)
-        return bodies.json(host.faults.add(order))
+        rule = host.faults.add(order)
+        host.changes.tell("faults")
+        return bodies.json(rule)
 
     @api.delete("/api/faults")
     async def lift_all() -> Response:
         """Lift all faults."""
-        return bodies.json({"lifted": host.faults.clear()})
+        lifted = host.faults.clear()
+        host.changes.tell("faults")
+        return bodies.json({"lifted": lifted})
 
     @api.delete("/api/faults/{number}")
     async def lift(number: int) -> Response:
         """Lift one fault."""
         host.faults.lift(number)
+        host.changes.tell("faults")
         return bodies.json({"lifted": number})
 
     @api.get("/api/transcript")
-    async def transcript(limit: Annotated[int, Query(ge=1, le=TRANSCRIPT_LIMIT)] = 500) -> Response:
+    async def transcript(
+        limit: Annotated[int, Query(ge=1, le=TRANSCRIPT_LIMIT)] = 500,
+        vm: Annotated[str, Query(max_length=63, description="Only those of this VM")] = "",
+    ) -> Response:
         """The newest requests of all VMs, oldest first."""
-        return bodies.json(host.ledger.transcript(limit))
+        lines = host.ledger.transcript(limit)
+        return bodies.json([one for one in lines if one.vm == vm] if vm else lines)
 
+    page.add_routes(api)
+    stream.add_routes(api, host)
     scenes.add_routes(api, host)
     runs.add_routes(api, host)
     goals.add_routes(api, host)
     return api
-
-
-def _policy(page: str) -> str:
-    """Nothing but the page's own script runs, whatever text of a VM's should get into it."""
-    script = page.partition("<script>")[2].partition("</script>")[0]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    allowed = f"script-src 'sha256-{digest}'; style-src 'unsafe-inline'; connect-src 'self'"
-    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 async def _order(request: Request, kind: type[T]) -> T:

@@ -67,6 +67,16 @@ class BlobStore:
         except FileNotFoundError as error:
             raise Unknown(f"there is no blob {path}") from error
 
+    def tail(self, path: str, limit: int) -> tuple[int, bytes]:
+        """How long it is, and its end; nothing of one that was not written yet. Raises Unknown: no blob path."""
+        try:
+            with self._file(path).open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - limit))
+                return size, file.read(limit)
+        except FileNotFoundError:
+            return 0, b""
+
     def paths(self, prefix: str) -> list[str]:
         """All blobs whose path begins so."""
         found = (f"/{one.parent.name}/{one.name}" for one in self._folder.glob("*/*") if not one.name.startswith("."))

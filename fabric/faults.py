@@ -1,7 +1,7 @@
 """Faults by name: what goes wrong, at which endpoints, for whom, how often, when. The same seed, the same faults."""
 
 import random
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from sqlalchemy import delete, select, update
@@ -221,6 +221,15 @@ class Faults:
         with self._store.begin() as connection:
             counted = update(RULES).where(more).values(spoiled=RULES.c.spoiled + 1).returning(RULES.c.id)
             return connection.execute(counted).first() is not None
+
+
+def catalogue() -> dict[str, Any]:
+    """What there is to choose from, what each fault means, the value it needs, and which endpoints it fits."""
+    faults = [
+        {"name": name, "meaning": meaning, "value": _NEED_VALUE.get(name), "endpoints": _FITS.get(name)}
+        for name, meaning in FAULTS.items()
+    ]
+    return {"endpoints": ENDPOINTS, "groups": GROUPS, "faults": faults}
 
 
 def _check(order: Order) -> None:

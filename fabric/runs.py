@@ -1,5 +1,6 @@
 """Run Command as the host orders it: a run is a settings instance of a handler that the VM brings itself."""
 
+import asyncio
 import base64
 import re
 from typing import Annotated, Any
@@ -17,6 +18,9 @@ from fabric.vmorders import chooser
 
 ACTION, ACTION_VERSION = "Microsoft.CPlat.Core.RunCommandLinux", "1.0.5"
 MANAGED, MANAGED_VERSION = "Microsoft.CPlat.Core.RunCommandHandlerLinux", "1.3.27"
+
+OUTPUT_LIMIT = 64 * 1024
+"""Bytes of each stream that an operator is shown."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
@@ -113,6 +117,23 @@ def remove_run(vm: Vm, name: str, *, fast_track: bool) -> None:
     vm.want_all(make, fast_track=fast_track)
 
 
+def read_output(vm: Vm, name: str) -> dict[str, Any]:
+    """The end of both output blobs of a run as it is wanted now. Blocking. Raises Unknown."""
+    handlers = {one.name: one for one in vm.state.handlers}
+    instances = {one.name: one for one in handlers[MANAGED].instances} if MANAGED in handlers else {}
+    if name not in instances:
+        raise Unknown(f"there is no run called {name[:80]!r}")
+    number = instances[name].sequence_number
+    public = instances[name].public
+    if not isinstance(public, dict) or "outputBlobUri" not in public:
+        raise Unknown(f"{name} keeps no output blobs: order it with output_blobs")
+    found: dict[str, Any] = {"name": name, "sequence_number": number}
+    for which, path in _blob_paths(f"{vm.name}.{name}-{number}").items():
+        size, content = vm.host.blobs.tail(path, OUTPUT_LIMIT)
+        found[which] = {"size": size, "text": content.decode("utf-8", "replace"), "cut": size > len(content)}
+    return found
+
+
 def add_routes(api: FastAPI, host: Host) -> None:
     """Into the control API."""
 
@@ -123,6 +144,11 @@ def add_routes(api: FastAPI, host: Host) -> None:
         """Run a script on the VM: `{"script": ..., "name": ..., "parameters": [{"name", "value"}], ...}`."""
         order = bodies.parse_json(await bodies.read(request), RunOrder)
         return bodies.json(order_run(vm, order))
+
+    @api.get("/api/runs/{name}/output")
+    async def output(name: str, vm: Chosen) -> Response:
+        """What the run wrote so far, if it keeps output blobs: the end of either stream."""
+        return bodies.json(await asyncio.to_thread(read_output, vm, name))
 
     @api.delete("/api/runs/{name}")
     async def remove(name: str, vm: Chosen, fast_track: bool = False) -> Response:
@@ -166,4 +192,8 @@ def _protected(vm: Vm, order: RunOrder, blobs: dict[str, str]) -> str | None:
 
 
 def _blobs(vm: Vm, stem: str) -> dict[str, str]:
-    return {"output": vm.signed(f"/output/{stem}.stdout"), "error": vm.signed(f"/output/{stem}.stderr")}
+    return {which: vm.signed(path) for which, path in _blob_paths(stem).items()}
+
+
+def _blob_paths(stem: str) -> dict[str, str]:
+    return {"output": f"/output/{stem}.stdout", "error": f"/output/{stem}.stderr"}

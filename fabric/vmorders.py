@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fabric import bodies
 from fabric.errors import FabricError
 from fabric.host import FIRST_TENANT, Host
-from fabric.state import Told
+from fabric.state import EPOCH_TICKS, Told
 from fabric.vm import Vm
 
 OpenDoors = Callable[[str], Awaitable[dict[str, str]]]
@@ -71,7 +71,7 @@ def router(host: Host, open_doors: OpenDoors) -> APIRouter:
     async def vms() -> Response:
         """The VMs: who they are, what is wanted, how they are."""
         told = host.ledger.summaries()
-        return bodies.json([_listed(vm, told.get(vm.name, Told())) for vm in host.vms()])
+        return bodies.json([listed(vm, told.get(vm.name, Told())) for vm in host.vms()])
 
     @routes.post("/api/vms")
     async def add_vm(order: VmOrder) -> dict[str, str]:
@@ -143,8 +143,10 @@ def chooser(host: Host) -> Callable[[str], Vm]:
     return chosen
 
 
-def _listed(vm: Vm, told: Told) -> dict[str, Any]:
+def listed(vm: Vm, told: Told) -> dict[str, Any]:
+    """What a list of VMs says of each."""
     state = vm.state
+    newest = max(state.fabric.ticks, state.fast_track.ticks if state.fast_track else 0)
     return {
         "name": vm.name,
         "tenant": state.tenant,
@@ -155,6 +157,8 @@ def _listed(vm: Vm, told: Told) -> dict[str, Any]:
         "health": msgspec.to_builtins(told.health),
         "incarnation": state.fabric.number,
         "fast_track": state.fast_track.number if state.fast_track else None,
+        "wanted_at": (newest - EPOCH_TICKS) / 10_000_000,
+        "on_hold": state.on_hold is True,
         "extensions": [one.name for one in state.handlers],
         "status_at": told.status_at,
         "places": msgspec.structs.asdict(vm.addresses),
