@@ -8,9 +8,10 @@ import msgspec
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 
-from fabric import bodies
+from fabric import bodies, described
 from fabric.errors import FabricError, Unknown
 from fabric.host import Host
+from fabric.orders import NAMES, Removed
 from fabric.state import VmState, WantedHandler, WantedInstance
 from fabric.vm import Vm
 from fabric.vmorders import chooser
@@ -19,6 +20,7 @@ ACTION, ACTION_VERSION = "Microsoft.CPlat.Core.RunCommandLinux", "1.0.5"
 MANAGED, MANAGED_VERSION = "Microsoft.CPlat.Core.RunCommandHandlerLinux", "1.3.27"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
+_PARAMETERS_LIMIT = 1000
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,18 +30,22 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
 
 
+Parameters = Annotated[list[Parameter], msgspec.Meta(max_length=_PARAMETERS_LIMIT)]
+
+
 class RunOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A script to be run on the VM."""
 
-    script: str
-    name: str = "run"
+    script: Annotated[str, msgspec.Meta(min_length=1)]
+    name: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{_NAME.pattern}$"})] = "run"
     """Managed only: a new run of the same name replaces the one before."""
     action: bool = False
     """The old kind (v1): one at a time, no name, no parameters."""
-    parameters: list[Parameter] = []
-    protected_parameters: list[Parameter] = []
-    user: str = ""
-    timeout: int = 0
+    parameters: Parameters = []
+    protected_parameters: Parameters = []
+    user: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    timeout: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
+    """Seconds; 0: what the handler takes for itself."""
     asynchronous: bool = False
     failure_is_error: bool = False
     output_blobs: bool = False
@@ -59,8 +65,6 @@ class Ordered(msgspec.Struct, frozen=True, kw_only=True):
 
 def order_run(vm: Vm, order: RunOrder) -> Ordered:
     """Put it into the goal state. Raises FabricError."""
-    if not order.script:
-        raise FabricError("the script is empty")
     if order.action:
         return _order_action(vm, order)
     if not _NAME.fullmatch(order.name):
@@ -118,17 +122,21 @@ def add_routes(api: FastAPI, host: Host) -> None:
 
     Chosen = Annotated[Vm, Depends(chooser(host))]  # noqa: N806  # a type
 
-    @api.post("/api/runs")
+    @api.post(
+        "/api/runs",
+        responses=described.answers(Ordered, *described.ORDER, 422),
+        openapi_extra=described.order(RunOrder),
+    )
     async def run(request: Request, vm: Chosen) -> Response:
-        """Run a script on the VM: `{"script": ..., "name": ..., "parameters": [{"name", "value"}], ...}`."""
-        order = bodies.parse_json(await bodies.read(request), RunOrder)
+        """Run a script on the VM."""
+        order = await bodies.order(request, RunOrder)
         return bodies.json(order_run(vm, order))
 
-    @api.delete("/api/runs/{name}")
-    async def remove(name: str, vm: Chosen, fast_track: bool = False) -> Response:
+    @api.delete("/api/runs/{name}", responses=described.answers(Removed, 400, 403, 404, 422))
+    async def remove(name: NAMES, vm: Chosen, fast_track: bool = False) -> Response:
         """Have the VM end a run and forget it."""
         remove_run(vm, name, fast_track=fast_track)
-        return bodies.json({"removed": name})
+        return bodies.json(Removed(name))
 
 
 def _order_action(vm: Vm, order: RunOrder) -> Ordered:
