@@ -1,24 +1,31 @@
 """The control API: what the host wants, what it was told, what goes wrong. `/docs` describes it."""
 
 import asyncio
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
+import fastapi
 import msgspec
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
-from fabric import __version__, bodies, faults, goals, page, runs, scenes, stream, vmorders
+from fabric import __version__, bodies, described, faults, goals, page, runs, scenes, stream, vmorders
 from fabric.errors import FabricError, Refused
 from fabric.host import Host
-from fabric.orders import ExtensionOrder
-from fabric.packages import PACKAGE_LIMIT, identify
-from fabric.told import EVENTS_LIMIT, TRANSCRIPT_LIMIT
+from fabric.orders import NAMES, ExtensionOrder, Removed
+from fabric.packages import PACKAGE_LIMIT, PackageName, identify
+from fabric.state import Told, WantedHandler
+from fabric.told import EVENTS_LIMIT, TRANSCRIPT_LIMIT, Line
 from fabric.vm import Vm
 
-T = TypeVar("T", bound=msgspec.Struct)
+
+class Lifted(msgspec.Struct, frozen=True):
+    """How many faults, or which."""
+
+    lifted: int
 
 
 def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
@@ -34,6 +41,7 @@ def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
         version=__version__,
         summary="A local Azure host",
         dependencies=[Depends(own_page)],
+        responses=described.refused(507),
     )
 
     @api.exception_handler(FabricError)
@@ -43,7 +51,8 @@ def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
     @api.exception_handler(HTTPException)
     async def nowhere(request: Request, error: HTTPException) -> Response:
         reason = f"{request.method} {request.scope['path'][:200]}: {error.detail}. /docs says what there is"
-        return JSONResponse({"reason": reason}, error.status_code, error.headers)
+        headers = {"Allow": ", ".join(_allowed(api, request))} if error.status_code == 405 else error.headers
+        return JSONResponse({"reason": reason}, error.status_code, headers)
 
     @api.exception_handler(RequestValidationError)
     async def misused(_: Request, error: RequestValidationError) -> Response:
@@ -56,19 +65,23 @@ def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
 
     Chosen = Annotated[Vm, Depends(vmorders.chooser(host))]  # noqa: N806  # a type
 
-    @api.get("/api/told")
+    @api.get("/api/told", responses=described.answers(Told, 400, 404, 422, more={"ready": bool | None}))
     async def told(vm: Chosen, events: Annotated[int, Query(ge=0, le=EVENTS_LIMIT)] = EVENTS_LIMIT) -> Response:
         """What the VM told the host: health, status, the newest events, observations."""
         told = vm.told()
         told.events = told.events[len(told.events) - min(events, len(told.events)) :]
         return bodies.json({**msgspec.to_builtins(told), "ready": told.ready})
 
-    @api.get("/api/extensions")
+    @api.get("/api/extensions", responses=described.answers(list[WantedHandler], 400, 404, 422))
     async def extensions(vm: Chosen) -> Response:
         """What the goal state asks for; settings included, protected ones encrypted."""
         return bodies.json(vm.state.handlers)
 
-    @api.put("/api/packages")
+    @api.put(
+        "/api/packages",
+        responses=described.answers(PackageName, 400, 403, 413, 422),
+        openapi_extra=described.package(),
+    )
     async def package(
         request: Request,
         file_name: Annotated[str, Query(max_length=300)] = "",
@@ -84,55 +97,63 @@ def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
             await asyncio.to_thread(host.publish, found.name, found.version, incoming)
         return bodies.json(found)
 
-    @api.post("/api/extensions", openapi_extra=_body_of(ExtensionOrder))
+    @api.post(
+        "/api/extensions",
+        responses=described.answers(WantedHandler, *described.ORDER, 422),
+        openapi_extra=described.order(ExtensionOrder),
+    )
     async def add(request: Request, vm: Chosen) -> Response:
         """Ask the VM for an extension, with these settings."""
-        order = await _order(request, ExtensionOrder)
+        order = await bodies.order(request, ExtensionOrder)
         return bodies.json(vm.order(order))
 
-    @api.delete("/api/extensions/{name}")
-    async def remove(name: str, vm: Chosen, now: bool = False, fast_track: bool = False) -> Response:
+    @api.delete("/api/extensions/{name}", responses=described.answers(Removed, 400, 403, 404, 422))
+    async def remove(name: NAMES, vm: Chosen, now: bool = False, fast_track: bool = False) -> Response:
         """Ask for uninstall; with `now`, have it vanish from the goal state without a word."""
         vm.remove(name, vanish=now, fast_track=fast_track)
-        return bodies.json({"removed": name})
+        return bodies.json(Removed(name))
 
     api.include_router(vmorders.router(host, open_doors))
 
-    @api.get("/api/faults")
+    @api.get("/api/faults", responses=described.answers(list[faults.Fault]))
     async def in_force() -> Response:
         """The faults in force."""
         return bodies.json(host.faults.listed())
 
-    @api.get("/api/faults/catalogue")
+    @api.get("/api/faults/catalogue", responses=described.answers(faults.Catalogue))
     async def catalogue() -> Response:
         """Faults, endpoints and groups there are to choose from."""
         return bodies.json(faults.catalogue())
 
-    @api.post("/api/faults", openapi_extra=_body_of(faults.Order))
+    @api.post(
+        "/api/faults",
+        responses=described.answers(faults.Fault, *described.ORDER),
+        openapi_extra=described.order(faults.Order),
+    )
     async def inject(request: Request) -> Response:
         """Inject a fault at an endpoint, or at a group of them."""
-        order = await _order(request, faults.Order)
+        order = await bodies.order(request, faults.Order)
         if order.vm:
             host.vm(order.vm)
         rule = host.faults.add(order)
         host.changes.tell("faults")
         return bodies.json(rule)
 
-    @api.delete("/api/faults")
+    @api.delete("/api/faults", responses=described.answers(Lifted, 403))
     async def lift_all() -> Response:
         """Lift all faults."""
         lifted = host.faults.clear()
         host.changes.tell("faults")
-        return bodies.json({"lifted": lifted})
+        return bodies.json(Lifted(lifted))
 
-    @api.delete("/api/faults/{number}")
-    async def lift(number: int) -> Response:
+    @api.delete("/api/faults/{number}", responses=described.answers(Lifted, 403, 404, 422))
+    async def lift(number: Annotated[int, fastapi.Path(ge=1, le=2**31 - 1)]) -> Response:
         """Lift one fault."""
         host.faults.lift(number)
         host.changes.tell("faults")
-        return bodies.json({"lifted": number})
+        return bodies.json(Lifted(number))
 
-    @api.get("/api/transcript")
+    @api.get("/api/transcript", responses=described.answers(list[Line], 422))
     async def transcript(
         limit: Annotated[int, Query(ge=1, le=TRANSCRIPT_LIMIT)] = 500,
         vm: Annotated[str, Query(max_length=63, description="Only those of this VM")] = "",
@@ -149,15 +170,11 @@ def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
     return api
 
 
-async def _order(request: Request, kind: type[T]) -> T:
-    """The JSON body. Raises FabricError."""
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != "application/json":
-        raise Refused(415, "the body must be JSON, with Content-Type: application/json")
-    return bodies.parse_json(await bodies.read(request), kind)
+def _allowed(api: FastAPI, request: Request) -> list[str]:
+    """All methods of a path: each operation is a route of its own, and names only its own method."""
 
+    def knows(method: str) -> bool:
+        asked = {**request.scope, "method": method}
+        return any(route.matches(asked)[0] is Match.FULL for route in api.routes)
 
-def _body_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """What /docs says of the body."""
-    _, schemas = msgspec.json.schema_components((kind,))
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schemas[kind.__name__]}}}}
+    return [one for one in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT") if knows(one)]

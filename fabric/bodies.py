@@ -8,7 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fabric.errors import FabricError, TooLarge
+from fabric.errors import FabricError, Refused, TooLarge
 
 DOCUMENT_LIMIT = 1024 * 1024
 """What a VM or an operator has to say in one XML or JSON document."""
@@ -36,6 +36,14 @@ async def parts(request: Request, limit: int) -> AsyncIterator[bytes]:
 async def read(request: Request, limit: int = DOCUMENT_LIMIT) -> bytes:
     """The whole body. Raises TooLarge."""
     return b"".join([part async for part in parts(request, limit)])
+
+
+async def order(request: Request, kind: type[T], limit: int = DOCUMENT_LIMIT) -> T:
+    """What a JSON body asks for. Raises FabricError."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise Refused(415, "the body must be JSON, with Content-Type: application/json")
+    return parse_json(await read(request, limit), kind)
 
 
 def parse_json(data: bytes, kind: type[T]) -> T:

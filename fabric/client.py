@@ -11,6 +11,7 @@ import requests
 from fabric.errors import FabricError, NoHost
 
 _SECONDS = 60.0
+_JSON = {"Content-Type": "application/json"}
 
 
 class Client:
@@ -37,10 +38,14 @@ class Client:
 
     def post(self, path: str, body: Any) -> Any:
         """Raises FabricError, NoHost."""
-        return self._call("POST", path, data=msgspec.json.encode(body), headers={"Content-Type": "application/json"})
+        return self._call("POST", path, data=msgspec.json.encode(body), headers=_JSON)
+
+    def replace(self, path: str, body: Any) -> Any:
+        """PUT a JSON document. Raises FabricError, NoHost."""
+        return self._call("PUT", path, data=msgspec.json.encode(body), headers=_JSON)
 
     def put(self, path: str, body: bytes | BinaryIO, query: dict[str, str]) -> Any:
-        """Raises FabricError, NoHost."""
+        """Bytes. Raises FabricError, NoHost."""
         return self._call("PUT", path, data=body, params=query)
 
     def delete(self, path: str, query: dict[str, str] | None = None) -> Any:

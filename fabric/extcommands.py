@@ -8,7 +8,6 @@ from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import click
-import msgspec
 from rich.console import Console
 
 from fabric import render
@@ -115,7 +114,7 @@ def goal_set(file: Path, client: Client) -> None:
                      "instances": [{"name": "a", "settings": {}},
                                    {"name": "b", "depends_on": ["Contoso.Tools.Runner/a"], "dependency_level": 1}]}]}
     """
-    count = client.put("/api/goal", msgspec.json.encode(json_object(file)), {})["handlers"]
+    count = client.replace("/api/goal", json_object(file))["handlers"]
     click.echo(f"{count} handlers are wanted.")
 
 

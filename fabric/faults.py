@@ -1,7 +1,8 @@
 """Faults by name: what goes wrong, at which endpoints, for whom, how often, when. The same seed, the same faults."""
 
 import random
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Literal
 
 import msgspec
 from sqlalchemy import delete, select, update
@@ -83,24 +84,33 @@ _FITS: dict[str, tuple[str, ...]] = {
 _RULES_LIMIT = 200
 
 
+_LONGEST = 10**9
+"""Seconds."""
+
+
+def _one_of(names: Iterable[str]) -> msgspec.Meta:
+    """For the description: who takes another name is told by us what there is."""
+    return msgspec.Meta(extra_json_schema={"enum": list(names)})
+
+
 class Order(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A fault to be injected."""
 
-    endpoint: str
-    """Of ENDPOINTS or GROUPS."""
-    fault: str
+    endpoint: Annotated[str, _one_of((*GROUPS, *ENDPOINTS))]
+    """An endpoint, or a group of them."""
+    fault: Annotated[str, _one_of(FAULTS)]
     value: float | None = None
-    vm: str = ""
+    vm: Annotated[str, msgspec.Meta(max_length=63)] = ""
     """Empty: any."""
-    count: int | None = None
+    count: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
     """How many answers to spoil; None: until lifted."""
-    skip: int = 0
+    skip: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
     """So many requests first that are left alone."""
-    wait: float = 0.0
+    wait: Annotated[float, msgspec.Meta(ge=0, le=_LONGEST)] = 0.0
     """Seconds until it begins."""
-    last: float | None = None
+    last: Annotated[float, msgspec.Meta(gt=0, le=_LONGEST)] | None = None
     """Seconds it lasts; None: until lifted."""
-    probability: float = 1.0
+    probability: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     """Of each request; drawn from `seed`."""
     seed: int = 0
 
@@ -223,13 +233,31 @@ class Faults:
             return connection.execute(counted).first() is not None
 
 
-def catalogue() -> dict[str, Any]:
-    """What there is to choose from, what each fault means, the value it needs, and which endpoints it fits."""
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """One fault there is."""
+
+    name: str
+    meaning: str
+    value: tuple[int, int] | None
+    """Lowest and highest, if it needs one."""
+    endpoints: tuple[str, ...] | None
+    """None: all."""
+
+
+class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
+    """What there is to choose from."""
+
+    endpoints: tuple[str, ...]
+    groups: dict[str, tuple[str, ...]]
+    faults: list[Choice]
+
+
+def catalogue() -> Catalogue:
     faults = [
-        {"name": name, "meaning": meaning, "value": _NEED_VALUE.get(name), "endpoints": _FITS.get(name)}
+        Choice(name=name, meaning=meaning, value=_NEED_VALUE.get(name), endpoints=_FITS.get(name))
         for name, meaning in FAULTS.items()
     ]
-    return {"endpoints": ENDPOINTS, "groups": GROUPS, "faults": faults}
+    return Catalogue(endpoints=ENDPOINTS, groups=GROUPS, faults=faults)
 
 
 def _check(order: Order) -> None:
@@ -251,9 +279,3 @@ def _check(order: Order) -> None:
     fits = _FITS.get(name, ENDPOINTS)
     if not set(GROUPS.get(order.endpoint, (order.endpoint,))) & set(fits):
         raise FabricError(f"{name} is a fault of {' or '.join(fits)}, not of {order.endpoint}")
-    if order.count is not None and order.count < 1:
-        raise FabricError("count must be at least 1")
-    if order.skip < 0 or order.wait < 0 or (order.last is not None and order.last <= 0):
-        raise FabricError("skip and wait are not negative, last is more than 0")
-    if not 0 < order.probability <= 1:
-        raise FabricError("probability is more than 0 and at most 1")

@@ -1,12 +1,12 @@
 """The goal state as a whole: handed out as a document, and made anew from one. For what no single order says."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 
-from fabric import bodies
+from fabric import bodies, described
 from fabric.errors import FabricError, Unknown
 from fabric.host import Host
 from fabric.state import HandlerState, WantedHandler, WantedInstance
@@ -14,33 +14,36 @@ from fabric.vm import Vm
 from fabric.vmorders import chooser
 
 _LIMIT = 4 * 1024 * 1024
+_Name = Annotated[str, msgspec.Meta(max_length=200)]
+_Number = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+_DependsOn = Annotated[list[Annotated[str, msgspec.Meta(max_length=400)]], msgspec.Meta(max_length=1000)]
 
 
 class InstanceOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One settings instance of a multi-config handler."""
 
-    name: str
-    sequence_number: int = 0
-    state: str = "enabled"
+    name: _Name
+    sequence_number: _Number = 0
+    state: Literal["enabled", "disabled"] = "enabled"
     settings: Any = None
     protected: Any = None
     """Encrypted for the VM on its way into the goal state."""
-    dependency_level: int = 0
-    depends_on: list[str] = []
+    dependency_level: _Number = 0
+    depends_on: _DependsOn = []
     """`handler`, or `handler/extension`."""
 
 
 class HandlerOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One handler; `instances` instead of settings make it multi-config."""
 
-    name: str
-    version: str
+    name: _Name
+    version: Annotated[str, msgspec.Meta(max_length=80)]
     state: HandlerState = "enabled"
-    sequence_number: int = 0
+    sequence_number: _Number = 0
     settings: Any = None
     protected: Any = None
-    dependency_level: int = 0
-    depends_on: list[str] = []
+    dependency_level: _Number = 0
+    depends_on: _DependsOn = []
     instances: list[InstanceOrder] = []
 
 
@@ -50,6 +53,12 @@ class GoalOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     handlers: list[HandlerOrder]
     fast_track: bool = False
     """Deliver by vmSettings instead of a new incarnation."""
+
+
+class Ordered(msgspec.Struct, frozen=True):
+    """How many there are."""
+
+    handlers: int
 
 
 def order_goal(vm: Vm, order: GoalOrder) -> None:
@@ -69,13 +78,16 @@ def add_routes(api: FastAPI, host: Host) -> None:
 
     Chosen = Annotated[Vm, Depends(chooser(host))]  # noqa: N806  # a type
 
-    @api.put("/api/goal")
+    @api.put(
+        "/api/goal",
+        responses=described.answers(Ordered, *described.ORDER, 422),
+        openapi_extra=described.order(GoalOrder),
+    )
     async def goal(request: Request, vm: Chosen) -> Response:
-        """Make this the goal state, to the letter: `{"handlers": [{"name", "version", "state", "sequence_number",
-        "settings", "protected", "dependency_level", "depends_on", "instances": [...]}], "fast_track": false}`."""
-        order = bodies.parse_json(await bodies.read(request, _LIMIT), GoalOrder)
+        """Make this the goal state, to the letter."""
+        order = await bodies.order(request, GoalOrder, _LIMIT)
         order_goal(vm, order)
-        return bodies.json({"handlers": len(order.handlers)})
+        return bodies.json(Ordered(len(order.handlers)))
 
 
 def _handler(vm: Vm, order: HandlerOrder) -> WantedHandler:
@@ -97,7 +109,7 @@ def _instance(vm: Vm, order: InstanceOrder) -> WantedInstance:
     return WantedInstance(
         name=order.name,
         sequence_number=order.sequence_number,
-        state="disabled" if order.state == "disabled" else "enabled",
+        state=order.state,
         public=order.settings,
         protected=vm.protect(order.protected) if order.protected is not None else None,
         dependency_level=order.dependency_level,

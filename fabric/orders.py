@@ -2,14 +2,24 @@
 
 from typing import Annotated, Any
 
+import fastapi
 import msgspec
+
+NAMES = Annotated[str, fastapi.Path(max_length=200)]
+"""A name in a path."""
 
 
 class ExtensionOrder(msgspec.Struct, forbid_unknown_fields=True):
     """An extension to be put into the goal state; its package must be in the repository."""
 
-    name: Annotated[str, msgspec.Meta(max_length=200)]
-    version: Annotated[str, msgspec.Meta(max_length=80)]
+    name: Annotated[str, msgspec.Meta(max_length=200, examples=["Contoso.Tools.Greeter"])]
+    version: Annotated[str, msgspec.Meta(max_length=80, examples=["1.0.0"])]
     settings: dict[str, Any] | None = None
     protected: dict[str, Any] | None = None
     fast_track: bool = False
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """What is wanted no more."""
+
+    removed: str

@@ -9,9 +9,10 @@ import msgspec
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 
-from fabric import bodies
+from fabric import bodies, described
 from fabric.errors import FabricError, Unknown
 from fabric.host import Host
+from fabric.orders import NAMES, Removed
 from fabric.state import VmState, WantedHandler, WantedInstance
 from fabric.vm import Vm
 from fabric.vmorders import chooser
@@ -23,6 +24,7 @@ OUTPUT_LIMIT = 64 * 1024
 """Bytes of each stream that an operator is shown."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
+_PARAMETERS_LIMIT = 1000
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,18 +34,22 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
 
 
+Parameters = Annotated[list[Parameter], msgspec.Meta(max_length=_PARAMETERS_LIMIT)]
+
+
 class RunOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A script to be run on the VM."""
 
-    script: str
-    name: str = "run"
+    script: Annotated[str, msgspec.Meta(min_length=1)]
+    name: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{_NAME.pattern}$"})] = "run"
     """Managed only: a new run of the same name replaces the one before."""
     action: bool = False
     """The old kind (v1): one at a time, no name, no parameters."""
-    parameters: list[Parameter] = []
-    protected_parameters: list[Parameter] = []
-    user: str = ""
-    timeout: int = 0
+    parameters: Parameters = []
+    protected_parameters: Parameters = []
+    user: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    timeout: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
+    """Seconds; 0: what the handler takes for itself."""
     asynchronous: bool = False
     failure_is_error: bool = False
     output_blobs: bool = False
@@ -63,8 +69,6 @@ class Ordered(msgspec.Struct, frozen=True, kw_only=True):
 
 def order_run(vm: Vm, order: RunOrder) -> Ordered:
     """Put it into the goal state. Raises FabricError."""
-    if not order.script:
-        raise FabricError("the script is empty")
     if order.action:
         return _order_action(vm, order)
     if not _NAME.fullmatch(order.name):
@@ -117,7 +121,25 @@ def remove_run(vm: Vm, name: str, *, fast_track: bool) -> None:
     vm.want_all(make, fast_track=fast_track)
 
 
-def read_output(vm: Vm, name: str) -> dict[str, Any]:
+class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of one stream."""
+
+    size: int
+    """Bytes of the whole."""
+    text: str
+    cut: bool
+
+
+class RunOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run wrote so far."""
+
+    name: str
+    sequence_number: int
+    output: StreamEnd
+    error: StreamEnd
+
+
+def read_output(vm: Vm, name: str) -> RunOutput:
     """The end of both output blobs of a run as it is wanted now. Blocking. Raises Unknown."""
     handlers = {one.name: one for one in vm.state.handlers}
     instances = {one.name: one for one in handlers[MANAGED].instances} if MANAGED in handlers else {}
@@ -127,11 +149,11 @@ def read_output(vm: Vm, name: str) -> dict[str, Any]:
     public = instances[name].public
     if not isinstance(public, dict) or "outputBlobUri" not in public:
         raise Unknown(f"{name} keeps no output blobs: order it with output_blobs")
-    found: dict[str, Any] = {"name": name, "sequence_number": number}
+    ends = {}
     for which, path in _blob_paths(f"{vm.name}.{name}-{number}").items():
         size, content = vm.host.blobs.tail(path, OUTPUT_LIMIT)
-        found[which] = {"size": size, "text": content.decode("utf-8", "replace"), "cut": size > len(content)}
-    return found
+        ends[which] = StreamEnd(size=size, text=content.decode("utf-8", "replace"), cut=size > len(content))
+    return RunOutput(name=name, sequence_number=number, **ends)
 
 
 def add_routes(api: FastAPI, host: Host) -> None:
@@ -139,22 +161,26 @@ def add_routes(api: FastAPI, host: Host) -> None:
 
     Chosen = Annotated[Vm, Depends(chooser(host))]  # noqa: N806  # a type
 
-    @api.post("/api/runs")
+    @api.post(
+        "/api/runs",
+        responses=described.answers(Ordered, *described.ORDER, 422),
+        openapi_extra=described.order(RunOrder),
+    )
     async def run(request: Request, vm: Chosen) -> Response:
-        """Run a script on the VM: `{"script": ..., "name": ..., "parameters": [{"name", "value"}], ...}`."""
-        order = bodies.parse_json(await bodies.read(request), RunOrder)
+        """Run a script on the VM."""
+        order = await bodies.order(request, RunOrder)
         return bodies.json(order_run(vm, order))
 
-    @api.get("/api/runs/{name}/output")
-    async def output(name: str, vm: Chosen) -> Response:
+    @api.get("/api/runs/{name}/output", responses=described.answers(RunOutput, 400, 404, 422))
+    async def output(name: NAMES, vm: Chosen) -> Response:
         """What the run wrote so far, if it keeps output blobs: the end of either stream."""
         return bodies.json(await asyncio.to_thread(read_output, vm, name))
 
-    @api.delete("/api/runs/{name}")
-    async def remove(name: str, vm: Chosen, fast_track: bool = False) -> Response:
+    @api.delete("/api/runs/{name}", responses=described.answers(Removed, 400, 403, 404, 422))
+    async def remove(name: NAMES, vm: Chosen, fast_track: bool = False) -> Response:
         """Have the VM end a run and forget it."""
         remove_run(vm, name, fast_track=fast_track)
-        return bodies.json({"removed": name})
+        return bodies.json(Removed(name))
 
 
 def _order_action(vm: Vm, order: RunOrder) -> Ordered:

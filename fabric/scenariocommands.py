@@ -54,8 +54,7 @@ def scenario_run(file: Path, wait: float, client: Client, as_json: bool) -> None
             raise FabricError(f"{package} is no package (packages stand beside {file})")
         with package.open("rb") as opened:
             client.put("/api/packages", opened, {"file_name": package.name})
-    body = msgspec.json.encode(msgspec.structs.replace(found, packages=[]))
-    played = client.put("/api/scenario", body, {})
+    played = client.replace("/api/scenario", msgspec.structs.replace(found, packages=[]))
     until = time.monotonic() + wait
     with Console(stderr=True).status(f"playing {found.name or file.name}"):
         while played["left"] and time.monotonic() < until:

@@ -5,61 +5,94 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
 
-from fabric import bodies
+from fabric import bodies, described
 from fabric.errors import FabricError
-from fabric.host import FIRST_TENANT, Host
-from fabric.state import EPOCH_TICKS, Told
+from fabric.host import FIRST_TENANT, NAME, Host
+from fabric.orders import NAMES, Removed
+from fabric.places import Addresses
+from fabric.state import EPOCH_TICKS, Health, Told
 from fabric.vm import Vm
 
 OpenDoors = Callable[[str], Awaitable[dict[str, str]]]
 """Servers of its own for a VM: base URLs by name."""
 
+Name = Annotated[str, msgspec.Meta(max_length=63, extra_json_schema={"pattern": f"^{NAME.pattern}$"})]
+"""Of a VM or a tenant; the host itself says what is wrong with it."""
 
-class CertificateOrder(BaseModel):
+
+class CertificateOrder(msgspec.Struct, forbid_unknown_fields=True):
     """RSA, or elliptic curve."""
-
-    model_config = ConfigDict(extra="forbid")
 
     ec: bool = False
 
 
-class Switch(BaseModel):
-    """On or off."""
+class Thumbprint(msgspec.Struct, frozen=True):
+    """Of the new certificate."""
 
-    model_config = ConfigDict(extra="forbid")
+    thumbprint: str
+
+
+class Switch(msgspec.Struct, forbid_unknown_fields=True):
+    """On or off."""
 
     on: bool
 
 
-class Features(BaseModel):
+class Features(msgspec.Struct, forbid_unknown_fields=True):
     """Names of features the VM must support."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    names: Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=100)]
+    names: Annotated[list[Annotated[str, msgspec.Meta(max_length=100)]], msgspec.Meta(max_length=100)]
 
 
-class VmOrder(BaseModel):
+class VmOrder(msgspec.Struct, forbid_unknown_fields=True):
     """A VM to be added."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    name: Annotated[str, Field(max_length=63)]
-    tenant: Annotated[str, Field(max_length=63)] = FIRST_TENANT
-    address: Annotated[str, Field(max_length=45)] = ""
+    name: Name
+    tenant: Name = FIRST_TENANT
+    address: Annotated[str, msgspec.Meta(max_length=45)] = ""
+    """Empty, if `own_ports` or if all other addresses are its."""
     own_ports: bool = False
 
 
-class Ports(BaseModel):
+class AddedVm(Addresses, frozen=True, kw_only=True):
+    """Its name, and where it finds the host."""
+
+    name: str
+
+
+class Ports(msgspec.Struct, forbid_unknown_fields=True):
     """TCP ports."""
 
-    model_config = ConfigDict(extra="forbid")
+    ports: Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=65535)]], msgspec.Meta(max_length=100)]
 
-    ports: Annotated[list[Annotated[int, Field(ge=1, le=65535)]], Field(max_length=100)]
+
+class Container(msgspec.Struct, frozen=True):
+    """Where the VM is now."""
+
+    container_id: str
+
+
+class ListedVm(msgspec.Struct, kw_only=True):
+    """One VM in short."""
+
+    name: str
+    tenant: str
+    address: str
+    container_id: str
+    ready: bool | None
+    heartbeats: int
+    health: Health | None
+    incarnation: int
+    fast_track: int | None
+    wanted_at: float
+    """When something was last asked of it; UTC, seconds."""
+    on_hold: bool
+    extensions: list[str]
+    status_at: float | None
+    places: Addresses
 
 
 def router(host: Host, open_doors: OpenDoors) -> APIRouter:
@@ -67,67 +100,76 @@ def router(host: Host, open_doors: OpenDoors) -> APIRouter:
     routes = APIRouter()
     Chosen = Annotated[Vm, Depends(chooser(host))]  # noqa: N806  # a type
 
-    @routes.get("/api/vms")
+    @routes.get("/api/vms", responses=described.answers(list[ListedVm]))
     async def vms() -> Response:
         """The VMs: who they are, what is wanted, how they are."""
         told = host.ledger.summaries()
         return bodies.json([listed(vm, told.get(vm.name, Told())) for vm in host.vms()])
 
-    @routes.post("/api/vms")
-    async def add_vm(order: VmOrder) -> dict[str, str]:
+    @routes.post(
+        "/api/vms", responses=described.answers(AddedVm, *described.ORDER, 409), openapi_extra=described.order(VmOrder)
+    )
+    async def add_vm(request: Request) -> Response:
         """One more VM, known by its address within its tenant, or by ports of its own."""
+        order = await bodies.order(request, VmOrder)
         if order.address:
             _check_address(order.address)
         if order.own_ports and order.address:
             raise FabricError("a VM is known by its address or by ports of its own, not by both")
         doors = await open_doors(order.name) if order.own_ports else {}
         vm = host.add(order.name, of=order.tenant, address=order.address, doors=doors)
-        return {"name": vm.name, **msgspec.structs.asdict(vm.addresses)}
+        return bodies.json(AddedVm(name=vm.name, **msgspec.structs.asdict(vm.addresses)))
 
-    @routes.delete("/api/vms/{name}")
-    async def remove_vm(name: str) -> dict[str, str]:
+    @routes.delete("/api/vms/{name}", responses=described.answers(Removed, 403, 404, 422))
+    async def remove_vm(name: NAMES) -> Response:
         """Forget a VM and all it told."""
         host.remove(name)
-        return {"removed": name}
+        return bodies.json(Removed(name))
 
-    @routes.post("/api/certificates/rotate")
-    async def rotate(order: CertificateOrder, vm: Chosen) -> dict[str, str]:
+    @routes.post("/api/certificates/rotate", **_ordered(CertificateOrder, Thumbprint))
+    async def rotate(request: Request, vm: Chosen) -> Response:
         """Replace the tenant certificate, as hibernation does: the incarnation stays."""
-        return {"thumbprint": vm.rotate_certificate(elliptic=order.ec)}
+        order = await bodies.order(request, CertificateOrder)
+        return bodies.json(Thumbprint(vm.rotate_certificate(elliptic=order.ec)))
 
-    @routes.post("/api/certificates")
-    async def add(order: CertificateOrder, vm: Chosen) -> dict[str, str]:
+    @routes.post("/api/certificates", **_ordered(CertificateOrder, Thumbprint))
+    async def add(request: Request, vm: Chosen) -> Response:
         """One more certificate with its key, in a new incarnation."""
-        return {"thumbprint": vm.add_certificate(elliptic=order.ec)}
+        order = await bodies.order(request, CertificateOrder)
+        return bodies.json(Thumbprint(vm.add_certificate(elliptic=order.ec)))
 
-    @routes.post("/api/hold")
-    async def hold(order: Switch, vm: Chosen) -> dict[str, bool]:
+    @routes.post("/api/hold", **_ordered(Switch, Switch))
+    async def hold(request: Request, vm: Chosen) -> Response:
         """Say in the artifacts profile whether extensions are on hold; the VM reads it with the next incarnation."""
+        order = await bodies.order(request, Switch)
         vm.hold(order.on)
-        return {"on": order.on}
+        return bodies.json(order)
 
-    @routes.post("/api/fast-track")
-    async def fast_track(order: Switch, vm: Chosen) -> dict[str, bool]:
+    @routes.post("/api/fast-track", **_ordered(Switch, Switch))
+    async def fast_track(request: Request, vm: Chosen) -> Response:
         """Support vmSettings, or answer 404 from now on."""
+        order = await bodies.order(request, Switch)
         vm.support_fast_track(order.on)
-        return {"on": order.on}
+        return bodies.json(order)
 
-    @routes.post("/api/required-features")
-    async def require(order: Features, vm: Chosen) -> dict[str, list[str]]:
+    @routes.post("/api/required-features", **_ordered(Features, Features))
+    async def require(request: Request, vm: Chosen) -> Response:
         """Require features, in a new incarnation."""
+        order = await bodies.order(request, Features)
         vm.require(order.names)
-        return {"names": order.names}
+        return bodies.json(order)
 
-    @routes.post("/api/probe-ports")
-    async def probe(order: Ports, vm: Chosen) -> dict[str, list[int]]:
+    @routes.post("/api/probe-ports", **_ordered(Ports, Ports))
+    async def probe(request: Request, vm: Chosen) -> Response:
         """The ports the load balancer probes, in a new incarnation."""
+        order = await bodies.order(request, Ports)
         vm.probe(order.ports)
-        return {"ports": order.ports}
+        return bodies.json(order)
 
-    @routes.post("/api/move")
-    async def move(vm: Chosen) -> dict[str, str]:
+    @routes.post("/api/move", responses=described.answers(Container, 400, 403, 404, 422))
+    async def move(vm: Chosen) -> Response:
         """Another container id from now on, without a new incarnation; the old one is answered with 410."""
-        return {"container_id": vm.move()}
+        return bodies.json(Container(vm.move()))
 
     return routes
 
@@ -143,25 +185,33 @@ def chooser(host: Host) -> Callable[[str], Vm]:
     return chosen
 
 
-def listed(vm: Vm, told: Told) -> dict[str, Any]:
+def listed(vm: Vm, told: Told) -> ListedVm:
     """What a list of VMs says of each."""
     state = vm.state
     newest = max(state.fabric.ticks, state.fast_track.ticks if state.fast_track else 0)
+    return ListedVm(
+        name=vm.name,
+        tenant=state.tenant,
+        address=state.address,
+        container_id=state.identity.container_id,
+        ready=told.ready,
+        heartbeats=told.heartbeats,
+        health=told.health,
+        incarnation=state.fabric.number,
+        fast_track=state.fast_track.number if state.fast_track else None,
+        wanted_at=(newest - EPOCH_TICKS) / 10_000_000,
+        on_hold=state.on_hold is True,
+        extensions=[one.name for one in state.handlers],
+        status_at=told.status_at,
+        places=vm.addresses,
+    )
+
+
+def _ordered(kind: type[msgspec.Struct], answer: type[msgspec.Struct]) -> dict[str, Any]:
+    """The description of an order about one VM."""
     return {
-        "name": vm.name,
-        "tenant": state.tenant,
-        "address": state.address,
-        "container_id": state.identity.container_id,
-        "ready": told.ready,
-        "heartbeats": told.heartbeats,
-        "health": msgspec.to_builtins(told.health),
-        "incarnation": state.fabric.number,
-        "fast_track": state.fast_track.number if state.fast_track else None,
-        "wanted_at": (newest - EPOCH_TICKS) / 10_000_000,
-        "on_hold": state.on_hold is True,
-        "extensions": [one.name for one in state.handlers],
-        "status_at": told.status_at,
-        "places": msgspec.structs.asdict(vm.addresses),
+        "responses": described.answers(answer, *described.ORDER, 422),
+        "openapi_extra": described.order(kind),
     }
 
 

@@ -123,8 +123,8 @@ REFUSED = [
     ({"name": "new", "address": "127.0.0.900"}, 400, "no IP address"),
     ({"name": "new", "tenant": "other", "address": "127.0.0.9"}, 404, "no tenant"),
     ({"name": "new", "address": "127.0.0.9", "own_ports": True}, 400, "not by both"),
-    ({"name": "x" * 64, "address": "127.0.0.9"}, 422, "name"),
-    ({"address": "127.0.0.9"}, 422, "name"),
+    ({"name": "x" * 64, "address": "127.0.0.9"}, 400, "name"),
+    ({"address": "127.0.0.9"}, 400, "name"),
 ]
 
 
