@@ -47,7 +47,7 @@ def _host(view: StatusView) -> Text:
     untold = "not known" if view.host.heartbeats is None else "not told yet"
     ready = {True: ("Ready", "bold green"), False: ("Not Ready", "bold red"), None: (untold, "yellow")}
     text = Text("Host ")
-    text.append(*ready[view.host.ready])
+    text.append(*(("gone", "bold red") if view.host.runs is False else ready[view.host.ready]))
     text.append(f"   {view.host.wireserver or 'unknown'}")
     if view.host.heartbeats is not None:
         text.append(f"   {view.host.heartbeats} heartbeats")

@@ -69,9 +69,7 @@ def up(deployment: Deployment, console: Console, *, detach: bool, sample: bool) 
         group.start_supervisord(deployment)
         if sample:
             _add_sample(deployment)
-        with Live(console=console, refresh_per_second=8, transient=True) as live:
-            view = asyncio.run(_follow(deployment, live, with_sample=sample))
-        console.print(render.status(view))
+        _follow_until_ready(deployment, console, with_sample=sample)
         console.print(Text(f"\nReady after {time.monotonic() - started:.1f} s.", style="bold green"))
         console.print(_what_next(deployment, endpoints.portal))
         if not detach:
@@ -111,6 +109,7 @@ def _bring_back_the_host(deployment: Deployment, console: Console) -> None:
         for component in COMPONENTS:
             restart(deployment, component)
         console.print("It is at other addresses than before: the four were started anew.")
+    _follow_until_ready(deployment, console, with_sample=False)
 
 
 @contextmanager
@@ -135,6 +134,13 @@ def _add_sample(deployment: Deployment) -> None:
     done = subprocess.run(command, env=deployment.environment(), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise CommandError(f"the sample extension could not be added:\n{done.stderr or done.stdout}")
+
+
+def _follow_until_ready(deployment: Deployment, console: Console, *, with_sample: bool) -> None:
+    """Show what happens. Raises CommandError."""
+    with Live(console=console, refresh_per_second=8, transient=True) as live:
+        view = asyncio.run(_follow(deployment, live, with_sample=with_sample))
+    console.print(render.status(view))
 
 
 async def _follow(deployment: Deployment, live: Live, *, with_sample: bool) -> StatusView:

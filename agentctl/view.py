@@ -41,6 +41,8 @@ class HostLine(msgspec.Struct, frozen=True, kw_only=True):
     portal: str | None
     """URL of the local host's page; null against a real host."""
     wireserver: str
+    runs: bool | None
+    """Whether the local host's process does; None against a real host."""
     heartbeats: int | None
     """By the rdagent that runs; None while it does not answer."""
     problem: str
@@ -105,7 +107,8 @@ def read_endpoints(deployment: Deployment) -> Endpoints | None:
 
 def is_ready(view: StatusView) -> bool:
     """Whether the host was told Ready and everybody is well, and looked after."""
-    return view.host.ready is True and view.supervised and all(one.state in {"ok", "busy"} for one in view.components)
+    told = view.host.ready is True and view.host.runs is not False
+    return told and view.supervised and all(one.state in {"ok", "busy"} for one in view.components)
 
 
 async def _ask(bus: Bus, request: Request[R]) -> R | str:
@@ -151,13 +154,15 @@ def _assemble(
     problems += [line for line in (host.problem, guest.problem, guest.report_problem) if line]
     problems += [f"{one.name} is {one.state}: {one.why}" for one in components if one.state not in {"ok", "busy"}]
     endpoints = read_endpoints(deployment)
-    if endpoints is not None and process(endpoints.pid) is None:
+    runs = None if endpoints is None else process(endpoints.pid) is not None
+    if runs is False:
         problems.append(f"the local host does not run any more. Start it again: {deployment.up_command}")
     return StatusView(
         components=components,
         supervised=True,
         host=HostLine(
             ready=host.ready,
+            runs=runs,
             portal=endpoints.portal if endpoints else None,
             wireserver=host.wireserver or (endpoints.wireserver if endpoints else ""),
             heartbeats=host.heartbeats if isinstance(truth, Truth) else None,

@@ -82,6 +82,8 @@ def test_a_host_that_died_is_named_and_up_starts_it_again(own: Group) -> None:
     pids = {name: own.pid(name) for name in ("rdagent", "guestagent", "netagent", "telemetry")}
     os.kill(host_pid(own), signal.SIGKILL)
     assert "the local host does not run any more" in problems(own)
+    seen = own.agentctl("status", check=False)
+    assert (seen.returncode, "Host gone" in seen.stdout) == (1, True)
     done = own.agentctl("up", "--detach")
     assert "runs again" in done.stdout
     beats = own.told()["heartbeats"]
