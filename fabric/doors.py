@@ -20,6 +20,7 @@ from fabric.faults import Fault
 from fabric.gate import Gate, Orders
 from fabric.host import FIRST_TENANT, Host
 from fabric.lab.namespaces import bind_in
+from fabric.patience import PatientProtocol
 from fabric.places import Addresses, Door
 from fabric.vm import Vm
 
@@ -159,7 +160,7 @@ def _applications(host: Host, door: Door) -> dict[str, ASGIApp]:
         return await host.blobs.answer(request, vm.addresses.blob, replayed=replayed)
 
     async def metadata(vm: Vm, _: str, request: Request, __: Fault | None) -> Response:
-        return imds.answer(vm, request)
+        return await imds.answer(vm, request)
 
     def wire_name(one: Request) -> str:
         return wireserver.endpoint(one.method, one.scope["path"], dict(one.query_params))
@@ -225,6 +226,6 @@ def _server(application: Any) -> _Server:
             proxy_headers=False,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=2,
-            http="h11",
+            http=PatientProtocol,
         )
     )

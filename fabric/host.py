@@ -82,7 +82,15 @@ class Host:
         name = self._at.get((door.tenant, address)) or self._at.get((door.tenant, ""))
         return Vm(self, name) if name else None
 
-    def add(self, name: str, *, of: str = FIRST_TENANT, address: str = "", doors: dict[str, str] | None = None) -> Vm:
+    def add(
+        self,
+        name: str,
+        *,
+        of: str = FIRST_TENANT,
+        address: str = "",
+        doors: dict[str, str] | None = None,
+        mac: str = "",
+    ) -> Vm:
         """A new VM with its own certificate. Raises FabricError, Refused."""
         for what, word in (("VM", name), ("tenant", of)):
             if not NAME.fullmatch(word):
@@ -102,7 +110,7 @@ class Host:
             tenant_key_pem=key,
             tenant_certificate_pem=certificate,
         )
-        self.store.add(VmState(identity=identity, tenant=of, address=address, doors=doors or {}, fabric=first))
+        self.store.add(VmState(identity=identity, tenant=of, address=address, mac=mac, doors=doors or {}, fabric=first))
         self._at = None
         self.changed(name)
         return Vm(self, name)

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -50,6 +51,9 @@ def serve(root: Path, listen: Listen, extras: Extras) -> None:
     forget_unfinished(folder)
     # It holds the keys of tenant certificates.
     os.close(os.open(folder / DATABASE, os.O_RDWR | os.O_CREAT, 0o600))
+    # Each VM keeps connections open, and so may whoever means no good.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     try:
         asyncio.run(_serve(folder, listen, extras))

@@ -121,6 +121,8 @@ class VmState(msgspec.Struct, kw_only=True):
     tenant: str = "default"
     address: str = ""
     """Requests from there, within the tenant, are this VM's. Empty: all from nobody else's address."""
+    mac: str = ""
+    """As its network has it, in colons; IMDS tells it. Empty: nobody said."""
     doors: dict[str, str] = {}
     """Base URLs of its own, by server; whoever asks there is this VM. Empty: those of its tenant."""
     fabric: GoalStateVersion

@@ -55,6 +55,8 @@ class VmOrder(msgspec.Struct, forbid_unknown_fields=True):
     address: Annotated[str, msgspec.Meta(max_length=45)] = ""
     """Empty, if `own_ports` or if all other addresses are its."""
     own_ports: bool = False
+    mac: Annotated[str, msgspec.Meta(pattern=r"^(([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2})?\Z")] = ""
+    """Of its network card, for IMDS to tell; empty: one is made up."""
 
 
 class AddedVm(Addresses, frozen=True, kw_only=True):
@@ -117,7 +119,7 @@ def router(host: Host, open_doors: OpenDoors) -> APIRouter:
         if order.own_ports and order.address:
             raise FabricError("a VM is known by its address or by ports of its own, not by both")
         doors = await open_doors(order.name) if order.own_ports else {}
-        vm = host.add(order.name, of=order.tenant, address=order.address, doors=doors)
+        vm = host.add(order.name, of=order.tenant, address=order.address, doors=doors, mac=order.mac)
         return bodies.json(AddedVm(name=vm.name, **msgspec.structs.asdict(vm.addresses)))
 
     @routes.delete("/api/vms/{name}", responses=described.answers(Removed, 403, 404, 422))
