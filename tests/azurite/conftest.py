@@ -41,7 +41,7 @@ class Azurite:
         return answer
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
     program = CACHE / "node_modules" / ".bin" / "azurite-blob"
     if not program.exists():
