@@ -62,9 +62,8 @@ class Client:
                 what["params"] = {**what.get("params", {}), **({"vm": self.vm} if self.vm else {})}
                 answer = session.request(method, url, timeout=_SECONDS, **what)
         except requests.RequestException as error:
-            raise NoHost(
-                f"the host at {self._base} does not answer. Start it with: {self._start}, or beside its agent: agentctl up"
-            ) from error
+            how = f"Start it with: {self._start}, or beside its agent: agentctl up"
+            raise NoHost(f"the host at {self._base} does not answer. {how}") from error
         try:
             document = msgspec.json.decode(answer.content)
         except msgspec.DecodeError as error:
