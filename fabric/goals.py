@@ -42,6 +42,8 @@ class HandlerOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     dependency_level: int = 0
     depends_on: list[str] = []
     instances: list[InstanceOrder] = []
+    signature: str = ""
+    """Of the package: base64 of a detached CMS signature."""
 
 
 class GoalOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -72,7 +74,7 @@ def add_routes(api: FastAPI, host: Host) -> None:
     @api.put("/api/goal")
     async def goal(request: Request, vm: Chosen) -> Response:
         """Make this the goal state, to the letter: `{"handlers": [{"name", "version", "state", "sequence_number",
-        "settings", "protected", "dependency_level", "depends_on", "instances": [...]}], "fast_track": false}`."""
+        "settings", "protected", "dependency_level", "depends_on", "instances": [...], "signature"}], "fast_track": false}`."""
         order = bodies.parse_json(await bodies.read(request, _LIMIT), GoalOrder)
         order_goal(vm, order)
         return bodies.json({"handlers": len(order.handlers)})
@@ -90,6 +92,7 @@ def _handler(vm: Vm, order: HandlerOrder) -> WantedHandler:
         dependency_level=order.dependency_level,
         depends_on=order.depends_on,
         instances=[_instance(vm, one) for one in order.instances],
+        signature=order.signature,
     )
 
 
