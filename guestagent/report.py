@@ -15,6 +15,7 @@ from guestagent.layout import HandlerFolder
 from guestagent.plan import State, Waiting
 from guestagent.record import Applied, Good, key
 from guestagent.runcommand.liveness import settle
+from guestagent.runcommand.status import for_people
 from guestagent.statusfile import READ_LIMIT, ExtensionStatus, parse_status
 from guestagent.steps import Doing
 from ipc.contract.guestagent import ExtensionView
@@ -135,7 +136,7 @@ def view(report: ExtensionReport, applied: dict[str, Applied]) -> ExtensionView:
         handler_status=report.handler_status,
         status=inner.status if inner else "",
         code=code if isinstance(code, int) and abs(code) < 2**31 else -1,
-        message=redact((inner.message if inner else None) or report.message)[:1024],
+        message=redact(for_people((inner.message if inner else None) or report.message))[:1024],
         step=report.step,
         since=report.since,
         failure=failed.kind if failed else "",
