@@ -69,8 +69,9 @@ class Machine:
         with (self.root / "azvmagent.toml").open("a") as file:
             file.write(lines)
 
-    def start_agent(self) -> None:
-        self.agent = self._start("guestagent")
+    def start_agent(self, sources: Path | None = None) -> None:
+        """From another copy of the source tree, if one is named."""
+        self.agent = self._start("guestagent", sources=sources)
 
     def kill_agent(self, number: signal.Signals = signal.SIGKILL) -> None:
         assert self.agent is not None
@@ -97,10 +98,11 @@ class Machine:
         endpoints: dict[str, str] = json.loads(path.read_text())
         return endpoints
 
-    def _start(self, *words: str) -> subprocess.Popen[bytes]:
+    def _start(self, *words: str, sources: Path | None = None) -> subprocess.Popen[bytes]:
+        environment = self._environment | ({"PYTHONPATH": str(sources)} if sources else {})
         with (self.root / f"{words[0]}.log").open("ab") as log:
             command = [sys.executable, "-P", "-m", *words]
-            return subprocess.Popen(command, env=self._environment, stdout=log, stderr=log, cwd="/")
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd="/")
 
 
 class Life:
@@ -175,6 +177,11 @@ class Life:
         answer = requests.request(method, self.machine.endpoints["portal"] + path, timeout=30, **what)
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+    def agent_version(self) -> str:
+        """As the host was last told."""
+        status = self.told()["status"]
+        return str(status["aggregateStatus"]["guestAgentStatus"]["version"]) if status else ""
 
     def handlers(self) -> list[dict[str, Any]]:
         """As the host was last told."""

@@ -1,12 +1,18 @@
 """A command that runs while guestagent is killed, restarted or stopped: one run, its whole output, its outcome told."""
 
+import shutil
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from guestagent import __version__
+
 Make = Callable[..., bytes]
+
+SOURCES = Path(__file__).parent.parent.parent.parent
 
 # Goes on until the test says so, whatever becomes of the agent.
 WAITING = 'echo before; until [ -f "$go" ]; do sleep 0.1; done; echo after; status success "went on"'
@@ -45,6 +51,43 @@ def test_the_host_hears_of_other_extensions_while_one_runs(life: Any, make_packa
     assert life.handler()["status"] == "Installing"
     life.go.touch()
     life.ready()
+
+
+def test_a_long_command_survives_kills_restarts_and_another_version_of_guestagent(
+    life: Any, make_package: Make, tmp_path: Path
+) -> None:
+    newer = tmp_path / "newer"
+    for name in ("guestagent", "ipc", "wire"):
+        shutil.copytree(SOURCES / name, newer / name, ignore=shutil.ignore_patterns("__pycache__"))
+    version = newer / "guestagent" / "__init__.py"
+    version.write_text(version.read_text().replace(f'"{__version__}"', '"99.0.0"'))
+    # It writes whenever it is let on, until it is let go: as many lines as there were agents, and none twice.
+    lines = 'until [ -f "$go" ]; do for f in "$go".*; do [ -f "$f" ] && cat "$f" && rm "$f"; done; sleep 0.1; done'
+    life.want(make_package({"enable": f'echo first; {lines}; echo last; status success "survived"'}))
+    life.until(lambda: life.calls("begin enable"), "enable to begin")
+    (output,) = (life.root / "state").glob(f"guestagent/operations/{life.name}-*enable*/stdout")
+    for number, sources in enumerate([None, newer, newer, None, newer]):
+        life.kill_agent(signal.SIGKILL if number % 2 else signal.SIGTERM)
+        part = life.go.with_name(f"{life.go.name}.part")
+        part.write_text(f"while nobody looks {number}\n")
+        part.rename(life.go.with_name(f"{life.go.name}.{number}"))
+        life.until(lambda number=number: output.read_text().endswith(f"looks {number}\n"), f"line {number}")
+        life.start_agent(sources)
+        expected = "99.0.0" if sources else __version__
+        life.until(
+            lambda expected=expected: (life.agent_version(), life.handler().get("status")) == (expected, "Installing"),
+            f"{expected} to tell of it",
+        )
+    life.go.touch()
+    told = life.ready()
+    assert told["runtimeSettingsStatus"]["settingsStatus"]["status"]["formattedMessage"]["message"] == "survived"
+    assert life.calls("enable") == ["begin enable 1.0.0 seq=0", "end enable 1.0.0 seq=0"]
+    whole = ["first", *(f"while nobody looks {number}" for number in range(5)), "last"]
+    assert output.read_text().splitlines() == whole
+    log = (life.root / f"log/azure/{life.name}/CommandExecution.log").read_text()
+    assert "\n".join(whole) in log
+    assert life.agent_version() == "99.0.0"
+    life.kill_agent()
 
 
 @pytest.mark.parametrize("step", ["disable", "update", "uninstall", "install", "enable"])
