@@ -90,7 +90,8 @@ def extensions_config(vm: VmState, urls: Urls, thumbprint: str, *, ticks_are_mis
         location = urls.manifest[handler.name]
         ET.SubElement(
             plugins, "Plugin", name=handler.name, version=handler.version, location=location, state=handler.state,
-            autoUpgrade="false", runAsStartupTask="false", isJson="true", useExactVersion="true", encodedSignature="",
+            autoUpgrade="false", runAsStartupTask="false", isJson="true", useExactVersion="true",
+            encodedSignature=handler.signature,
         )  # fmt: skip
         if handler.has_settings and handler.state != "uninstall":
             plugin = ET.SubElement(settings, "Plugin", name=handler.name, version=handler.version)
@@ -208,6 +209,7 @@ def _fast_handler(handler: WantedHandler, urls: Urls, thumbprint: str) -> dict[s
         "location": urls.manifest[handler.name],
         "state": handler.state,
         "isMultiConfig": bool(handler.instances),
+        **({"encodedSignature": handler.signature} if handler.signature else {}),
     }
     if handler.instances and handler.state != "uninstall":
         entry["settings"] = [

@@ -45,6 +45,8 @@ class HandlerOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     dependency_level: _Number = 0
     depends_on: _DependsOn = []
     instances: list[InstanceOrder] = []
+    signature: str = ""
+    """Of the package: base64 of a detached CMS signature."""
 
 
 class GoalOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -102,6 +104,7 @@ def _handler(vm: Vm, order: HandlerOrder) -> WantedHandler:
         dependency_level=order.dependency_level,
         depends_on=order.depends_on,
         instances=[_instance(vm, one) for one in order.instances],
+        signature=order.signature,
     )
 
 

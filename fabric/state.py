@@ -44,6 +44,8 @@ class WantedHandler(msgspec.Struct, kw_only=True):
     """`handler`, or `handler/extension`."""
     instances: list[WantedInstance] = []
     """Multi-config: these instead of `sequence_number`, `public` and `protected`."""
+    signature: str = ""
+    """Of the package: base64 of a detached CMS signature; empty if nobody signed it."""
 
 
 class GoalStateVersion(msgspec.Struct, kw_only=True):

@@ -8,8 +8,10 @@ from guestagent.errors import FailureKind
 from guestagent.operation import Found
 from guestagent.record import Applied
 from guestagent.report import ExtensionReport
+from guestagent.runcommand.status import for_people
 from ipc.contract.guestagent import Explanation, Link
 from wire.extensions import Handler
+from wire.manifest import DOCUMENT as MANIFEST
 
 Verdict = Literal["well", "waiting", "platform", "network", "agent", "configuration", "extension"]
 
@@ -26,8 +28,8 @@ _FAULT_OF: dict[FailureKind, Verdict] = {
     "interrupted": "platform",
 }
 # What a repository that answers says, as opposed to one that cannot be reached.
-_ANSWERS = ("HTTP 4", "HTTP 5", "has no version", "PluginVersionManifest: ")
-"""Words of failures in which something did answer."""
+_ANSWERS = ("HTTP 4", "HTTP 5", f"{MANIFEST}:")
+# How the text of a SignatureError begins.
 _UNSIGNED = "unsigned: "
 # Codes of a package that arrived whole and is no extension (protocol: codes).
 _BAD_MANIFEST = frozenset({1002, 1003})
@@ -133,7 +135,7 @@ def _status(case: Case) -> list[Link]:
     if case.status_file_at is None:
         return [Link(stage="status file", ok=None, text=f"{case.status_file} was not written")]
     word = report.status.status if report.status else ""
-    message = (report.status.message if report.status else None) or ""
+    message = for_people((report.status.message if report.status else None) or "")
     return [
         Link(
             stage="status file",
@@ -206,11 +208,12 @@ def _failure(case: Case, record: Applied) -> tuple[Verdict, str, str]:
         if not answered:
             step = f"see that this machine reaches the repository{again}, or at once: {retry}"
         return "platform" if answered else "network", first, step
+    if kind == "package" and _UNSIGNED in first:
+        step = "have it deployed with its signature, or allow packages without one: signature_check of [guestagent] in"
+        step += f" the configuration, signatureRequired in the extension policy; then: {retry}"
+        return "configuration", first, step
     if kind == "package" and record.code in _BAD_MANIFEST:
         return "extension", first, "its publisher must mend HandlerManifest.json"
-    if kind == "package" and _UNSIGNED in first:
-        step = f"this machine asks for a signature (signature_check, or its extension policy); then: {retry}"
-        return "configuration", first, step
     if kind == "package":
         return "platform", first, f"see what the repository delivers{again}, or at once: {retry}"
     if kind == "configuration":
@@ -237,7 +240,7 @@ def _failure(case: Case, record: Applied) -> tuple[Verdict, str, str]:
 def _told_error(case: Case, report: ExtensionReport) -> tuple[Verdict, str, str]:
     """Its commands went well and its status does not."""
     status = report.status
-    message = (status.message or "").partition("\n")[0][:500] if status else ""
+    message = for_people(status.message or "").partition("\n")[0][:500] if status else ""
     logs = f"agentctl ext logs {case.name}"
     if status is not None and status.code == 1012:
         return "extension", f"it wrote a status file nobody can read: {message}", logs

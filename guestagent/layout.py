@@ -13,7 +13,7 @@ from guestagent import foreign
 from guestagent.errors import PackageError
 from guestagent.handlermanifest import SIZE_LIMIT as MANIFEST_LIMIT
 from guestagent.handlermanifest import HandlerManifest, parse_handler_manifest
-from guestagent.package import MANIFEST
+from guestagent.package import MANIFEST, VALIDATED
 from ipc.statefile import write_atomically
 from wire.extensions import Settings
 
@@ -83,10 +83,6 @@ class HandlerFolder:
             folder.chmod(mode)
         write_atomically(self.path / "HandlerEnvironment.json", self._environment(), 0o600)
 
-    def mark_validated(self) -> None:
-        """Its package's signature is good (protocol: package signature validation)."""
-        (self.path / "package_validated").touch(mode=0o600)
-
     def write_settings(self, settings: Settings | None) -> None:
         """The current settings file, before every enable: extensions scrub theirs, and choose by its time.
 
@@ -144,6 +140,10 @@ class HandlerFolder:
 
     def write_state(self, state: HandlerState) -> None:
         write_atomically(self.config / "HandlerState", state.encode(), 0o600)
+
+    def mark_validated(self) -> None:
+        """The package's signature was good: other agents look for this file (protocol: package signature)."""
+        write_atomically(self.path / VALIDATED, b"", 0o600)
 
     def write_handler_status(self, status: str, code: int, message: str, *, multi_config: bool) -> None:
         """The record other tools read beside the extension."""

@@ -21,8 +21,9 @@ PACKAGE_LIMIT = 1024 * 1024 * 1024
 """Bytes of the zip."""
 
 MANIFEST = "HandlerManifest.json"
+VALIDATED = "package_validated"
 # What we remember of a handler in its folder; a package zipped from an installed one brings an old one along.
-_OURS = {PurePosixPath("config/HandlerState"), PurePosixPath("config/HandlerStatus")}
+_OURS = {PurePosixPath(name) for name in ("config/HandlerState", "config/HandlerStatus", VALIDATED)}
 _ENTRY_LIMIT = 50_000
 _UNPACKED_LIMIT = 4 * 1024 * 1024 * 1024
 # Text compresses a hundredfold at best; what goes beyond is meant to fill the disk.

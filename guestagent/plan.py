@@ -282,7 +282,7 @@ def _ending_steps(handler: Handler, installed: Installed | None, facts: Facts) -
             yield Step(action="disable", doing="disabling", settings=settings)
     if handler.state == "uninstall":
         if installed is not None:
-            yield Step(action="uninstall", doing="uninstalling")
+            yield Step(action="uninstall", doing="uninstalling", settings=_all(handler)[0])
         if facts.found.get(handler.name) or any(one.partition("/")[0] == handler.name for one in facts.applied):
             yield Step(action="remove", doing="removing")
 

@@ -15,6 +15,7 @@ from guestagent.layout import HandlerFolder
 from guestagent.plan import State, Waiting
 from guestagent.record import Applied, Good, digest, key
 from guestagent.runcommand.liveness import settle
+from guestagent.runcommand.status import for_people
 from guestagent.statusfile import READ_LIMIT, ExtensionStatus, parse_status
 from guestagent.steps import Doing
 from ipc.contract.guestagent import ExtensionView
@@ -43,18 +44,6 @@ class ExtensionReport(msgspec.Struct, frozen=True, kw_only=True):
     since: float
     goes_on: bool = False
     """What is wanted could not be had, and the version before is in force."""
-
-
-class _Run(msgspec.Struct, frozen=True):
-    """What Run Command says of a run, in the message of its status."""
-
-    state: str = msgspec.field(name="executionState")
-    output: str = ""
-    error: str = ""
-    exit_code: int | None = msgspec.field(name="exitCode", default=None)
-
-
-_STILL_RUNNING = {"Pending", "Running"}
 
 
 class GoalStateOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,19 +146,6 @@ def view(report: ExtensionReport, applied: dict[str, Applied]) -> ExtensionView:
         retry_at=failed.retry_at if failed else None,
         wanted=failed.wanted if failed else "",
     )
-
-
-def for_people(message: str) -> str:
-    """Run Command's status is a JSON document; its outcome and the first line it printed, in words."""
-    if not message.startswith('{"executionState"'):
-        return message
-    try:
-        run = msgspec.json.decode(message, type=_Run)
-    except msgspec.DecodeError:
-        return message
-    printed = next((line for text in (run.error, run.output) for line in text.splitlines() if line.strip()), "")
-    ended = "" if run.state in _STILL_RUNNING or run.exit_code is None else f", exit code {run.exit_code}"
-    return f"{run.state}{ended}{': ' if printed else ''}{printed}"
 
 
 def read_system() -> dict[str, str]:

@@ -25,6 +25,6 @@ def test_no_number_is_missing() -> None:
     found = {
         int(number) for name in re.findall(r"def test((?:_\d\d)+)_", survived) for number in re.findall(r"\d\d", name)
     }
-    assert found == set(range(1, 32))
+    assert found >= set(range(1, 32))
     stand_ins = {int(one.name[:2]) for one in (ROOT / "tests/extensions").glob("[0-9][0-9]-*")}
-    assert stand_ins == set(range(1, 32))
+    assert stand_ins == found

@@ -11,6 +11,7 @@ from guestagent.statusfile import Word
 from ipc.statefile import write_atomically
 
 STILL_RUNNING = frozenset({"Pending", "Running"})
+_LINE = 200
 _RUNNING_PREFIXES = tuple(f'{{"executionState":"{word}"' for word in sorted(STILL_RUNNING))
 
 
@@ -57,6 +58,23 @@ def message_for(shape: Shape, record: Record, view: View) -> str:
 def says_running(message: str) -> bool:
     """Whether a message of ours is that of a run under way."""
     return message == "Enable in progress" or message.startswith(_RUNNING_PREFIXES)
+
+
+def for_people(message: str) -> str:
+    """v2's JSON text as a line: `Failed, exit status 3: no such file`. Any other message as it is."""
+    try:
+        view = msgspec.json.decode(message, type=View) if message.startswith("{") else None
+    except (msgspec.DecodeError, UnicodeError):
+        view = None
+    if view is None:
+        return message
+    if view.execution_state in STILL_RUNNING:
+        return view.execution_state
+    well = view.execution_state == "Succeeded"
+    streams = (view.output, view.error) if well else (view.error, view.output, view.execution_message)
+    first = next((line for text in streams if (line := text.strip().partition("\n")[0].rstrip())), "")
+    told = f"{view.execution_state}, exit status {view.exit_code}"
+    return f"{told}: {first[:_LINE]}" if first else told
 
 
 def status_bytes(shape: Shape, record: Record, view: View, now: float) -> bytes:

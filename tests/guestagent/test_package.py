@@ -110,6 +110,7 @@ def test_an_existing_folder_is_replaced_whole(lib: Path) -> None:
 
 def test_a_package_cannot_say_that_it_is_installed(lib: Path) -> None:
     entries = [("config/HandlerState", b"Enabled"), ("config\\HandlerStatus", b"{}"), ("config/other", b"x")]
+    entries.append(("package_validated", b""))
     assert sorted(files(unpacked(lib, zipped(*entries)))) == ["HandlerManifest.json", "config/other"]
     assert installed_handlers(lib) == {}
 

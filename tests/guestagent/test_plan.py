@@ -150,6 +150,14 @@ def test_each_kind_of_ending() -> None:
     assert actions(only(plan(wanted(handler(state="uninstall")), Facts(found=failed, applied={})))) == ["remove"]
 
 
+def test_an_uninstall_has_the_settings_the_goal_state_gives_it_and_none_otherwise() -> None:
+    found = {NAME: enabled()}
+    for settings in ((one(sequence=4),), ()):
+        work = only(plan(wanted(handler(*settings, state="uninstall")), Facts(found=found, applied={})))
+        told = [step.settings for step in work.steps if step.action in {"disable", "uninstall"}]
+        assert told == [*settings, *settings] if settings else [None, None]
+
+
 def test_one_of_several_extensions_is_disabled_and_the_others_stay() -> None:
     first, second = one("a"), one("b", state="disabled")
     what = handler(first, second, multi_config=True)

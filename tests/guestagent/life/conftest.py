@@ -25,7 +25,7 @@ ENABLE = 'status success "enabled $AZURE_GUEST_AGENT_EXTENSION_VERSION"'
 
 
 def package(bodies: dict[str, str] | None = None, **manifest: Any) -> bytes:
-    """A zip; `bodies` are shell lines by command, `manifest` goes into handlerManifest."""
+    """A zip; `bodies` are shell lines by command, `manifest` goes into handlerManifest, but `signing_info` beside it."""
     return zipped({f"{kind}.sh": body.encode() for kind, body in (bodies or {}).items()}, manifest)
 
 
@@ -38,7 +38,9 @@ def stand_in(number: int, **manifest: Any) -> bytes:
 
 def zipped(files: dict[str, bytes], manifest: dict[str, Any]) -> bytes:
     """`<kind>.sh` are the commands; those that are missing do nothing, and enable says success."""
-    document = [{"version": 1.0, "handlerManifest": {f"{kind}Command": f"{kind}.sh" for kind in KINDS} | manifest}]
+    beside = {"signingInfo": manifest.pop("signing_info")} if "signing_info" in manifest else {}
+    commands = {f"{kind}Command": f"{kind}.sh" for kind in KINDS}
+    document = [{"version": 1.0, "handlerManifest": commands | manifest, **beside}]
     files = {"HandlerManifest.json": json.dumps(document).encode(), **files}
     for kind in KINDS:
         body = files.pop(f"{kind}.sh", b":" if kind != "enable" else ENABLE.encode()).decode()
@@ -62,9 +64,14 @@ class Machine:
         (root / "azvmagent.toml").write_text(f"[host]\n{addresses}")
         self.agent: subprocess.Popen[bytes] | None = None
 
-    def start_agent(self, source: Path | None = None) -> None:
-        """`source`: a folder with another version of the agent's packages."""
-        self.agent = self._start("guestagent", source=source)
+    def configure(self, lines: str) -> None:
+        """More of the configuration, before the agent starts."""
+        with (self.root / "azvmagent.toml").open("a") as file:
+            file.write(lines)
+
+    def start_agent(self, sources: Path | None = None) -> None:
+        """From another copy of the source tree, if one is named."""
+        self.agent = self._start("guestagent", sources=sources)
 
     def kill_agent(self, number: signal.Signals = signal.SIGKILL) -> None:
         assert self.agent is not None
@@ -91,8 +98,8 @@ class Machine:
         endpoints: dict[str, str] = json.loads(path.read_text())
         return endpoints
 
-    def _start(self, *words: str, source: Path | None = None) -> subprocess.Popen[bytes]:
-        environment = self._environment | ({"PYTHONPATH": str(source)} if source else {})
+    def _start(self, *words: str, sources: Path | None = None) -> subprocess.Popen[bytes]:
+        environment = self._environment | ({"PYTHONPATH": str(sources)} if sources else {})
         with (self.root / f"{words[0]}.log").open("ab") as log:
             command = [sys.executable, "-P", "-m", *words]
             return subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd="/")
@@ -171,6 +178,11 @@ class Life:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    def agent_version(self) -> str:
+        """As the host was last told."""
+        status = self.told()["status"]
+        return str(status["aggregateStatus"]["guestAgentStatus"]["version"]) if status else ""
+
     def handlers(self) -> list[dict[str, Any]]:
         """As the host was last told."""
         status = self.told()["status"]
@@ -205,6 +217,33 @@ class Life:
         found: dict[str, Any] = self.until(look, f"{name} to fail")
         return found
 
+    def agentctl(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """The real command, on a wide terminal."""
+        command = [sys.executable, "-m", "agentctl", *words, "--root", str(self.root)]
+        environment = {**os.environ, "COLUMNS": "200"}
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    def verdict(self, expected: str, *words: str, name: str = "") -> dict[str, Any]:
+        """Wait until `agentctl explain` comes to it; each word must be somewhere in what it says."""
+
+        def look() -> dict[str, Any]:
+            found = self._explanation(name or self.name)
+            return found if found["verdict"] == expected else {}
+
+        found: dict[str, Any] = self.until(look, f"the verdict {expected}")
+        for word in words:
+            assert word in json.dumps(found), (word, found)
+        assert found["next_step"]
+        return found
+
+    def _explanation(self, name: str) -> dict[str, Any]:
+        done = self.agentctl("explain", name, "--json")
+        if "is known" in done.stderr:
+            return {"verdict": "the goal state has not come yet"}
+        found: dict[str, Any] = json.loads(done.stdout)
+        assert done.returncode == (0 if found["verdict"] == "well" else 1)
+        return found
+
     def calls(self, only: str = "", name: str = "") -> list[str]:
         """What the extension did, oldest first."""
         path = self.root / f"{name or self.name}.calls"
@@ -219,8 +258,14 @@ class Life:
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    machine = Machine(tmp_path_factory.mktemp("machine"))
+def make_machine(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Machine]:
+    """With a host and no agent yet."""
+    return lambda: Machine(tmp_path_factory.mktemp("machine"))
+
+
+@pytest.fixture(scope="module")
+def machine(make_machine: Callable[[], Machine]) -> Iterator[Machine]:
+    machine = make_machine()
     machine.start_agent()
     yield machine
     machine.close()

@@ -13,6 +13,8 @@ from guestagent import __version__
 Make = Callable[..., bytes]
 SOURCE = Path(__file__).resolve().parents[3]
 
+SOURCES = Path(__file__).parent.parent.parent.parent
+
 # Goes on until the test says so, whatever becomes of the agent.
 WAITING = 'echo before; until [ -f "$go" ]; do sleep 0.1; done; echo after; status success "went on"'
 

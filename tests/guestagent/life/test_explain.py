@@ -1,7 +1,6 @@
 """Seeded failures, each with the verdict and the next step a person is told. Asked by the real command."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,34 +11,10 @@ import pytest
 Make = Callable[..., bytes]
 
 
-def explain(life: Any, name: str = "") -> dict[str, Any]:
-    done = agentctl(life, "explain", name or life.name, "--json")
-    if "is known" in done.stderr:
-        return {"verdict": "the goal state has not come yet"}
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert done.returncode == (0 if found["verdict"] == "well" else 1)
-    return found
-
-
-def agentctl(life: Any, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "agentctl", *words, "--root", str(life.root)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"})
-
-
-def verdict(life: Any, expected: str, *words: str, name: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = life.until(
-        lambda: one if (one := explain(life, name))["verdict"] == expected else {}, f"the verdict {expected}"
-    )
-    for word in words:
-        assert word in json.dumps(found), (word, found)
-    assert found["next_step"]
-    return found
-
-
 def test_all_is_well(life: Any, make_package: Make) -> None:
     life.want(make_package())
     life.ready()
-    found = verdict(life, "well")
+    found = life.verdict("well")
     stages = [(link["stage"], link["ok"]) for link in found["chain"]]
     assert stages == [
         ("goal state", True),
@@ -58,31 +33,35 @@ def test_a_repository_that_says_no_is_the_platforms_fault(life: Any, make_packag
     life.fault("package", "status", status)
     life.fault("artifact", "status", status)
     life.want(make_package())
-    verdict(life, "platform", f"HTTP {status}", "tried again by itself")
+    life.verdict("platform", f"HTTP {status}", "tried again by itself")
 
 
 def test_a_repository_that_cannot_be_reached_is_the_networks_fault(life: Any, make_package: Make) -> None:
     life.fault("manifest", "reset")
     life.fault("artifact", "reset")
     life.want(make_package())
-    verdict(life, "network", "repository")
+    life.verdict("network", "repository")
 
 
 def test_a_package_that_is_no_zip_is_the_repositorys_fault(life: Any, make_package: Make) -> None:
     life.fault("package", "wrong-bytes")
     life.fault("artifact", "wrong-bytes")
     life.want(make_package())
-    verdict(life, "platform", "zip")
+    life.verdict("platform", "zip")
+
+
+def test_a_manifest_that_cannot_be_read_is_the_repositorys_fault(life: Any, make_package: Make) -> None:
+    life.fault("manifest", "wrong-bytes")
+    life.fault("artifact", "wrong-bytes")
+    life.want(make_package())
+    life.verdict("platform", "PluginVersionManifest", f"/manifests/{life.name}.xml")
 
 
 def test_a_version_nobody_published_is_the_repositorys_fault(life: Any, make_package: Make) -> None:
     life.want(make_package())
     life.ready()
-    # The host asks for a version its manifests do not have yet.
-    life.fault("manifest", "replayed")
-    life.fault("artifact", "replayed")
-    life.want(make_package(), "9.0.0")
-    verdict(life, "platform", "9.0.0", "1.0.0 goes on")
+    life.goal({"version": "9.0.0", "settings": {}})
+    life.verdict("platform", "9.0.0", "1.0.0 goes on")
     told = life.failed()
     assert (told["handlerVersion"], told["status"]) == ("1.0.0", "Ready")
 
@@ -102,24 +81,24 @@ def test_what_its_commands_do_is_its_own_fault_or_the_machines(
     life: Any, make_package: Make, body: str, expected: str, words: list[str]
 ) -> None:
     life.want(make_package({"enable": f"set -e; {body}"}))
-    verdict(life, expected, *words)
+    life.verdict(expected, *words)
 
 
 def test_an_extension_that_says_nothing_is_waited_for(life: Any, make_package: Make) -> None:
     life.want(make_package({"enable": ":"}))
     life.until(lambda: life.calls("end enable"), "enable to end")
-    verdict(life, "waiting", "was not written")
+    life.verdict("waiting", "was not written")
 
 
 def test_a_failed_update_is_told_with_its_way_back(life: Any, make_package: Make) -> None:
     life.want(make_package())
     life.ready()
     life.want(make_package({"update": "exit 3"}), "1.1.0")
-    verdict(life, "extension", "update to 1.1.0 failed, 1.0.0 is enabled again")
+    life.verdict("extension", "update to 1.1.0 failed, 1.0.0 is enabled again")
 
 
 def test_what_nobody_asked_for_is_unknown(life: Any) -> None:
-    done = agentctl(life, "explain", "Nobody.Knows")
+    done = life.agentctl("explain", "Nobody.Knows")
     assert done.returncode == 1
     assert "no extension 'Nobody.Knows' is known" in done.stderr
 
@@ -130,25 +109,25 @@ def test_retry_runs_what_failed_once_more(life: Any, make_package: Make) -> None
     life.failed()
     flag.touch()
     short = life.name.partition(".")[2].lower()
-    done = agentctl(life, "ext", "retry", short)
+    done = life.agentctl("ext", "retry", short)
     assert done.returncode == 0, done.stderr
     life.ready()
-    assert agentctl(life, "ext", "retry", short).returncode == 1
+    assert life.agentctl("ext", "retry", short).returncode == 1
     assert len(life.calls("begin enable")) == 2
 
 
 def test_list_show_and_logs(life: Any, make_package: Make) -> None:
     life.want(make_package({"enable": 'echo out; echo err >&2; status success "done"'}))
     life.ready()
-    listed = json.loads(agentctl(life, "ext", "list", "--json").stdout)
+    listed = json.loads(life.agentctl("ext", "list", "--json").stdout)
     assert [one["status"] for one in listed if one["name"] == life.name] == ["success"]
-    assert life.name in agentctl(life, "ext", "list").stdout
-    shown = json.loads(agentctl(life, "ext", "show", life.name, "--json").stdout)
+    assert life.name in life.agentctl("ext", "list").stdout
+    shown = json.loads(life.agentctl("ext", "show", life.name, "--json").stdout)
     assert [one["kind"] for one in shown["operations"]] == ["install", "enable"]
     assert shown["operations"][1]["environment"]["ConfigSequenceNumber"] == "0"
     assert [one["state"] for one in shown["folders"]] == ["Enabled"]
-    assert f"{life.name}-1.0.0" in agentctl(life, "ext", "show", life.name).stdout
-    logs = agentctl(life, "ext", "logs", life.name)
+    assert f"{life.name}-1.0.0" in life.agentctl("ext", "show", life.name).stdout
+    logs = life.agentctl("ext", "logs", life.name)
     assert (logs.stdout, "err" in logs.stderr) == ("out\n", True)
 
 
@@ -163,10 +142,3 @@ def test_logs_are_followed_live(life: Any, make_package: Make) -> None:
         life.go.touch()
         assert follower.stdout.readline() == "second\n"
         follower.terminate()
-
-
-def test_a_repository_that_delivers_rubbish_is_the_platforms_fault(life: Any, make_package: Make) -> None:
-    life.fault("manifest", "wrong-bytes")
-    life.fault("artifact", "wrong-bytes")
-    life.want(make_package())
-    verdict(life, "platform", "manifest", "see that the repository can be read")
