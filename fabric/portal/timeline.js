@@ -73,7 +73,8 @@ export function stretches(all, now) {
     const report = inside.find(each => each.reports && each.begin >= worked);
     // The newest goes on until its work was reported.
     const end = report?.end ?? (next === Infinity ? Math.min(now, worked + 20) : Math.min(worked + 1, next));
-    return { begin: one.begin, end: Math.max(end, one.begin + 0.2), goal: one.goal, things: inside.filter(each => each.begin <= end) };
+    return { begin: one.begin, end: Math.max(end, one.begin + 0.2), goal: one.goal, open: !report && next === Infinity && now < worked + 20,
+      things: inside.filter(each => each.begin <= end) };
   }).reverse();
 }
 
