@@ -209,7 +209,7 @@ find("filter").addEventListener("input", event => { filter = event.target.value;
 addEventListener("hashchange", () => { if (/^#vm\//.test(location.hash)) { forget(); askDetails(); askLines(); show(); } });
 setInterval(() => {
   if (stretchOpen) show();
-  for (const one of document.querySelectorAll("[data-at]")) one.textContent = `${duration(now() - Number(one.dataset.at))} ago`;
+  for (const one of document.querySelectorAll("[data-at]")) one.textContent = views.age(now() - Number(one.dataset.at));
 }, 1000);
 timelineHands();
 orders.begin({ vm: chosen, vms: () => [...vms.keys()], wanted: () => wanted, say, choose: name => { location.hash = `#vm/${encodeURIComponent(name)}`; } });

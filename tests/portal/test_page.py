@@ -87,6 +87,7 @@ def test_whatever_a_vm_reports_is_text(host: RunningHost, vm: Vm, page: Page) ->
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
         # The page has not stumbled: what comes later is shown.
         vm.report(status_blob(handler_status(sequence=number, message=f"well again after {name}")))
+        expect(page.locator("#extensions .card"), name).to_have_count(1)
         expect(page.locator("#extensions .message"), name).to_have_text(f"well again after {name}")
 
 
