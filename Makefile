@@ -32,6 +32,7 @@ bench: packages $(VENV)/dev.stamp ## measurements beside the reference agent
 	$(BIN)/python -m bench.bus
 	$(BIN)/python -m bench.goalstate
 	$(BIN)/python -m bench.many
+	$(BIN)/python -m bench.portal
 	$(BIN)/python -m bench.rest
 
 packages: ## the Debian packages the tests use (installs them as root, else says which are missing)

@@ -10,7 +10,7 @@ const SHOWN = 200; // VMs in the list
 
 const vms = new Map(), outputs = new Map();
 let faults = [], told = null, wanted = [], lines = [], skew = 0, toldOf = "";
-let range = "latest", drawn = [], at = -1, filter = "";
+let range = "latest", drawn = [], at = -1, filter = "", stretchOpen = false, seenOutputs = 0;
 
 const now = () => Date.now() / 1000 + skew;
 const fromAddress = () => { try { return decodeURIComponent(/^#vm\/(.+)$/.exec(location.hash)?.[1] ?? ""); } catch { return ""; } };
@@ -60,12 +60,14 @@ const askOutputs = asker(async () => {
     const found = await call("GET", `/api/runs/${encodeURIComponent(one.name)}/output`, undefined, { vm }).catch(() => null);
     if (found) outputs.set(one.name, { ...found, last: one.ended });
   }));
-  if (open.length) show();
+  if (open.length) { seenOutputs += 1; show(); }
   if (open.some(one => !one.ended)) setTimeout(askOutputs, OUTPUT_GAP);
 }, OUTPUT_GAP / 2);
 
 function forget() {
   [told, wanted, lines, toldOf] = [null, [], [], ""];
+  for (const id of ["extensions", "runs", "chart", "steps", "components", "requests", "events"]) find(id).replaceChildren();
+  shownOf.clear();
   outputs.clear();
   range = "latest";
 }
@@ -110,6 +112,14 @@ function say(text, bad = false) {
 
 // -- showing ------------------------------------------------------------------------------------------------------
 
+const shownOf = new Map();
+/** Whether any of these is another than when it was asked last. */
+function changed(name, ...inputs) {
+  const before = shownOf.get(name);
+  shownOf.set(name, inputs);
+  return !before || inputs.some((one, index) => one !== before[index]);
+}
+
 let asked = 0;
 function show() {
   asked ||= requestAnimationFrame(() => { asked = 0; showNow(); });
@@ -134,15 +144,20 @@ function showNow() {
   find("faults-section").hidden = !here.length;
   morph(find("faults"), here);
   if (!told) return;
-  morph(find("extensions"), views.extensionCards(wanted, told.status));
+  if (changed("extensions", told, wanted)) morph(find("extensions"), views.extensionCards(wanted, told.status));
+  if (changed("runs", told, wanted, seenOutputs)) showRuns();
+  if (changed("tables", told, lines)) views.tables(told, lines, time);
+  const tick = stretchOpen ? Math.floor(time) : 0;
+  if (changed("timeline", told, lines, range, state.wanted_at, find("chart").clientWidth, find("timeline-table").open, tick)) showTimeline(state, time);
+}
+
+function showRuns() {
   const runs = views.runsOf(wanted, told.status);
   find("runs-section").hidden = !runs.length;
   // Who reads the end of the output goes on reading the end.
   const atEnd = [...document.querySelectorAll("pre.output")].filter(one => one.scrollTop + one.clientHeight >= one.scrollHeight - 4);
   morph(find("runs"), views.runCards(runs, outputs));
   for (const one of atEnd) one.scrollTop = one.scrollHeight;
-  views.tables(told, lines, time);
-  showTimeline(state, time);
 }
 
 function showTimeline(state, time) {
@@ -155,6 +170,7 @@ function showTimeline(state, time) {
   const stretch = range === "latest" ? found[0] : range === "600" ? whole(all, time - 600, time) : range === "all" ? whole(all, all[0]?.begin ?? time, time)
     : found.find(one => String(one.begin) === range) ?? found[0];
   const chart = find("chart");
+  stretchOpen = Boolean(stretch?.open) || range === "600";
   if (!stretch) { morph(chart, [el("p", { class: "quiet" }, "Nothing happened yet.")]); return; }
   const held = drawn[at];
   drawn = draw(chart, stretch, chart.clientWidth);
@@ -192,7 +208,8 @@ function timelineHands() {
 find("filter").addEventListener("input", event => { filter = event.target.value; show(); });
 addEventListener("hashchange", () => { if (/^#vm\//.test(location.hash)) { forget(); askDetails(); askLines(); show(); } });
 setInterval(() => {
-  for (const one of document.querySelectorAll("[data-at]")) one.textContent = `${duration(now() - Number(one.dataset.at))} ago`;
+  if (stretchOpen) show();
+  for (const one of document.querySelectorAll("[data-at]")) one.textContent = views.age(now() - Number(one.dataset.at));
 }, 1000);
 timelineHands();
 orders.begin({ vm: chosen, vms: () => [...vms.keys()], wanted: () => wanted, say, choose: name => { location.hash = `#vm/${encodeURIComponent(name)}`; } });

@@ -19,7 +19,7 @@ export function things(told, lines, vm) {
     const operation = words(one.Operation, 40), phase = PHASES.get(operation.toLowerCase());
     const ok = String(one.OperationSuccess).toLowerCase() !== "false";
     const long = Math.min(DAY, Math.max(0, Number(one.Duration) / 1000 || 0));
-    const note = words(one.Message, 400), name = words(one.Name, 120);
+    const note = plainly(one.Message), name = words(one.Name, 120);
     if (phase) {
       names.add(name);
       found.push({ lane: name, what: operation, kind: ok ? phase : "failed", ok, begin: end - long, end, note });
@@ -52,6 +52,10 @@ export function things(told, lines, vm) {
   return found.sort((a, b) => a.begin - b.begin || a.end - b.end);
 }
 
+/** A command's output in one line, without headings of nothing and what the lane says already. */
+const plainly = message => words(words(message, 2000).replace(/\[stdout\]\s*\[stderr\]/, "").replace(/\[stderr\]\s*(?=\[|$)/, "")
+  .replace(/\s*\[(?:incarnation|etag)_\w+\]\s*$/, goal => goal.length < 40 ? ` (${goal.trim().slice(1, -1)})` : goal).replace(/\s+/g, " ").trim(), 400);
+
 function packageName(path, names) {
   const match = /^\/(?:packages|manifests)\/([A-Za-z0-9.-]+)/.exec(path);
   const name = match?.[1].replace(/\.(xml|zip)$/, "") ?? "";
@@ -73,7 +77,9 @@ export function stretches(all, now) {
     const report = inside.find(each => each.reports && each.begin >= worked);
     // The newest goes on until its work was reported.
     const end = report?.end ?? (next === Infinity ? Math.min(now, worked + 20) : Math.min(worked + 1, next));
-    return { begin: one.begin, end: Math.max(end, one.begin + 0.2), goal: one.goal, things: inside.filter(each => each.begin <= end) };
+    // Some room after the last, for its name.
+    return { begin: one.begin, end: Math.max(end + 0.12 * (end - one.begin), one.begin + 0.2), goal: one.goal, open: !report && next === Infinity && now < worked + 20,
+      things: inside.filter(each => each.begin <= end) };
   }).reverse();
 }
 
@@ -89,6 +95,21 @@ export const sentence = one => {
   const when = long > 0.0005 ? `${clock(one.begin, 3)} to ${clock(one.end, 3)}, ${duration(long)}` : clock(one.begin, 3);
   return `${one.what}${one.ok ? "" : " (failed)"}, ${one.lane === HOST || one.lane === REPORT ? "" : `${one.lane}, `}${when}. ${one.note}`;
 };
+
+/** Its name and how long it took, where there is room: inside, after, or before it. */
+function labelOf(one, x, w, top, all, place, wide) {
+  const long = one.end - one.begin, texts = long ? [`${one.what} ${duration(long)}`, one.what] : [one.what];
+  const fits = room => texts.find(text => text.length * 6.4 < room), y = top + 10.5;
+  const inside = fits(w - 8);
+  if (inside) return svg("text", { class: "in", x: x + 5, y }, inside);
+  const others = all.filter(each => each !== one && !each.small), gap = w ? 5 : 9;
+  const next = Math.min(wide, ...others.filter(each => each.begin > one.begin).map(each => place(each.begin)));
+  const after = fits(next - x - w - gap - 8);
+  if (after) return svg("text", { class: "by", x: x + w + gap, y }, after);
+  const last = Math.max(0, ...others.filter(each => each.begin <= one.begin).map(each => place(each.end) + (each.end > each.begin ? 110 : 10)));
+  const before = long && fits(x - gap - last);
+  return before ? svg("text", { class: "by", x: x - gap, y, "text-anchor": "end" }, before) : null;
+}
 
 /** Draw a stretch into `box`, `width` pixels wide. Returns what was drawn, in the order of the arrow keys. */
 export function draw(box, stretch, width) {
@@ -116,13 +137,9 @@ export function draw(box, stretch, width) {
       if (one.begin !== one.end) rows[row] = x + w + 1;
       const top = y + row * ROW;
       const shape = w ? svg("rect", { x, y: top, width: w, height: 13, rx: 3 })
-        : one.kind === "report" ? svg("path", { d: `M${x} ${top}l6 12h-12z` }) : one.small ? svg("rect", { x: x - 1.5, y: top + 1, width: 3, height: 11, rx: 1 })
+        : one.kind === "report" ? svg("path", { d: `M${x} ${top}l6 12h-12z` }) : one.small ? svg("rect", { x: x - 1.5, y: top + 14, width: 3, height: 5, rx: 1 })
           : svg("path", { d: `M${x} ${top - 1}l6 7.5l-6 7.5l-6 -7.5z` });
-      const long = one.end - one.begin, text = long ? `${one.what} ${duration(long)}` : one.what;
-      const inside = w > one.what.length * 7 + 10, later = all[all.indexOf(one) + 1];
-      const free = (later ? place(later.begin) : wide) - x - w - 12, room = size => free > size * 6.8;
-      const label = inside ? svg("text", { class: "in", x: x + 5, y: top + 10.5 }, w > text.length * 7 + 10 ? text : one.what)
-        : one.small ? null : room(text.length) ? svg("text", { class: "by", x: x + w + (w ? 5 : 9), y: top + 10.5 }, text) : null;
+      const label = one.small ? null : labelOf(one, x, w, top, all, place, wide);
       const index = drawn.push(one) - 1;
       const cross = one.ok ? null : svg("path", { class: "cross", d: `M${x + w / 2 - 3} ${top + 3.5}l6 6m0 -6l-6 6` });
       marks.push(svg("g", { class: `mark ${one.kind}`, "data-index": index }, svg("title", null, sentence(one)), shape, label, cross));

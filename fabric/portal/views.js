@@ -4,7 +4,9 @@ import { components, extensions, RUNS, runView, shade } from "./report.js";
 
 export const badge = (text, kind) => el("span", { class: `badge ${kind ?? shade(text)}` }, words(text, 60) || "nothing");
 /** How long ago; kept up to date by the clock of the page. */
-export const ago = (at, now) => at ? el("span", { "data-at": at }, `${duration(now - at)} ago`) : "never";
+export const ago = (at, now) => at ? el("span", { "data-at": at }, age(now - at)) : "never";
+export const age = seconds => seconds < 1.5 ? "just now" : seconds < 100 ? `${Math.round(seconds)} s ago` : `${duration(seconds)} ago`;
+const ownAddress = vm => words(record(vm.places).wireserver, 60).replace("http://", "");
 const LATE = 60; // seconds without a heartbeat
 
 export function readiness(vm) {
@@ -16,7 +18,7 @@ export function sideList(vms, chosen, faults, now) {
     const at = vm.health?.at, spoilt = faults.filter(one => !one.vm || one.vm === vm.name).length;
     return el("li", { "data-key": vm.name }, el("a", { href: `#vm/${encodeURIComponent(vm.name)}`, "aria-current": vm.name === chosen ? "page" : null },
       el("span", { class: "row" }, el("strong", null, vm.name), readiness(vm)),
-      el("span", { class: "row quiet" }, el("span", null, vm.tenant === "default" ? "" : `${vm.tenant} `, vm.address || (record(vm.places).wireserver ?? "").replace("http://", "")),
+      el("span", { class: "row quiet" }, el("span", null, vm.tenant === "default" ? "" : `${vm.tenant} `, vm.address || ownAddress(vm)),
         el("span", { class: at && now - at > LATE ? "late" : null }, at ? ago(at, now) : "")),
       spoilt ? el("span", { class: "row quiet" }, `${spoilt} ${spoilt === 1 ? "fault" : "faults"} in force`) : null));
   });
@@ -28,7 +30,7 @@ export function head(vm, told, now) {
     ["Heartbeat", [ago(at, now), ` (${vm.heartbeats} so far)`]],
     ["Status", told?.status_at ? [ago(told.status_at, now), ` by ${words(told.status_by, 20)}`] : "none yet"],
     ["Tenant", vm.tenant],
-    ["Address", vm.address || "by its ports"],
+    ["Address", vm.address || ownAddress(vm)],
     ["Goal state", `incarnation ${vm.incarnation}${vm.fast_track ? `, FastTrack ${vm.fast_track}` : ""}`],
     ["System", words([os.osName, os.osVersion].filter(Boolean).map(one => words(one, 40)).join(" ")) || "not told"],
     ["Container", el("code", null, vm.container_id)],
@@ -78,20 +80,23 @@ function card(one) {
     is === undefined || is === "" ? "\u2014" : words(is, 80), should !== undefined && is !== should ? el("span", { class: "should" }, ` \u2192 ${words(should, 80)}`) : null));
   const builtIn = one.name.startsWith("Microsoft.CPlat.Core.RunCommand");
   return el("li", { class: `card${differs.length ? " apart" : ""}`, "data-key": one.key },
-    el("div", { class: "card-head" }, el("h3", null, words(title, 200)), told ? [badge(told.handler), told.status === undefined ? null : badge(told.status)] : badge("Waiting", "wait")),
+    el("div", { class: "card-top" },
+      el("div", { class: "card-head" }, el("h3", null, words(title, 200)), told ? [badge(told.handler), told.status === undefined ? null : badge(told.status)] : badge("Waiting", "wait")),
+      wanted && wanted.state !== "uninstall" ? el("div", { class: "card-bar" }, builtIn ? null : order("update", "Update"), order("uninstall", "Uninstall"), order("vanish", "Remove without a word")) : null),
     el("dl", { class: "facts tight" }, shown("Version", told?.version, wanted?.state === "enabled" ? words(wanted.version, 80) : undefined),
       shown("Sequence number", told?.sequence, wanted?.has_settings && wanted.state === "enabled" ? wanted.sequence_number : undefined),
       told?.operation ? shown("Operation", told.operation) : null,
       told?.code ? shown("Handler code", told.code) : null, told?.statusCode ? shown("Status code", told.statusCode) : null),
     differs.length ? el("p", { class: "apart-note" }, el("strong", null, "Wanted and reported differ: "), differs.join("; "), ".") : null,
     messageOf(told?.message), told?.handlerMessage && shade(told.handler) !== "good" ? messageOf(told.handlerMessage) : null, partsOf(told),
-    wanted ? settingsOf(wanted) : null,
-    wanted && wanted.state !== "uninstall" ? el("div", { class: "card-bar" }, builtIn ? null : order("update", "Update"), order("uninstall", "Uninstall"), order("vanish", "Remove without a word")) : null);
+    wanted ? settingsOf(wanted) : null);
 }
 
 export function extensionCards(handlers, status) {
   const all = extensions(handlers, status).filter(one => one.name !== RUNS || !one.extension);
-  return all.length ? all.map(card) : [el("li", { class: "quiet empty" }, "No extension is wanted or reported. Add one from a zip, or drop the zip anywhere on this page.")];
+  const told = dig(status, "aggregateStatus", "handlerAggregateStatus");
+  const more = Array.isArray(told) && told.length > 500 ? el("li", { class: "quiet empty" }, `The VM reports ${told.length - 500} more.`) : null;
+  return all.length ? [...all.map(card), more] : [el("li", { class: "quiet empty" }, "No extension is wanted or reported. Add one from a zip, or drop the zip anywhere on this page.")];
 }
 
 /** Runs that are wanted, with what they say of themselves. */
@@ -111,13 +116,13 @@ export function runCards(runs, outputs) {
     const order = (name, text) => el("button", { type: "button", class: "small", "data-order": name, "data-name": run.name, "aria-label": `${text}: ${run.name}` }, text);
     const output = stream(live?.output.size ? live.output.text : run.output, live?.output.cut, "Output");
     const error = stream(live?.error.size ? live.error.text : run.error, live?.error.cut, "Error output");
-    return el("li", { class: "card", "data-key": run.name }, el("div", { class: "card-head" }, el("h3", null, run.name), badge(run.going ? "Being removed" : run.state, run.going ? "wait" : undefined),
+    return el("li", { class: "card", "data-key": run.name }, el("div", { class: "card-top" }, el("div", { class: "card-head" }, el("h3", null, run.name), badge(run.going ? "Being removed" : run.state, run.going ? "wait" : undefined),
       run.code === undefined || run.code === null ? null : el("span", { class: "quiet" }, `exit code ${words(run.code, 20)}`),
       el("span", { class: "quiet" }, `sequence number ${run.sequence}`)),
+      run.going ? null : el("div", { class: "card-bar" }, order("again", "Run again"), order("end-run", run.ended ? "Remove" : "End and remove"))),
       run.state === "Succeeded" ? null : messageOf(run.message), output, error,
       !output && !error ? el("p", { class: "quiet" }, run.ended ? "It wrote nothing." : "No output yet. The VM sends it about every 15 s.") : null,
-      el("details", null, el("summary", null, "Script"), el("pre", { tabindex: "0" }, words(run.script, 20000))),
-      run.going ? null : el("div", { class: "card-bar" }, order("again", "Run again"), order("end-run", run.ended ? "Remove" : "End and remove")));
+      el("details", null, el("summary", null, "Script"), el("pre", { tabindex: "0" }, words(run.script, 20000))));
   });
 }
 

@@ -13,9 +13,11 @@ config=$(sed -n 's/.*"configFolder": *"\\([^"]*\\)".*/\\1/p' HandlerEnvironment.
 newest=$(ls "$config" | sed -n 's/\\.settings$//p' | sort -n | tail -1)
 who=$(sed -n 's/.*"who": *"\\([^"]*\\)".*/\\1/p' "$config/$newest.settings")
 cat > "$status/$newest.status" <<END
-[{"version": "1.0", "timestampUTC": "2026-01-01T00:00:00Z", "status": {"operation": "Enable", "status": "success", "code": 0,
+[{"version": "1.0", "timestampUTC": "2026-01-01T00:00:00Z", "status": {
+  "operation": "Enable", "status": "success", "code": 0,
   "formattedMessage": {"lang": "en-US", "message": "Good morning, $who"},
-  "substatus": [{"name": "greeting", "status": "success", "code": 0, "formattedMessage": {"lang": "en-US", "message": "said"}}]}}]
+  "substatus": [{"name": "greeting", "status": "success", "code": 0,
+                 "formattedMessage": {"lang": "en-US", "message": "said"}}]}}]
 END
 """
 

@@ -87,6 +87,7 @@ def test_whatever_a_vm_reports_is_text(host: RunningHost, vm: Vm, page: Page) ->
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
         # The page has not stumbled: what comes later is shown.
         vm.report(status_blob(handler_status(sequence=number, message=f"well again after {name}")))
+        expect(page.locator("#extensions .card"), name).to_have_count(1)
         expect(page.locator("#extensions .message"), name).to_have_text(f"well again after {name}")
 
 
@@ -203,22 +204,45 @@ def test_a_phone_never_scrolls_sideways(host: RunningHost, vm: Vm, watched: Watc
     assert (light < 50) == dark
 
 
+_CONTRAST = """() => {
+  const rgb = text => text.match(/[\\d.]+/g).map(Number);
+  const linear = v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+  const light = color => [.2126, .7152, .0722].reduce((sum, part, i) => sum + part * linear(color[i] / 255), 0);
+  const behind = one => {
+    for (; one; one = one.parentElement) {
+      const color = rgb(getComputedStyle(one).backgroundColor);
+      if (color.length < 4 || color[3] > 0) return color;
+    }
+    return [255, 255, 255];
+  };
+  const says = one => [...one.childNodes].some(child => child.nodeType === 3 && child.nodeValue.trim());
+  const ratio = one => {
+    const [a, b] = [light(rgb(getComputedStyle(one).color)), light(behind(one))].sort((x, y) => y - x);
+    return (a + .05) / (b + .05);
+  };
+  return [...document.querySelectorAll("body *")]
+    .filter(one => one.checkVisibility() && !one.closest("svg, .said") && says(one) && ratio(one) < 4.5)
+    .map(one => `${ratio(one).toFixed(2)} ${one.textContent.slice(0, 40)}`);
+}"""
+
+_NAMELESS = """() => [...document.querySelectorAll("button, a, input, select, textarea, [tabindex='0'], summary")]
+  .filter(one => {
+    const label = one.labels?.[0]?.textContent ?? "";
+    const by = document.getElementById(one.getAttribute("aria-labelledby"))?.textContent;
+    return !(one.getAttribute("aria-label") || by || label.trim() || one.textContent.trim());
+  }).map(one => one.outerHTML.slice(0, 100))"""
+
+_DROP = """content => {
+  const given = new DataTransfer();
+  given.items.add(new File([new Uint8Array(content)], "dropped.zip"));
+  for (const type of ["dragenter", "dragover", "drop"])
+    document.body.dispatchEvent(new DragEvent(type, {dataTransfer: given, bubbles: true, cancelable: true}));
+}"""
+
+
 def contrast(page: Page) -> list[str]:
     """Texts whose contrast with what is behind them is below 4.5."""
-    found: list[str] = page.evaluate(
-        """() => {
-            const rgb = text => text.match(/[\\d.]+/g).map(Number);
-            const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-                .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-            const behind = one => { for (; one; one = one.parentElement) { const c = rgb(getComputedStyle(one).backgroundColor);
-                if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };
-            return [...document.querySelectorAll("body *")].filter(one => one.checkVisibility() && !one.closest("svg, .said")
-                && [...one.childNodes].some(child => child.nodeType === 3 && child.nodeValue.trim())).map(one => {
-                    const [a, b] = [light(rgb(getComputedStyle(one).color)), light(behind(one))].sort((x, y) => y - x);
-                    return [(a + .05) / (b + .05), one.textContent.slice(0, 40)]; })
-                .filter(([ratio]) => ratio < 4.5).map(([ratio, text]) => `${ratio.toFixed(2)} ${text}`);
-        }"""
-    )
+    found: list[str] = page.evaluate(_CONTRAST)
     return found
 
 
@@ -236,13 +260,7 @@ def test_every_text_stands_out(host: RunningHost, vm: Vm, watched: Watched, sche
 
 
 def test_everything_has_a_name(page: Page) -> None:
-    nameless = page.evaluate(
-        """() => [...document.querySelectorAll("button, a, input, select, textarea, [tabindex='0'], summary")].filter(one => {
-            const label = one.labels?.[0]?.textContent ?? "", by = document.getElementById(one.getAttribute("aria-labelledby"));
-            return !(one.getAttribute("aria-label") || by?.textContent || label.trim() || one.textContent.trim());
-        }).map(one => one.outerHTML.slice(0, 100))"""
-    )
-    assert nameless == []
+    assert page.evaluate(_NAMELESS) == []
     twice = page.evaluate(
         "() => { const all = [...document.querySelectorAll('[id]')].map(one => one.id);"
         " return all.filter((one, index) => all.indexOf(one) !== index); }"
@@ -251,14 +269,7 @@ def test_everything_has_a_name(page: Page) -> None:
 
 
 def test_a_zip_that_is_dropped(page: Page) -> None:
-    content = list(package("Contoso.Tools.Dropped"))
-    page.evaluate(
-        """content => { const given = new DataTransfer();
-            given.items.add(new File([new Uint8Array(content)], "dropped.zip"));
-            for (const type of ["dragenter", "dragover", "drop"])
-                document.body.dispatchEvent(new DragEvent(type, {dataTransfer: given, bubbles: true, cancelable: true})); }""",
-        content,
-    )
+    page.evaluate(_DROP, list(package("Contoso.Tools.Dropped")))
     dialog = page.get_by_role("dialog", name="Add an extension")
     expect(dialog).to_be_visible()
     dialog.get_by_role("button", name="Add", exact=True).click()

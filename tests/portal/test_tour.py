@@ -12,6 +12,8 @@ from tests.system.conftest import Group
 SLOW = 60_000
 """Milliseconds until the agent has done it and said so."""
 
+_FOCUSED = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.innerText"
+
 pytestmark = pytest.mark.timeout(300)
 
 
