@@ -6,7 +6,6 @@ import sys
 
 import click
 import msgspec
-from rich.console import Console
 
 from agentctl import __version__, group, render
 from agentctl.deployment import Deployment
@@ -46,7 +45,7 @@ def up(deployment: Deployment, detach: bool, sample: bool) -> None:
     # rich's live display is needed by no other command.
     from agentctl.up import up as bring_up
 
-    bring_up(deployment, Console(), detach=detach, sample=sample)
+    bring_up(deployment, render.Terminal(), detach=detach, sample=sample)
 
 
 @cli.command()
@@ -68,7 +67,7 @@ def status(deployment: Deployment, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(view), indent=2).decode())
     else:
-        Console().print(render.status(view))
+        render.Terminal().print(render.status(view))
     sys.exit(0 if is_ready(view) else 1)
 
 

@@ -23,7 +23,8 @@ def ask(deployment: Deployment, request: Request[R], *, within: float = 5.0) -> 
     try:
         return asyncio.run(talk())
     except NoAnswer as error:
-        raise NothingThere(f"{error}\nSee: agentctl status; start the group with: {deployment.up_command}") from error
+        status = deployment.command("agentctl status")
+        raise NothingThere(f"{error}\nSee: {status}; start the group with: {deployment.up_command}") from error
     except Refused as error:
         raise CommandError(error.reason) from error
     except FrameError as error:

@@ -1,6 +1,7 @@
 """Which agent a command is about: a checkout's root, or this VM."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -37,7 +38,13 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         """What starts this deployment."""
         if self.root is None:
             return "systemctl start azvmagent"
-        return "agentctl up" if self.root == default_root() else f"agentctl up --root {self.root}"
+        return self.command("agentctl up")
+
+    def command(self, words: str) -> str:
+        """A command as a person types it for this deployment."""
+        if self.root is None or self.root == default_root():
+            return words
+        return f"{words} --root {shlex.quote(str(self.root))}"
 
     def environment(self) -> dict[str, str]:
         """What supervisord.conf expects, over what we were started with."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +15,7 @@ from agentctl.asking import ask
 from agentctl.deployment import Deployment
 from agentctl.errors import CommandError
 from agentctl.options import json_option, root_option
-from agentctl.render import extensions_table, shade
+from agentctl.render import Terminal, extensions_table, shade
 from ipc.contract.guestagent import (
     ExplainExtension,
     Explanation,
@@ -50,7 +50,7 @@ def ext_list(deployment: Deployment, as_json: bool) -> None:
     if as_json:
         _print_json(status.extensions)
     else:
-        Console().print(extensions_table(status.extensions))
+        Terminal().print(extensions_table(status.extensions))
     sys.exit(1 if any(one.failure or one.status == "error" for one in status.extensions) else 0)
 
 
@@ -64,7 +64,7 @@ def ext_show(name: str, deployment: Deployment, as_json: bool) -> None:
     if as_json:
         _print_json(detail)
     else:
-        Console().print(_detail(detail))
+        Terminal().print(_detail(detail))
 
 
 @ext.command("logs")
@@ -120,7 +120,7 @@ def ext_history(name: str, deployment: Deployment, as_json: bool) -> None:
     if as_json:
         _print_json(entries)
     else:
-        Console().print(_history(entries))
+        Terminal().print(_history(entries))
 
 
 @click.command()
@@ -137,7 +137,7 @@ def explain(name: str, extension: str, deployment: Deployment, as_json: bool) ->
     if as_json:
         _print_json(explanation)
     else:
-        Console().print(_explanation(explanation))
+        Terminal().print(_explanation(explanation))
     sys.exit(0 if explanation.verdict == "well" else 1)
 
 

@@ -1,5 +1,6 @@
 """Starting and ending what one root runs: the local host and supervisord with the four."""
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -8,15 +9,23 @@ from pathlib import Path
 
 from agentctl.deployment import Deployment, supervisord_configuration
 from agentctl.errors import CommandError, WrongUse
-from agentctl.processes import Process, end, process, wait_until, with_environment
+from agentctl.processes import Process, command_line, end, process, wait_until, with_environment
 from agentctl.view import Endpoints, read_endpoints
-from ipc.settings import SettingsError, read_tables
+from ipc.places import COMPONENTS
+from ipc.settings import CHECK, SettingsError, read_tables
 from ipc.statefile import write_atomically
 from ipc.supervisord import Supervisord, SupervisordError
 
 _START_PATIENCE = 20.0
 _END_PATIENCE = 10.0
 _END_ROUNDS = 5
+_LOGS = {
+    "rdagent": "RdAgent.log",
+    "guestagent": "WaAppAgent.log",
+    "netagent": "NetAgent.log",
+    "telemetry": "Telemetry.log",
+}
+"""By supervisord.conf."""
 
 
 def prepare(deployment: Deployment) -> None:
@@ -26,9 +35,32 @@ def prepare(deployment: Deployment) -> None:
     # Extensions keep their keys and settings here.
     deployment.places.lib.chmod(0o700)
     try:
-        read_tables(deployment.places)
+        tables = read_tables(deployment.places)
     except SettingsError as error:
         raise CommandError(str(error)) from error
+    if set(tables) - {"host"} or deployment.places.config.exists():
+        _check_settings(deployment)
+
+
+def _check_settings(deployment: Deployment) -> None:
+    """Have each component read its own. Raises CommandError with what the first says that declines."""
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", name, CHECK],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd="/",
+            env=deployment.environment(),
+        )
+        for name in COMPONENTS
+    ]
+    said = [(child.communicate()[0], child.returncode) for child in children]
+    for output, status in said:
+        if status != 0:
+            # Its log line, without when and who.
+            raise CommandError(output.strip().rpartition("CRITICAL ")[2].partition(" ")[2] or f"exit status {status}")
 
 
 def start_host(deployment: Deployment) -> Endpoints:
@@ -78,10 +110,15 @@ def end_all(deployment: Deployment) -> int:
     before = running(deployment)
     supervisord = supervisord_process(deployment)
     if supervisord is not None:
+        # By itself it ends one a second.
+        with contextlib.suppress(SupervisordError):
+            Supervisord(deployment.places).stop_all()
         end([supervisord], _END_PATIENCE)
-    endpoints = read_endpoints(deployment)
-    if endpoints is not None and (host := process(endpoints.pid)) in before and host is not None:
+    host = host_process(deployment)
+    if host is not None:
         end([host], _END_PATIENCE)
+        # One that was started by hand does not have the variable.
+        before |= {host}
     # A process started while we looked inherits the variable too: look until there is none.
     for _ in range(_END_ROUNDS):
         if not (left := running(deployment)):
@@ -94,6 +131,16 @@ def end_all(deployment: Deployment) -> int:
     return len(before)
 
 
+def host_process(deployment: Deployment) -> Process | None:
+    """The local host that serves this root, whoever started it."""
+    endpoints = read_endpoints(deployment)
+    found = process(endpoints.pid) if endpoints is not None else None
+    if found is None:
+        return None
+    words = command_line(found.pid)
+    return found if "serve" in words and str(deployment.root) in words else None
+
+
 def supervisord_process(deployment: Deployment) -> Process | None:
     """The supervisord that answers on this root's socket."""
     try:
@@ -103,16 +150,20 @@ def supervisord_process(deployment: Deployment) -> Process | None:
 
 
 def _spawn(deployment: Deployment, command: list[str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd="/",
-            env=deployment.environment(),
-            start_new_session=True,
-        )
+    try:
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                env=deployment.environment(),
+                start_new_session=True,
+            )
+    except OSError as error:
+        # A virtual environment may lead to an interpreter in somebody else's home.
+        raise CommandError(f"{command[0]} cannot be started: {error.strerror} ({error.filename})") from error
 
 
 def _endpoints_of(deployment: Deployment, pid: int) -> Endpoints | None:
@@ -128,6 +179,11 @@ def _write_drop_in(deployment: Deployment, endpoints: Endpoints) -> None:
     # A JSON string is a TOML basic string too.
     lines += [f"{name} = {json.dumps(url)}" for name, url in urls.items()]
     write_atomically(folder / "10-local-host.toml", "\n".join([*lines, ""]).encode(), 0o644)
+
+
+def log_tail(deployment: Deployment, component: str) -> str:
+    """The end of what a component printed."""
+    return _tail(deployment.places.log / _LOGS[component], 5)
 
 
 def _tail(log: Path, lines: int = 15) -> str:

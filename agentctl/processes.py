@@ -51,6 +51,14 @@ def with_environment(name: str, value: str) -> set[Process]:
     return found
 
 
+def command_line(pid: int) -> list[str]:
+    """Its words; none if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="surrogateescape").split("\0")
+    except OSError:
+        return []
+
+
 def end(processes: Iterable[Process], patience: float) -> None:
     """SIGTERM, then SIGKILL for those still there after `patience` seconds (a stopped process takes only that)."""
     waiting = set(processes)

@@ -1,14 +1,18 @@
 """How things look on a terminal."""
 
+import os
+import sys
 import time
 from collections.abc import Sequence
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from agentctl.view import StatusView
 from ipc.contract.guestagent import ExtensionView
+
+_PIPE_WIDTH = 240
 
 _COLOURS = {
     "ok": "green",
@@ -40,10 +44,13 @@ def status(view: StatusView) -> RenderableType:
 
 
 def _host(view: StatusView) -> Text:
-    ready = {True: ("Ready", "bold green"), False: ("Not Ready", "bold red"), None: ("not told yet", "yellow")}
+    untold = "not known" if view.host.heartbeats is None else "not told yet"
+    ready = {True: ("Ready", "bold green"), False: ("Not Ready", "bold red"), None: (untold, "yellow")}
     text = Text("Host ")
-    text.append(*ready[view.host.ready])
-    text.append(f"   {view.host.wireserver or 'unknown'}   {view.host.heartbeats} heartbeats")
+    text.append(*(("gone", "bold red") if view.host.runs is False else ready[view.host.ready]))
+    text.append(f"   {view.host.wireserver or 'unknown'}")
+    if view.host.heartbeats is not None:
+        text.append(f"   {view.host.heartbeats} heartbeats")
     if view.goal_state:
         text.append(f"   goal state {view.goal_state}")
     if view.host.portal:
@@ -82,7 +89,7 @@ def _message(one: ExtensionView) -> str:
     """Its words, and when it is tried again."""
     text = " ".join(one.message.split())[:200]
     if one.retry_at is not None:
-        return f"{text} (tried again in {max(0, round(one.retry_at - time.time()))} s)"
+        return f"{text} (tried again in {_duration(max(0, round(one.retry_at - time.time())))})"
     return text
 
 
@@ -92,10 +99,23 @@ def shade(word: str) -> Text:
 
 
 def _age(since: float) -> str:
-    seconds = max(0, int(time.time() - since)) if since else 0
-    if not since:
-        return "-"
+    return _duration(max(0, int(time.time() - since))) if since else "-"
+
+
+def _duration(seconds: int) -> str:
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
+
+
+class Terminal(Console):
+    """Where the commands print. What reads a pipe gets whole lines, and may go away: that ends nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        # The interpreter would complain about what it cannot flush at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

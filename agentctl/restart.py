@@ -6,6 +6,8 @@ import time
 from agentctl import __version__
 from agentctl.deployment import Deployment
 from agentctl.errors import CommandError, NothingThere
+from agentctl.group import running
+from agentctl.processes import wait_until
 from ipc.bus import Bus
 from ipc.contract.every import Describe, Description
 from ipc.contract.rdagent import GetTruth
@@ -14,6 +16,7 @@ from ipc.supervisord import Supervisord, SupervisordError
 
 _PATIENCE = 15.0
 _LOOK_SECONDS = 0.1
+_RUNS = {"STARTING", "RUNNING", "BACKOFF", "STOPPING"}
 
 
 def restart(deployment: Deployment, component: str) -> Description:
@@ -22,13 +25,33 @@ def restart(deployment: Deployment, component: str) -> Description:
     try:
         before = {program.name: program.pid for program in supervisord.programs()}
     except SupervisordError as error:
-        raise NothingThere(f"{error}\nStart the group with: {deployment.up_command}") from error
+        what_next = f"start the group with: {deployment.up_command}"
+        if running(deployment):
+            what_next = f"end what is left with: {deployment.command('agentctl down')}, then {what_next}"
+        raise NothingThere(f"{error}\nNothing can be restarted without it; {what_next}") from error
     try:
         supervisord.stop(component)
-        supervisord.start(component)
+        try:
+            _wait_for_the_end(supervisord, component)
+        finally:
+            # Whatever came between, Ctrl-C included: it must not stay stopped.
+            supervisord.start(component)
     except SupervisordError as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(f"{error}\nSee: {deployment.command('agentctl status')}") from error
     return asyncio.run(_until_back(deployment, component, before.get(component, 0)))
+
+
+def _wait_for_the_end(supervisord: Supervisord, component: str) -> None:
+    """Raises SupervisordError, CommandError."""
+    states: dict[str, str] = {}
+
+    def ended() -> bool:
+        states.update({one.name: one.statename for one in supervisord.programs()})
+        return states.get(component) not in _RUNS
+
+    # A process that hears no signal, e.g. one stopped by SIGSTOP, is killed after `stopwaitsecs` of supervisord.conf.
+    if not wait_until(ended, _PATIENCE):
+        raise CommandError(f"{component} does not end within {_PATIENCE:g} s; supervisord says {states.get(component)}")
 
 
 async def _until_back(deployment: Deployment, component: str, old_pid: int) -> Description:

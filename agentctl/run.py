@@ -134,8 +134,8 @@ def exit_status(view: RunView) -> int:
 
 def how_to_go_on(deployment: Deployment, name: str) -> str:
     """What to type next."""
-    root = f" --root {deployment.root}" if deployment.root and deployment.up_command != "agentctl up" else ""
-    return f"Look again: agentctl run --attach {name}{root}\nEnd it:     agentctl run --cancel {name}{root}"
+    again, cancel = (deployment.command(f"agentctl run --{word} {name}") for word in ("attach", "cancel"))
+    return f"Look again: {again}\nEnd it:     {cancel}"
 
 
 async def _follow(deployment: Deployment, name: str, number: int, follower: Follower) -> RunView:

@@ -16,9 +16,12 @@ from rich.text import Text
 from agentctl import group, render
 from agentctl.deployment import Deployment
 from agentctl.errors import CommandError, NothingThere
-from agentctl.view import StatusView, gather, is_ready
+from agentctl.restart import restart
+from agentctl.view import StatusView, gather, is_ready, read_endpoints
 from ipc.errors import AlreadyRunning, UnsafeDirectory
 from ipc.lock import Lock, make_private_directory
+from ipc.places import COMPONENTS
+from ipc.supervisord import Supervisord, SupervisordError
 
 _READY_PATIENCE = 60.0
 _LOOK_SECONDS = 0.25
@@ -28,6 +31,8 @@ class Goal(msgspec.Struct, frozen=True):
     """One line of the list that fills with marks."""
 
     text: str
+    missing: str
+    """What is true while it is not reached."""
     reached: bool
 
 
@@ -35,13 +40,15 @@ def goals(view: StatusView | None, *, with_sample: bool) -> list[Goal]:
     """How far the start has come, from what status shows."""
     alive = [one.name for one in view.components if one.state in {"ok", "busy"}] if view else []
     steps = [
-        Goal(f"{len(alive)} of 4 processes answer", len(alive) == 4),
-        Goal("the goal state was read", bool(view and view.goal_state)),
-        Goal("the host was told Ready", bool(view and view.host.ready)),
+        Goal("four processes answer", f"{len(alive)} of 4 processes answer", len(alive) == 4),
+        Goal("the goal state was read", "the goal state was not read", bool(view and view.goal_state)),
+        Goal("the host was told Ready", "the host was not told Ready", bool(view and view.host.ready)),
     ]
     if with_sample:
-        done = view is not None and any(one.status == "success" for one in view.extensions)
-        steps.append(Goal("the sample extension reports success", done))
+        done = view is not None and any(
+            one.status == "success" and one.handler_status == "Ready" for one in view.extensions
+        )
+        steps.append(Goal("the sample extension reports success", "the sample reports no success", done))
     return steps
 
 
@@ -51,6 +58,10 @@ def up(deployment: Deployment, console: Console, *, detach: bool, sample: bool) 
     Whatever ends it before it is detached, Ctrl-C included, ends what it started.
     """
     lock = _take_lock(deployment)
+    if group.running(deployment):
+        _bring_back_the_host(deployment, console)
+        lock.release()
+        return
     with _ending_on_failure(deployment, console):
         group.prepare(deployment)
         started = time.monotonic()
@@ -58,9 +69,7 @@ def up(deployment: Deployment, console: Console, *, detach: bool, sample: bool) 
         group.start_supervisord(deployment)
         if sample:
             _add_sample(deployment)
-        with Live(console=console, refresh_per_second=8, transient=True) as live:
-            view = asyncio.run(_follow(deployment, live, with_sample=sample))
-        console.print(render.status(view))
+        _follow_until_ready(deployment, console, with_sample=sample)
         console.print(Text(f"\nReady after {time.monotonic() - started:.1f} s.", style="bold green"))
         console.print(_what_next(deployment, endpoints.portal))
         if not detach:
@@ -77,9 +86,30 @@ def _take_lock(deployment: Deployment) -> Lock:
         lock = Lock(deployment.up_lock, f"agentctl up for {deployment.root}")
     except (UnsafeDirectory, AlreadyRunning) as error:
         raise CommandError(str(error)) from error
-    if group.running(deployment):
-        raise CommandError("This root is already up. See: agentctl status; end it with: agentctl down")
     return lock
+
+
+def _bring_back_the_host(deployment: Deployment, console: Console) -> None:
+    """On a root whose group runs: start the local host again if that is what is missing. Raises CommandError."""
+    down = deployment.command("agentctl down")
+    if group.supervisord_process(deployment) is None:
+        raise CommandError(
+            "This root's processes run, but its supervisord does not answer. "
+            f"End them with: {down}, then: {deployment.up_command}"
+        )
+    if group.host_process(deployment) is not None:
+        raise CommandError(
+            f"This root is already up. See: {deployment.command('agentctl status')}; end it with: {down}"
+        )
+    before = read_endpoints(deployment)
+    now = group.start_host(deployment)
+    console.print("The local host was gone, and runs again.")
+    if before is None or before.wireserver != now.wireserver:
+        # The four were told of it when they started.
+        for component in COMPONENTS:
+            restart(deployment, component)
+        console.print("It is at other addresses than before: the four were started anew.")
+    _follow_until_ready(deployment, console, with_sample=False)
 
 
 @contextmanager
@@ -106,6 +136,13 @@ def _add_sample(deployment: Deployment) -> None:
         raise CommandError(f"the sample extension could not be added:\n{done.stderr or done.stdout}")
 
 
+def _follow_until_ready(deployment: Deployment, console: Console, *, with_sample: bool) -> None:
+    """Show what happens. Raises CommandError."""
+    with Live(console=console, refresh_per_second=8, transient=True) as live:
+        view = asyncio.run(_follow(deployment, live, with_sample=with_sample))
+    console.print(render.status(view))
+
+
 async def _follow(deployment: Deployment, live: Live, *, with_sample: bool) -> StatusView:
     until = time.monotonic() + _READY_PATIENCE
     view: StatusView | None = None
@@ -118,14 +155,28 @@ async def _follow(deployment: Deployment, live: Live, *, with_sample: bool) -> S
         live.update(_progress(steps, view))
         if view is not None and is_ready(view) and all(step.reached for step in steps):
             return view
+        _check_for_giving_up(deployment)
         if time.monotonic() > until:
-            missing = ", ".join(step.text for step in steps if not step.reached)
+            missing = "; ".join(step.missing for step in steps if not step.reached)
             problems = "\n".join(view.problems) if view else ""
             raise CommandError(
-                f"Not Ready after {_READY_PATIENCE:g} s; still missing: {missing or 'a component that is well'}.\n"
+                f"Not Ready after {_READY_PATIENCE:g} s: {missing or 'a component is not well'}.\n"
                 f"{problems}\nLogs: {deployment.places.log}"
             )
         await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _check_for_giving_up(deployment: Deployment) -> None:
+    """Raises CommandError as soon as one of the four is known never to come."""
+    try:
+        given_up = [one.name for one in Supervisord(deployment.places).programs() if one.statename == "FATAL"]
+    except SupervisordError:
+        return
+    if given_up:
+        raise CommandError(
+            f"{', '.join(given_up)} ended at each start; the end of its log:\n"
+            f"{group.log_tail(deployment, given_up[0])}\nLogs: {deployment.places.log}"
+        )
 
 
 def _progress(steps: list[Goal], view: StatusView | None) -> RenderableType:
@@ -138,14 +189,16 @@ def _progress(steps: list[Goal], view: StatusView | None) -> RenderableType:
 
 
 def _what_next(deployment: Deployment, portal: str) -> Text:
-    root = "" if deployment.up_command == "agentctl up" else f" --root {deployment.root}"
+    command = deployment.command
     return Text(
         f"Portal      {portal}\n"
-        f"Look        agentctl status{root}      azfabric told{root}\n"
-        f"Try         azfabric ext add PACKAGE.zip --settings FILE{root}\n"
-        f"Break       agentctl restart guestagent{root}\n"
-        f"End         agentctl down{root}\n"
-        f"Logs        {deployment.places.log}"
+        f"Look        {command('agentctl status')}      {command('azfabric told')}\n"
+        f"Try         {command('azfabric ext add PACKAGE.zip --settings FILE')}\n"
+        f"Break       {command('agentctl restart guestagent')}\n"
+        f"End         {command('agentctl down')}\n"
+        f"Logs        {deployment.places.log}",
+        no_wrap=True,
+        overflow="ignore",
     )
 
 

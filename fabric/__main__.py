@@ -11,6 +11,7 @@ from fabric.client import Client
 from fabric.errors import FabricError
 from fabric.extcommands import ext, goal
 from fabric.faultcommands import fault
+from fabric.labcommands import lab
 from fabric.options import client_option, json_option, root_option, show
 from fabric.runcommands import run
 from fabric.scenariocommands import replay, scenario, transcript
@@ -105,6 +106,7 @@ for _command in (
     scenario,
     transcript,
     replay,
+    lab,
 ):
     cli.add_command(_command)
 

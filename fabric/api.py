@@ -1,30 +1,25 @@
 """The control API: what the host wants, what it was told, what goes wrong. `/docs` describes it."""
 
 import asyncio
-import base64
-import hashlib
-from pathlib import Path
 from typing import Annotated
 
 import fastapi
 import msgspec
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
-from fabric import __version__, bodies, described, faults, goals, runs, scenes, vmorders
+from fabric import __version__, bodies, described, faults, goals, page, runs, scenes, stream, vmorders
 from fabric.errors import FabricError, Refused
 from fabric.host import Host
 from fabric.orders import NAMES, ExtensionOrder, Removed
 from fabric.packages import PACKAGE_LIMIT, PackageName, identify
 from fabric.state import Told, WantedHandler
-from fabric.told import TRANSCRIPT_LIMIT, Line
+from fabric.told import EVENTS_LIMIT, TRANSCRIPT_LIMIT, Line
 from fabric.vm import Vm
-
-_PAGE = Path(__file__).with_name("portal.html")
 
 
 class Lifted(msgspec.Struct, frozen=True):
@@ -68,17 +63,13 @@ def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
     async def gone(_: Request, __: ClientDisconnect) -> Response:
         return Response(status_code=400)
 
-    @api.get("/", include_in_schema=False)
-    async def page() -> Response:
-        text = _PAGE.read_text(encoding="utf-8")
-        return HTMLResponse(text, headers={"Content-Security-Policy": _policy(text)})
-
     Chosen = Annotated[Vm, Depends(vmorders.chooser(host))]  # noqa: N806  # a type
 
     @api.get("/api/told", responses=described.answers(Told, 400, 404, 422, more={"ready": bool | None}))
-    async def told(vm: Chosen) -> Response:
-        """What the VM told the host: health, status, events, observations."""
+    async def told(vm: Chosen, events: Annotated[int, Query(ge=0, le=EVENTS_LIMIT)] = EVENTS_LIMIT) -> Response:
+        """What the VM told the host: health, status, the newest events, observations."""
         told = vm.told()
+        told.events = told.events[len(told.events) - min(events, len(told.events)) :]
         return bodies.json({**msgspec.to_builtins(told), "ready": told.ready})
 
     @api.get("/api/extensions", responses=described.answers(list[WantedHandler], 400, 404, 422))
@@ -129,6 +120,11 @@ def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
         """The faults in force."""
         return bodies.json(host.faults.listed())
 
+    @api.get("/api/faults/catalogue", responses=described.answers(faults.Catalogue))
+    async def catalogue() -> Response:
+        """Faults, endpoints and groups there are to choose from."""
+        return bodies.json(faults.catalogue())
+
     @api.post(
         "/api/faults",
         responses=described.answers(faults.Fault, *described.ORDER),
@@ -139,24 +135,35 @@ def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
         order = await bodies.order(request, faults.Order)
         if order.vm:
             host.vm(order.vm)
-        return bodies.json(host.faults.add(order))
+        rule = host.faults.add(order)
+        host.changes.tell("faults")
+        return bodies.json(rule)
 
     @api.delete("/api/faults", responses=described.answers(Lifted, 403))
     async def lift_all() -> Response:
         """Lift all faults."""
-        return bodies.json(Lifted(host.faults.clear()))
+        lifted = host.faults.clear()
+        host.changes.tell("faults")
+        return bodies.json(Lifted(lifted))
 
     @api.delete("/api/faults/{number}", responses=described.answers(Lifted, 403, 404, 422))
     async def lift(number: Annotated[int, fastapi.Path(ge=1, le=2**31 - 1)]) -> Response:
         """Lift one fault."""
         host.faults.lift(number)
+        host.changes.tell("faults")
         return bodies.json(Lifted(number))
 
     @api.get("/api/transcript", responses=described.answers(list[Line], 422))
-    async def transcript(limit: Annotated[int, Query(ge=1, le=TRANSCRIPT_LIMIT)] = 500) -> Response:
+    async def transcript(
+        limit: Annotated[int, Query(ge=1, le=TRANSCRIPT_LIMIT)] = 500,
+        vm: Annotated[str, Query(max_length=63, description="Only those of this VM")] = "",
+    ) -> Response:
         """The newest requests of all VMs, oldest first."""
-        return bodies.json(host.ledger.transcript(limit))
+        lines = host.ledger.transcript(limit)
+        return bodies.json([one for one in lines if one.vm == vm] if vm else lines)
 
+    page.add_routes(api)
+    stream.add_routes(api, host)
     scenes.add_routes(api, host)
     runs.add_routes(api, host)
     goals.add_routes(api, host)
@@ -171,11 +178,3 @@ def _allowed(api: FastAPI, request: Request) -> list[str]:
         return any(route.matches(asked)[0] is Match.FULL for route in api.routes)
 
     return [one for one in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT") if knows(one)]
-
-
-def _policy(page: str) -> str:
-    """Nothing but the page's own script runs, whatever text of a VM's should get into it."""
-    script = page.partition("<script>")[2].partition("</script>")[0]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    allowed = f"script-src 'sha256-{digest}'; style-src 'unsafe-inline'; connect-src 'self'"
-    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

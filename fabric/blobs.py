@@ -2,28 +2,30 @@
 
 import asyncio
 import hmac
-import mmap
 import os
 import re
+import uuid
 from collections.abc import Callable
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fabric import appendblobs, bodies
-from fabric.errors import Refused, Unknown
+from fabric import appendblobs, blobproperties, blobreads, bodies, pageblobs
+from fabric.blobconditions import check_write
+from fabric.blobproperties import Content, Properties
+from fabric.errors import FabricError, StorageRefused, Unknown
 from fabric.files import Unfinished, forget_unfinished, write_whole
 
 UPLOAD_LIMIT = 64 * 1024 * 1024
-"""Of one PUT, and of a page blob (Azure's for the API version agents name)."""
-_PAGES_LIMIT = 4 * 1024 * 1024
+"""Of one PUT (Azure's for the API version agents name)."""
 _PATH = re.compile(r"/(status|packages|manifests|agents|output)/[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
-_RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{0,15})")
+_VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_CODES = {404: "ResourceNotFound", 413: "RequestBodyTooLarge", 507: "InternalError"}
 
 Sign = Callable[[str, str], str]
 """Of a path and permissions, `r` or `rw`."""
-Content = bytes | memoryview
 OnWritten = Callable[[str, bytes, str], None]
 Make = Callable[[str, str, bool], bytes | None]
 """Content that depends on the base URL one asks at (second); the third: as it was before the newest change."""
@@ -37,7 +39,6 @@ class BlobStore:
         self._sign = sign
         self._written = written
         self._make = make
-        self._block_blobs: set[str] = set()
         # What the VM writes is told in the order it was written.
         self._writing = asyncio.Lock()
         self._incoming = folder / "packages"
@@ -50,7 +51,7 @@ class BlobStore:
         file = self._file(path)
         file.parent.mkdir(exist_ok=True)
         write_whole(file, content)
-        appendblobs.forget(file)
+        blobproperties.forget(file)
 
     def incoming(self) -> Unfinished:
         """Room for a package whose name is not known yet. Raises Unwritable."""
@@ -59,6 +60,7 @@ class BlobStore:
     def take(self, path: str, unfinished: Unfinished) -> None:
         """Make a blob of what came in. Raises Unknown, Unwritable."""
         unfinished.place(self._file(path))
+        blobproperties.forget(self._file(path))
 
     def get(self, path: str) -> bytes:
         """Raises Unknown."""
@@ -67,95 +69,104 @@ class BlobStore:
         except FileNotFoundError as error:
             raise Unknown(f"there is no blob {path}") from error
 
+    def tail(self, path: str, limit: int) -> tuple[int, bytes]:
+        """How long it is, and its end; nothing of one that was not written yet. Raises Unknown: no blob path."""
+        try:
+            with self._file(path).open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - limit))
+                return size, file.read(limit)
+        except FileNotFoundError:
+            return 0, b""
+
     def paths(self, prefix: str) -> list[str]:
         """All blobs whose path begins so."""
         found = (f"/{one.parent.name}/{one.name}" for one in self._folder.glob("*/*") if not one.name.startswith("."))
         return sorted(path for path in found if path.startswith(prefix))
 
     def download(self, path: str, query: dict[str, str], base: str, *, replayed: bool = False) -> Content:
-        """A GET as the blob service takes it, by this base URL. Raises Refused, Unknown."""
+        """A whole blob, as the blob service gives it by this base URL. Raises StorageRefused, Unknown."""
         self._authorize(path, query, "r")
         made = self._make(path, base, replayed)
-        if made is not None:
-            return made
-        try:
-            return _mapped(self._file(path))
-        except FileNotFoundError as error:
-            raise Unknown(f"there is no blob {path}") from error
+        return made if made is not None else blobreads.mapped(self._file(path))
 
     async def upload(
         self, path: str, query: dict[str, str], headers: dict[str, str], body: bytes, channel: str
-    ) -> None:
-        """A PUT as the blob service takes it, directly or through HostGAPlugin. Raises Refused, Unknown."""
+    ) -> dict[str, str]:
+        """A PUT as the blob service takes it, directly or through HostGAPlugin; headers in small letters.
+
+        The headers of the answer. Raises FabricError.
+        """
         self._authorize(path, query, "w")
         async with self._writing:
-            if query.get("comp") == "page":
-                await self._write_pages(path, headers, body, channel)
-                return
-            match headers.get("x-ms-blob-type"):
-                case "BlockBlob":
-                    await asyncio.to_thread(self.put, path, body)
-                    self._block_blobs.add(path)
-                    self._written(path, body, channel)
-                case "PageBlob":
-                    await self._create_pages(path, headers.get("x-ms-blob-content-length", ""), body)
-                case _:
-                    raise Refused(400, "x-ms-blob-type must be BlockBlob or PageBlob")
+            said, whole = await asyncio.to_thread(self._write, self._file(path), query, headers, body)
+            if whole is not None:
+                self._written(path, whole, channel)
+        return {**said, "x-ms-request-server-encrypted": "true"}
 
     async def answer(self, request: Request, base: str, *, replayed: bool = False) -> Response:
-        """GET, HEAD and PUT of one blob by its URL. Raises FabricError."""
-        path, query = request.scope["path"], dict(request.query_params)
-        if request.method == "PUT":
-            body = await bodies.read(request, UPLOAD_LIMIT)
-            headers = {name.lower(): value for name, value in request.headers.items()}
-            if appendblobs.is_for_append(headers, query):
-                self._authorize(path, query, "w")
-                return await asyncio.to_thread(appendblobs.put, self._file(path), query, headers, body)
-            await self.upload(path, query, dict(request.headers), body, "direct")
-            return Response(status_code=201)
-        if request.method not in {"GET", "HEAD"}:
-            raise Refused(405, "blobs are read by GET and HEAD and written by PUT")
-        return _ranged(self.download(path, query, base, replayed=replayed), request.headers.get("range", ""))
+        """GET, HEAD and PUT of one blob by its URL below `base`."""
+        query = dict(request.query_params)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        try:
+            response = await self._answer(request, query, headers, base, replayed=replayed)
+        except FabricError as error:
+            response = _refusal(error)
+        version = headers.get("x-ms-version", query.get("sv", ""))
+        response.headers["x-ms-version"] = version if _VERSION.fullmatch(version) else "2018-03-28"
+        response.headers["x-ms-request-id"] = str(uuid.uuid4())
+        if client := headers.get("x-ms-client-request-id", "")[:1024]:
+            response.headers["x-ms-client-request-id"] = client
+        return response
+
+    async def _answer(
+        self, request: Request, query: dict[str, str], headers: dict[str, str], base: str, *, replayed: bool
+    ) -> Response:
+        path = request.scope["path"]
+        match request.method:
+            case "PUT":
+                body = await bodies.read(request, UPLOAD_LIMIT)
+                said = await self.upload(path, query, headers, body, "direct")
+                return Response(status_code=201, headers=said)
+            case "GET" | "HEAD":
+                self._authorize(path, query, "r")
+                if "comp" in query:
+                    raise _unknown_comp(query)
+                only_head, made = request.method == "HEAD", self._make(path, base, replayed)
+                if made is not None:
+                    return blobreads.made(made, headers, only_head=only_head)
+                return blobreads.read(self._file(path), headers, only_head=only_head)
+        raise StorageRefused(405, "UnsupportedHttpVerb", "blobs are read by GET and HEAD and written by PUT")
+
+    def _write(
+        self, file: Path, query: dict[str, str], headers: dict[str, str], body: bytes
+    ) -> tuple[dict[str, str], bytes | None]:
+        """The headers of the answer; the whole content if this write made it whole."""
+        file.parent.mkdir(exist_ok=True)
+        match query.get("comp"), headers.get("x-ms-blob-type"):
+            case "page", _:
+                return pageblobs.write(file, headers, body)
+            case "appendblock", _:
+                return appendblobs.append(file, headers, body), None
+            case None, "BlockBlob":
+                return _put_block_blob(file, headers, body), body
+            case None, "PageBlob":
+                return pageblobs.create(file, headers, body), None
+            case None, "AppendBlob":
+                return appendblobs.create(file, headers, body), None
+            case None, kind:
+                code = "InvalidHeaderValue" if kind else "MissingRequiredHeader"
+                raise StorageRefused(400, code, "x-ms-blob-type must be BlockBlob, PageBlob or AppendBlob")
+        raise _unknown_comp(query)
 
     def _authorize(self, path: str, query: dict[str, str], permission: str) -> None:
         if not _PATH.fullmatch(path):
             raise Unknown("there is no such blob")
         granted = query.get("sp", "")
         if not hmac.compare_digest(query.get("sig", "").encode(), self._sign(path, granted).encode()):
-            raise Refused(403, "AuthenticationFailed: the signature is not ours")
+            raise StorageRefused(403, "AuthenticationFailed", "the signature is not ours")
         if permission not in granted:
-            raise Refused(403, f"AuthorizationPermissionMismatch: the signature grants {granted}")
-
-    async def _create_pages(self, path: str, length: str, body: bytes) -> None:
-        if body:
-            raise Refused(400, "a page blob is created without a body, its pages come after")
-        if not re.fullmatch("[0-9]{1,15}", length) or int(length) % 512 or int(length) > UPLOAD_LIMIT:
-            raise Refused(400, f"x-ms-blob-content-length must be a multiple of 512 up to {UPLOAD_LIMIT}")
-        await asyncio.to_thread(self.put, path, bytes(int(length)))
-        self._block_blobs.discard(path)
-
-    async def _write_pages(self, path: str, headers: dict[str, str], body: bytes, channel: str) -> None:
-        if headers.get("x-ms-page-write", "").lower() != "update":
-            raise Refused(400, "x-ms-page-write must be update")
-        match = _RANGE.fullmatch(headers.get("x-ms-range", ""))
-        if match is None or not match[2]:
-            raise Refused(400, "x-ms-range must be bytes=START-END")
-        start, end = int(match[1]), int(match[2])
-        if start % 512 or (end + 1) % 512 or end < start:
-            raise Refused(400, "x-ms-range must be whole pages of 512 bytes")
-        content = bytearray(await asyncio.to_thread(self.get, path))
-        if path in self._block_blobs:
-            raise Refused(409, "InvalidBlobType: this is a block blob")
-        if end >= len(content):
-            raise Refused(416, f"x-ms-range ends behind the blob's {len(content)} bytes")
-        if end - start + 1 != len(body):
-            raise Refused(400, f"x-ms-range says {end - start + 1} bytes, the body has {len(body)}")
-        if len(body) > _PAGES_LIMIT:
-            raise Refused(413, f"one request writes up to {_PAGES_LIMIT} bytes of pages")
-        content[start : end + 1] = body
-        await asyncio.to_thread(self.put, path, bytes(content))
-        if end + 1 == len(content):
-            self._written(path, bytes(content), channel)
+            raise StorageRefused(403, "AuthorizationPermissionMismatch", f"the signature grants {granted}")
 
     def _file(self, path: str) -> Path:
         if not _PATH.fullmatch(path):
@@ -163,21 +174,25 @@ class BlobStore:
         return self._folder / path[1:]
 
 
-def _mapped(path: Path) -> Content:
-    """The file's pages instead of a copy for each client. It is only ever replaced, never cut."""
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return b""
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+def _put_block_blob(file: Path, headers: dict[str, str], body: bytes) -> dict[str, str]:
+    md5 = blobproperties.checked_md5(body, headers.get("content-md5", ""), headers.get("x-ms-blob-content-md5", ""))
+    check_write(headers, blobproperties.stored(file))
+    properties = Properties(md5=md5, headers=blobproperties.given(headers))
+    write_whole(file, body)
+    blobproperties.store(file, properties)
+    return {**properties.written(), "Content-MD5": md5}
 
 
-def _ranged(content: Content, asked: str) -> Response:
-    match = _RANGE.fullmatch(asked)
-    if match is None:
-        return Response(content, media_type="application/octet-stream", headers={"x-ms-version": "2018-03-28"})
-    start, end = int(match[1]), int(match[2]) if match[2] else len(content) - 1
-    end = min(end, len(content) - 1)
-    if start > end:
-        return Response(status_code=416, headers={"Content-Range": f"bytes */{len(content)}"})
-    headers = {"Content-Range": f"bytes {start}-{end}/{len(content)}"}
-    return Response(content[start : end + 1], 206, headers, "application/octet-stream")
+def _unknown_comp(query: dict[str, str]) -> StorageRefused:
+    return StorageRefused(400, "InvalidQueryParameterValue", f"comp={query['comp'][:40]!r} is not served here")
+
+
+def _refusal(error: FabricError) -> Response:
+    """As the service refuses: XML, with the code in a header too."""
+    code = error.code if isinstance(error, StorageRefused) else _CODES.get(error.status, "InvalidInput")
+    headers = {"x-ms-error-code": code, **(error.headers if isinstance(error, StorageRefused) else {})}
+    if error.status == 304:
+        return Response(status_code=304, headers=headers)
+    text = f"<Code>{code}</Code><Message>{escape(str(error))}</Message>"
+    body = f'<?xml version="1.0" encoding="utf-8"?><Error>{text}</Error>'
+    return Response(body, error.status, headers, "application/xml")

@@ -14,9 +14,19 @@ class Changes:
     def __init__(self) -> None:
         self.closing = False
         self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
+        self._listeners: list[Callable[[str], None]] = []
+
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Call it with every topic that is told; also with ANYTHING, when the host ends."""
+        self._listeners.append(listener)
+
+    def unlisten(self, listener: Callable[[str], None]) -> None:
+        self._listeners.remove(listener)
 
     def tell(self, topic: str) -> None:
         """Wake who waits for this, and who watches everything."""
+        for listener in self._listeners:
+            listener(topic)
         for name in {topic, ANYTHING}:
             for one in self._waiting.pop(name, ()):
                 if not one.done():
@@ -42,5 +52,5 @@ class Changes:
     def close(self) -> None:
         """Wake everybody."""
         self.closing = True
-        for topic in list(self._waiting):
+        for topic in {*self._waiting, ANYTHING}:
             self.tell(topic)

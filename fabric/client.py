@@ -30,7 +30,9 @@ class Client:
             file = self._root / "fabric" / "endpoints.json"
             return str(msgspec.json.decode(file.read_bytes(), type=dict[str, Any])["portal"])
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
-            raise NoHost(f"no host serves {self._root}. Start one with: {self._start} (or agentctl up)") from error
+            raise NoHost(
+                f"no host serves {self._root}. Start one with: {self._start}, or with its agent: agentctl up"
+            ) from error
 
     def get(self, path: str) -> Any:
         """Raises FabricError, NoHost."""
@@ -60,7 +62,8 @@ class Client:
                 what["params"] = {**what.get("params", {}), **({"vm": self.vm} if self.vm else {})}
                 answer = session.request(method, url, timeout=_SECONDS, **what)
         except requests.RequestException as error:
-            raise NoHost(f"the host at {self._base} does not answer. Start it with: {self._start}") from error
+            how = f"Start it with: {self._start}, or beside its agent: agentctl up"
+            raise NoHost(f"the host at {self._base} does not answer. {how}") from error
         try:
             document = msgspec.json.decode(answer.content)
         except msgspec.DecodeError as error:

@@ -219,11 +219,13 @@ def _fast_handler(handler: WantedHandler, urls: Urls, thumbprint: str) -> dict[s
             }
             for one in handler.instances
         ]
-        entry["dependsOn"] = [found for one in handler.instances for found in _fast_depends_on(one)]
-        return entry
+        depends_on = [found for one in handler.instances for found in _fast_depends_on(one)]
+        # The reference agent complains of an empty array.
+        return entry | ({"dependsOn": depends_on} if depends_on else {})
     if handler.has_settings and handler.state != "uninstall":
         entry |= {"settingsSeqNo": handler.sequence_number, "settings": [_fast_settings(handler, thumbprint)]}
-        entry["dependsOn"] = _fast_depends_on(handler)
+        if depends_on := _fast_depends_on(handler):
+            entry["dependsOn"] = depends_on
     return entry
 
 

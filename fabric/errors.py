@@ -38,6 +38,15 @@ class Refused(FabricError):
         self.status = status
 
 
+class StorageRefused(Refused):
+    """By the blob store, with the code Azure's documentation gives it."""
+
+    def __init__(self, status: int, code: str, reason: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status, reason)
+        self.code = code
+        self.headers = headers or {}
+
+
 class NoHost(FabricError):
     """No local host runs here."""
 

@@ -233,6 +233,33 @@ class Faults:
             return connection.execute(counted).first() is not None
 
 
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """One fault there is."""
+
+    name: str
+    meaning: str
+    value: tuple[int, int] | None
+    """Lowest and highest, if it needs one."""
+    endpoints: tuple[str, ...] | None
+    """None: all."""
+
+
+class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
+    """What there is to choose from."""
+
+    endpoints: tuple[str, ...]
+    groups: dict[str, tuple[str, ...]]
+    faults: list[Choice]
+
+
+def catalogue() -> Catalogue:
+    faults = [
+        Choice(name=name, meaning=meaning, value=_NEED_VALUE.get(name), endpoints=_FITS.get(name))
+        for name, meaning in FAULTS.items()
+    ]
+    return Catalogue(endpoints=ENDPOINTS, groups=GROUPS, faults=faults)
+
+
 def _check(order: Order) -> None:
     """Raises FabricError."""
     name, value = order.fault, order.value

@@ -23,12 +23,13 @@ class Unfinished:
         with _writable(self._path.parent):
             self.file.write(part)
 
-    def place(self, path: Path, mode: int = 0o644) -> None:
-        """In the same folder; of several at once, the last. Waits for the disk."""
+    def place(self, path: Path, mode: int = 0o644, *, lasting: bool = True) -> None:
+        """In the same folder; of several at once, the last. `lasting` waits for the disk."""
         with _writable(path):
             self.file.flush()
             os.fchmod(self.file.fileno(), mode)
-            os.fsync(self.file.fileno())
+            if lasting:
+                os.fsync(self.file.fileno())
             self._path.replace(path)
 
     def __enter__(self) -> Self:
@@ -46,6 +47,13 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
     with Unfinished(path.parent) as unfinished:
         unfinished.write(data)
         unfinished.place(path, mode)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """As write_whole, without waiting for the disk: for what may be lost with the power. Raises Unwritable."""
+    with Unfinished(path.parent) as unfinished:
+        unfinished.write(data)
+        unfinished.place(path, lasting=False)
 
 
 def forget_unfinished(folder: Path) -> None:

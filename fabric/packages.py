@@ -3,12 +3,15 @@
 import io
 import json
 import re
+import xml.etree.ElementTree as ET
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
 
 from fabric.errors import BadPackage
 
@@ -33,15 +36,19 @@ class PackageName(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
+_NOT_CALLED = PackageName(name="", version="")
+
+
 def identify(file: BinaryIO, *, file_name: str = "", name: str = "", version: str = "") -> PackageName:
-    """What was said wins, then the manifest's signingInfo, then the file's name. Raises BadPackage."""
-    manifest = read_manifest(file)
+    """What was said wins, then signingInfo, manifest.xml, the file's name. Raises BadPackage."""
+    manifest, image = _read(file)
     signing = manifest.get("signingInfo")
     signing = signing if isinstance(signing, dict) else {}
     if not name and signing.get("publisher") and signing.get("type"):
         name = f"{signing['publisher']}.{signing['type']}"
     if not version and signing.get("version"):
         version = str(signing["version"])
+    name, version = name or image.name, version or image.version
     if match := _FILE_NAME.fullmatch(file_name):
         name, version = name or match["name"], version or match["version"]
     if len(name) > _NAME_LIMIT or not _NAME.fullmatch(name):
@@ -73,23 +80,47 @@ class _Careful:
         return data
 
 
-def read_manifest(file: BinaryIO) -> dict[str, Any]:
-    """HandlerManifest.json of the package, from the root or deeper. Raises BadPackage."""
+def _read(file: BinaryIO) -> tuple[dict[str, Any], PackageName]:
+    """The manifest, and what manifest.xml beside it says the package is called. Raises BadPackage."""
     careful: Any = _Careful(file)
     try:
         with zipfile.ZipFile(careful) as archive:
-            found = [one for one in archive.infolist() if one.filename.rpartition("/")[2] == "HandlerManifest.json"]
+            entries = archive.infolist()
+            found = [one for one in entries if one.filename.rpartition("/")[2] == "HandlerManifest.json"]
             if not found:
                 raise BadPackage("the zip holds no HandlerManifest.json")
             manifest = min(found, key=lambda one: one.filename.count("/"))
-            if manifest.file_size > _MANIFEST_LIMIT:
-                raise BadPackage(f"HandlerManifest.json is larger than {_MANIFEST_LIMIT} bytes")
-            if manifest.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-                # The others' decoders have no limit on what a few bytes become.
-                raise BadPackage("HandlerManifest.json is neither stored nor deflated")
-            text = archive.read(manifest).decode("utf-8-sig")
+            text = _small(archive, manifest).decode("utf-8-sig")
+            beside = manifest.filename.removesuffix("HandlerManifest.json") + "manifest.xml"
+            images = [_small(archive, one) for one in entries if one.filename == beside][-1:]
     except _NO_ZIP as error:
         raise BadPackage(f"this is no usable zip: {error}") from error
+    image = _called_in(images[0]) if images else _NOT_CALLED
+    return _first(text), image
+
+
+def _small(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    if entry.file_size > _MANIFEST_LIMIT:
+        raise BadPackage(f"{entry.filename[:80]} is larger than {_MANIFEST_LIMIT} bytes")
+    if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        # The others' decoders have no limit on what a few bytes become.
+        raise BadPackage(f"{entry.filename[:80]} is neither stored nor deflated")
+    return archive.read(entry)
+
+
+def _called_in(image: bytes) -> PackageName:
+    """What the file publishers hand in says. It is theirs, not the agent's: an unreadable one says nothing."""
+    try:
+        root = fromstring(image, forbid_dtd=True)
+    except (ET.ParseError, DefusedXmlException, ValueError, LookupError):
+        return _NOT_CALLED
+    publisher, kind, version = (
+        (root.findtext(f"{{*}}{tag}") or "").strip() for tag in ("ProviderNameSpace", "Type", "Version")
+    )
+    return PackageName(name=f"{publisher}.{kind}" if publisher and kind else "", version=version)
+
+
+def _first(text: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -1,5 +1,6 @@
 """Run Command as the host orders it: a run is a settings instance of a handler that the VM brings itself."""
 
+import asyncio
 import base64
 import re
 from typing import Annotated, Any
@@ -18,6 +19,9 @@ from fabric.vmorders import chooser
 
 ACTION, ACTION_VERSION = "Microsoft.CPlat.Core.RunCommandLinux", "1.0.5"
 MANAGED, MANAGED_VERSION = "Microsoft.CPlat.Core.RunCommandHandlerLinux", "1.3.27"
+
+OUTPUT_LIMIT = 64 * 1024
+"""Bytes of each stream that an operator is shown."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 _PARAMETERS_LIMIT = 1000
@@ -117,6 +121,41 @@ def remove_run(vm: Vm, name: str, *, fast_track: bool) -> None:
     vm.want_all(make, fast_track=fast_track)
 
 
+class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of one stream."""
+
+    size: int
+    """Bytes of the whole."""
+    text: str
+    cut: bool
+
+
+class RunOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run wrote so far."""
+
+    name: str
+    sequence_number: int
+    output: StreamEnd
+    error: StreamEnd
+
+
+def read_output(vm: Vm, name: str) -> RunOutput:
+    """The end of both output blobs of a run as it is wanted now. Blocking. Raises Unknown."""
+    handlers = {one.name: one for one in vm.state.handlers}
+    instances = {one.name: one for one in handlers[MANAGED].instances} if MANAGED in handlers else {}
+    if name not in instances:
+        raise Unknown(f"there is no run called {name[:80]!r}")
+    number = instances[name].sequence_number
+    public = instances[name].public
+    if not isinstance(public, dict) or "outputBlobUri" not in public:
+        raise Unknown(f"{name} keeps no output blobs: order it with output_blobs")
+    ends = {}
+    for which, path in _blob_paths(f"{vm.name}.{name}-{number}").items():
+        size, content = vm.host.blobs.tail(path, OUTPUT_LIMIT)
+        ends[which] = StreamEnd(size=size, text=content.decode("utf-8", "replace"), cut=size > len(content))
+    return RunOutput(name=name, sequence_number=number, **ends)
+
+
 def add_routes(api: FastAPI, host: Host) -> None:
     """Into the control API."""
 
@@ -131,6 +170,11 @@ def add_routes(api: FastAPI, host: Host) -> None:
         """Run a script on the VM."""
         order = await bodies.order(request, RunOrder)
         return bodies.json(order_run(vm, order))
+
+    @api.get("/api/runs/{name}/output", responses=described.answers(RunOutput, 400, 404, 422))
+    async def output(name: NAMES, vm: Chosen) -> Response:
+        """What the run wrote so far, if it keeps output blobs: the end of either stream."""
+        return bodies.json(await asyncio.to_thread(read_output, vm, name))
 
     @api.delete("/api/runs/{name}", responses=described.answers(Removed, 400, 403, 404, 422))
     async def remove(name: NAMES, vm: Chosen, fast_track: bool = False) -> Response:
@@ -174,4 +218,8 @@ def _protected(vm: Vm, order: RunOrder, blobs: dict[str, str]) -> str | None:
 
 
 def _blobs(vm: Vm, stem: str) -> dict[str, str]:
-    return {"output": vm.signed(f"/output/{stem}.stdout"), "error": vm.signed(f"/output/{stem}.stderr")}
+    return {which: vm.signed(path) for which, path in _blob_paths(stem).items()}
+
+
+def _blob_paths(stem: str) -> dict[str, str]:
+    return {"output": f"/output/{stem}.stdout", "error": f"/output/{stem}.stderr"}

@@ -13,7 +13,7 @@ from fabric.errors import FabricError
 from fabric.host import FIRST_TENANT, NAME, Host
 from fabric.orders import NAMES, Removed
 from fabric.places import Addresses
-from fabric.state import Health, Told
+from fabric.state import EPOCH_TICKS, Health, Told
 from fabric.vm import Vm
 
 OpenDoors = Callable[[str], Awaitable[dict[str, str]]]
@@ -89,6 +89,9 @@ class ListedVm(msgspec.Struct, kw_only=True):
     health: Health | None
     incarnation: int
     fast_track: int | None
+    wanted_at: float
+    """When something was last asked of it; UTC, seconds."""
+    on_hold: bool
     extensions: list[str]
     status_at: float | None
     places: Addresses
@@ -103,7 +106,7 @@ def router(host: Host, open_doors: OpenDoors) -> APIRouter:
     async def vms() -> Response:
         """The VMs: who they are, what is wanted, how they are."""
         told = host.ledger.summaries()
-        return bodies.json([_listed(vm, told.get(vm.name, Told())) for vm in host.vms()])
+        return bodies.json([listed(vm, told.get(vm.name, Told())) for vm in host.vms()])
 
     @routes.post(
         "/api/vms", responses=described.answers(AddedVm, *described.ORDER, 409), openapi_extra=described.order(VmOrder)
@@ -184,16 +187,10 @@ def chooser(host: Host) -> Callable[[str], Vm]:
     return chosen
 
 
-def _ordered(kind: type[msgspec.Struct], answer: type[msgspec.Struct]) -> dict[str, Any]:
-    """The description of an order about one VM."""
-    return {
-        "responses": described.answers(answer, *described.ORDER, 422),
-        "openapi_extra": described.order(kind),
-    }
-
-
-def _listed(vm: Vm, told: Told) -> ListedVm:
+def listed(vm: Vm, told: Told) -> ListedVm:
+    """What a list of VMs says of each."""
     state = vm.state
+    newest = max(state.fabric.ticks, state.fast_track.ticks if state.fast_track else 0)
     return ListedVm(
         name=vm.name,
         tenant=state.tenant,
@@ -204,10 +201,20 @@ def _listed(vm: Vm, told: Told) -> ListedVm:
         health=told.health,
         incarnation=state.fabric.number,
         fast_track=state.fast_track.number if state.fast_track else None,
+        wanted_at=(newest - EPOCH_TICKS) / 10_000_000,
+        on_hold=state.on_hold is True,
         extensions=[one.name for one in state.handlers],
         status_at=told.status_at,
         places=vm.addresses,
     )
+
+
+def _ordered(kind: type[msgspec.Struct], answer: type[msgspec.Struct]) -> dict[str, Any]:
+    """The description of an order about one VM."""
+    return {
+        "responses": described.answers(answer, *described.ORDER, 422),
+        "openapi_extra": described.order(kind),
+    }
 
 
 def _check_address(text: str) -> None:

@@ -39,7 +39,7 @@ from ipc.hostaddress import find_host
 from ipc.logs import start_logging
 from ipc.places import Places
 from ipc.record import Emitter
-from ipc.settings import HostSettings, load_settings
+from ipc.settings import CHECK, HostSettings, load_settings
 from wire.errors import WireError
 from wire.http import HttpClient
 from wire.redact import redact
@@ -158,6 +158,8 @@ def main() -> int:
     start_logging(NAME, redact)
     try:
         settings, host = load_settings(places, NAME, Settings), load_settings(places, "host", HostSettings)
+        if sys.argv[1:] == [CHECK]:
+            return 0
         asyncio.run(run(places, settings, host))
     except (IpcError, WireError, OSError) as error:
         logging.getLogger(NAME).critical("%s", error)

@@ -77,6 +77,9 @@ class GuestAgent:
                     group.create_task(self._remove(name))
                 if decided.settled and not self._busy:
                     await self._processed(current)
+                # The tasks have begun by then, and say what they do.
+                await asyncio.sleep(0)
+                self._reporter.planned()
                 self._look_again_at = self._pause_ends(decided)
 
     async def _next_time(self) -> None:

@@ -25,12 +25,15 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     lib: Path
     emitter: Emitter
 
-    def judge(self, package: Path, manifest: HandlerManifest, handler: Handler, version: str) -> None:
-        """Raises SignatureError if the package is not to be unpacked. Blocking."""
+    def judge(self, package: Path, manifest: HandlerManifest, handler: Handler, version: str) -> bool:
+        """Whether the signature was looked at and is good. Blocking.
+
+        Raises SignatureError if the package is not to be unpacked.
+        """
         required = read_policy(self.policy_file).signature_required(handler.name)
         follows = consequence(self.mode, handler.signature, required=required)
         if follows == "nothing":
-            return
+            return False
         try:
             if not self.root and not (self.lib / ROOT).exists():
                 place_root(self.lib)
@@ -41,8 +44,9 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
             if follows == "refuse":
                 raise
             logger.warning("%s %s: signature: %s (installation goes on)", handler.name, version, error)
-        else:
-            self._tell(handler, version, f"signed by {signers}", ok=True)
+            return False
+        self._tell(handler, version, f"signed by {signers}", ok=True)
+        return True
 
     def _tell(self, handler: Handler, version: str, text: str, *, ok: bool) -> None:
         self.emitter.emit("Signature", text, ok=ok, subject=handler.name, subject_version=version)

@@ -26,7 +26,9 @@ _FAULT_OF: dict[FailureKind, Verdict] = {
     "interrupted": "platform",
 }
 # What a repository that answers says, as opposed to one that cannot be reached.
-_ANSWERS = ("HTTP 4", "HTTP 5", "has no version")
+_ANSWERS = ("HTTP 4", "HTTP 5", "has no version", "PluginVersionManifest: ")
+"""Words of failures in which something did answer."""
+_UNSIGNED = "unsigned: "
 # Codes of a package that arrived whole and is no extension (protocol: codes).
 _BAD_MANIFEST = frozenset({1002, 1003})
 
@@ -206,6 +208,9 @@ def _failure(case: Case, record: Applied) -> tuple[Verdict, str, str]:
         return "platform" if answered else "network", first, step
     if kind == "package" and record.code in _BAD_MANIFEST:
         return "extension", first, "its publisher must mend HandlerManifest.json"
+    if kind == "package" and _UNSIGNED in first:
+        step = f"this machine asks for a signature (signature_check, or its extension policy); then: {retry}"
+        return "configuration", first, step
     if kind == "package":
         return "platform", first, f"see what the repository delivers{again}, or at once: {retry}"
     if kind == "configuration":

@@ -83,6 +83,10 @@ class HandlerFolder:
             folder.chmod(mode)
         write_atomically(self.path / "HandlerEnvironment.json", self._environment(), 0o600)
 
+    def mark_validated(self) -> None:
+        """Its package's signature is good (protocol: package signature validation)."""
+        (self.path / "package_validated").touch(mode=0o600)
+
     def write_settings(self, settings: Settings | None) -> None:
         """The current settings file, before every enable: extensions scrub theirs, and choose by its time.
 

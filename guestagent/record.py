@@ -1,6 +1,8 @@
 """What was done to each extension, so that a restart with nothing changed does nothing. Kept in one file, 0600."""
 
+import contextlib
 import hashlib
+import logging
 import time
 from pathlib import Path
 from typing import Literal
@@ -13,6 +15,8 @@ from ipc.statefile import read_state, write_state
 from wire.extensions import Handler, Settings
 
 HandlerWord = Literal["Ready", "NotReady", "Unresponsive", "Installing"]
+
+logger = logging.getLogger("guestagent")
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,14 +76,18 @@ class Records:
     def __init__(self, state: Path) -> None:
         """A damaged file is begun anew: everything is then enabled once more, which extensions are made for.
 
-        The `problem` says so.
+        The `problem` says so until the file is whole again.
         """
         self._path = state / "applied.json"
         self.problem = ""
         try:
             self._content = read_state(self._path, Applications) or Applications()
         except StateError as error:
-            self.problem = str(error)
+            aside = self._path.with_name(f"{self._path.name}.damaged")
+            with contextlib.suppress(OSError):
+                self._path.replace(aside)
+            self.problem = f"{error}; it lies beside as {aside.name}, what is wanted is run once more"
+            logger.warning("%s", self.problem)
             self._content = Applications()
 
     @property
@@ -166,6 +174,7 @@ class Records:
 
     def _write(self) -> None:
         write_state(self._path, self._content)
+        self.problem = ""
 
 
 def key(handler: str, settings: Settings | None) -> str:

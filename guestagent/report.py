@@ -13,7 +13,7 @@ from guestagent.builtin import provides
 from guestagent.errors import GuestAgentError, PackageError, StatusFileError
 from guestagent.layout import HandlerFolder
 from guestagent.plan import State, Waiting
-from guestagent.record import Applied, Good, key
+from guestagent.record import Applied, Good, digest, key
 from guestagent.runcommand.liveness import settle
 from guestagent.statusfile import READ_LIMIT, ExtensionStatus, parse_status
 from guestagent.steps import Doing
@@ -24,6 +24,9 @@ from wire.redact import redact
 _UNSUPPORTED_FEATURE = 2001
 # How long after the machine came up an extension may take to go on with what a restart broke off.
 _BOOT_GRACE_SECONDS = 300.0
+_NOTHING_YET = ExtensionStatus(
+    status="transitioning", message="the extension has not written a status yet", operation="Enable"
+)
 
 
 class ExtensionReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +43,18 @@ class ExtensionReport(msgspec.Struct, frozen=True, kw_only=True):
     since: float
     goes_on: bool = False
     """What is wanted could not be had, and the version before is in force."""
+
+
+class _Run(msgspec.Struct, frozen=True):
+    """What Run Command says of a run, in the message of its status."""
+
+    state: str = msgspec.field(name="executionState")
+    output: str = ""
+    error: str = ""
+    exit_code: int | None = msgspec.field(name="exitCode", default=None)
+
+
+_STILL_RUNNING = {"Pending", "Running"}
 
 
 class GoalStateOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,13 +150,26 @@ def view(report: ExtensionReport, applied: dict[str, Applied]) -> ExtensionView:
         handler_status=report.handler_status,
         status=inner.status if inner else "",
         code=code if isinstance(code, int) and abs(code) < 2**31 else -1,
-        message=redact((inner.message if inner else None) or report.message)[:1024],
+        message=redact(for_people((inner.message if inner else None) or report.message))[:1024],
         step=report.step,
         since=report.since,
         failure=failed.kind if failed else "",
         retry_at=failed.retry_at if failed else None,
         wanted=failed.wanted if failed else "",
     )
+
+
+def for_people(message: str) -> str:
+    """Run Command's status is a JSON document; its outcome and the first line it printed, in words."""
+    if not message.startswith('{"executionState"'):
+        return message
+    try:
+        run = msgspec.json.decode(message, type=_Run)
+    except msgspec.DecodeError:
+        return message
+    printed = next((line for text in (run.error, run.output) for line in text.splitlines() if line.strip()), "")
+    ended = "" if run.state in _STILL_RUNNING or run.exit_code is None else f", exit code {run.exit_code}"
+    return f"{run.state}{ended}{': ' if printed else ''}{printed}"
 
 
 def read_system() -> dict[str, str]:
@@ -214,13 +242,28 @@ def _inner(
     folder = _folder(lib, log, handler.name, version)
     if folder is not None and folder.read_state() not in {"NotInstalled", "FailedUpgrade"}:
         if handler.state == "enabled":
-            return _extension_status(folder, settings, record, known)
+            found = _extension_status(folder, settings, record, known)
+            return _not_yet(found) if _under_way(handler, settings, record, known) else found
         return None
     if record is not None and not record.ok:
         return ExtensionStatus(status="error", code=record.code, message=record.message, operation="Enable")
     if waiting is not None and waiting.failed:
         return ExtensionStatus(status="error", code=-1, message=waiting.reason, operation="Enable")
     return None
+
+
+def _under_way(handler: Handler, settings: Settings, record: Applied | None, known: Known) -> bool:
+    """Whether the commands for these settings are yet to end: the record, if any, is of what was asked before."""
+    new = record is None or (record.digest != digest(handler, settings) and not record.wanted)
+    return new and handler.name in known.doing
+
+
+def _not_yet(found: ExtensionStatus) -> ExtensionStatus:
+    """Nothing final is told of settings before their enable has ended.
+
+    Some write success already in install, and the failure we know of is of the settings before.
+    """
+    return found if found.status == "transitioning" else _NOTHING_YET
 
 
 def _heartbeat(folder: HandlerFolder, record: Applied, now: float) -> heartbeat.Heartbeat | None:
@@ -244,9 +287,7 @@ def _extension_status(
 ) -> ExtensionStatus:
     """What the extension wrote; what we know where it wrote nothing, or nothing final although it has ended."""
     failed = record is not None and not record.ok and not record.wanted
-    ours = ExtensionStatus(
-        status="transitioning", message="the extension has not written a status yet", operation="Enable"
-    )
+    ours = _NOTHING_YET
     if failed and record is not None:
         ours = ExtensionStatus(status="error", code=record.code, message=record.message, operation="Enable")
     path = folder.status_file(settings)

@@ -74,6 +74,7 @@ class Reporter:
         self._reported_at: float | None = None
         self._reported_by = ""
         self._report_problem = ""
+        self._planned = False
         self.waiting: dict[str, Waiting] = {}
         """Whose turn has not come, by the last plan."""
         self.reports: list[ExtensionReport] = []
@@ -101,6 +102,12 @@ class Reporter:
         """How each extension stands right now. Blocking."""
         return states(self._look())
 
+    def planned(self) -> None:
+        """Who is worked on is known. Before, what an earlier guestagent left under way would look like nothing."""
+        if not self._planned:
+            self._planned = True
+            self._changed.set()
+
     def processed(self, outcome: GoalStateOutcome) -> None:
         """A goal state was processed to the end."""
         self._outcome = outcome
@@ -117,7 +124,7 @@ class Reporter:
             if self.waiting and states(self.reports) != before:
                 self._again.set()
             now = time.monotonic()
-            if self._watch.current is None or now < retry_at:
+            if self._watch.current is None or not self._planned or now < retry_at:
                 continue
             state = msgspec.json.encode((self.reports, self._outcome, self._watch.fast_track, self._blob_url()))
             if state == told and now - told_at < self._settings.status_period:

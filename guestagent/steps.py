@@ -235,8 +235,11 @@ class Worker:
             if self._commands.known(first, folder, step.settings, self._occasion(work, step, asked)):
                 return  # an earlier us came further: what it unpacked is in use
 
+            validated = False
+
             def approve(zipped: Path, manifest: HandlerManifest) -> None:
-                self._approval.judge(zipped, manifest, handler, package.version)
+                nonlocal validated
+                validated = self._approval.judge(zipped, manifest, handler, package.version)
 
             fetched = await asyncio.to_thread(
                 self._artifacts.fetch,
@@ -248,6 +251,8 @@ class Worker:
                 fast_track=asked.fast_track,
             )
         await asyncio.to_thread(folder.prepare)
+        if validated:
+            await asyncio.to_thread(folder.mark_validated)
         if handler.multi_config and not (await asyncio.to_thread(folder.read_manifest)).multi_config:
             raise ConfigurationError(
                 f"{handler.name} {package.version} is asked for with several extensions,"

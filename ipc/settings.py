@@ -13,6 +13,9 @@ import msgspec
 from ipc.errors import IpcError
 from ipc.places import COMPONENTS, Places
 
+CHECK = "--check-settings"
+"""A component's only argument: read the configuration, say what is wrong with it, and end."""
+
 _SIZE_LIMIT = 1024 * 1024
 
 C = TypeVar("C", bound=msgspec.Struct)

@@ -15,8 +15,6 @@ import msgspec
 from ipc.errors import IpcError
 from ipc.places import Places
 
-_TIMEOUT_SECONDS = 5.0
-
 StateName = Literal["STOPPED", "STARTING", "RUNNING", "BACKOFF", "STOPPING", "EXITED", "FATAL", "UNKNOWN"]
 
 
@@ -44,8 +42,10 @@ class ProgramState(msgspec.Struct, frozen=True, kw_only=True):
 class Supervisord:
     """One connection per call, so a restarted supervisord is no special case."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, *, within: float = 5.0) -> None:
+        """`within`: seconds one call waits for an answer."""
         self._socket = places.supervisor_socket
+        self._within = within
 
     def programs(self) -> list[ProgramState]:
         """All programs. Raises SupervisordError."""
@@ -66,9 +66,13 @@ class Supervisord:
         """Ask for a start without waiting for it; one that runs already is left alone. Raises SupervisordError."""
         self._tolerate("ALREADY_STARTED", "supervisor.startProcess", program, False)
 
-    def stop(self, program: str, *, wait: bool = True) -> None:
-        """Stop, and wait until it has ended unless told not to. Raises SupervisordError."""
-        self._tolerate("NOT_RUNNING", "supervisor.stopProcess", program, wait)
+    def stop(self, program: str) -> None:
+        """Ask for its end without waiting for it; a hung one takes `stopwaitsecs`. Raises SupervisordError."""
+        self._tolerate("NOT_RUNNING", "supervisor.stopProcess", program, False)
+
+    def stop_all(self) -> None:
+        """Ask all programs to end, at once. Raises SupervisordError."""
+        self._call("supervisor.stopAllProcesses", False)
 
     def shutdown(self) -> None:
         """End supervisord and all its programs. Raises SupervisordError."""
@@ -82,7 +86,7 @@ class Supervisord:
                 raise
 
     def _call(self, method: str, *arguments: object) -> Any:
-        proxy = xmlrpc.client.ServerProxy("http://supervisord", transport=_UnixTransport(self._socket))
+        proxy = xmlrpc.client.ServerProxy("http://supervisord", transport=_UnixTransport(self._socket, self._within))
         try:
             with proxy:
                 return getattr(proxy, method)(*arguments)
@@ -94,20 +98,21 @@ class Supervisord:
 
 
 class _UnixTransport(xmlrpc.client.Transport):
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, within: float) -> None:
         super().__init__()
         self._path = path
+        self._within = within
 
     def make_connection(self, host: str) -> http.client.HTTPConnection:  # type: ignore[override]  # a name, no tuple
-        connection = _UnixConnection(self._path)
+        connection = _UnixConnection(self._path, self._within)
         # Where the base class looks for what it has to close.
         self._connection = host, connection
         return connection
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("supervisord", timeout=_TIMEOUT_SECONDS)
+    def __init__(self, path: Path, within: float) -> None:
+        super().__init__("supervisord", timeout=within)
         self._path = path
 
     def connect(self) -> None:

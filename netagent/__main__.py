@@ -13,7 +13,7 @@ from ipc.hostaddress import wireserver_state
 from ipc.logs import start_logging
 from ipc.places import Places
 from ipc.record import Emitter
-from ipc.settings import HostSettings, load_settings
+from ipc.settings import CHECK, HostSettings, load_settings
 from netagent import __version__
 from netagent.agent import NetAgent
 from netagent.config import Settings
@@ -46,6 +46,8 @@ def main() -> int:
     start_logging(NAME, redact)
     try:
         settings, host = load_settings(places, NAME, Settings), load_settings(places, "host", HostSettings)
+        if sys.argv[1:] == [CHECK]:
+            return 0
         asyncio.run(run(places, settings, host))
     except (IpcError, OSError) as error:
         logging.getLogger(NAME).critical("%s", error)

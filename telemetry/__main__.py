@@ -12,7 +12,7 @@ from ipc.hostaddress import find_host
 from ipc.logs import start_logging
 from ipc.places import Places
 from ipc.record import Emitter
-from ipc.settings import HostSettings, load_settings
+from ipc.settings import CHECK, HostSettings, load_settings
 from telemetry import __version__
 from telemetry.agent import Telemetry
 from telemetry.config import Settings
@@ -50,6 +50,8 @@ def main() -> int:
     start_logging(NAME, redact)
     try:
         settings, host = load_settings(places, NAME, Settings), load_settings(places, "host", HostSettings)
+        if sys.argv[1:] == [CHECK]:
+            return 0
         asyncio.run(run(places, settings, host))
     except (IpcError, JournalError, OSError) as error:
         logging.getLogger(NAME).critical("%s", error)

@@ -2,8 +2,10 @@
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import TypeVar
 from fabric.errors import FabricError
 
 _NEW_NETWORK = 0x40000000
+_ETHTOOL = 0x8946
+_SET_TX_CHECKSUM = 0x17
 _libc = ctypes.CDLL(None, use_errno=True)
 
 Found = TypeVar("Found")
@@ -61,6 +65,21 @@ def new_network() -> int:
         return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     return _in_a_thread(leave)
+
+
+def without_offload(interface: str) -> None:
+    """Real checksums, and packets no longer than the MTU, as a wire would carry them. Raises OSError."""
+    value = ctypes.create_string_buffer(struct.pack("II", _SET_TX_CHECKSUM, 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        fcntl.ioctl(one, _ETHTOOL, struct.pack("16sP16x", interface.encode(), ctypes.addressof(value)))
+
+
+def without_ipv6() -> None:
+    """No interface of this namespace says anything by itself. Raises OSError."""
+    for which in ("all", "default"):
+        setting = Path(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6")
+        if setting.exists():
+            setting.write_text("1")
 
 
 def _in_a_thread(act: Callable[[], Found]) -> Found:

@@ -1,6 +1,7 @@
 """The command's edges: nothing there, wrong use, help, and a status that is put together from whoever answers."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ def test_nothing_there_is_exit_status_3_with_the_command_that_starts_it(tmp_path
     assert done.stderr == f"agentctl: No agent runs here. Start it with: agentctl up --root {tmp_path}\n"
     done = agentctl("restart", "telemetry", "--root", str(tmp_path))
     assert done.returncode == 3
-    assert "Start the group with: agentctl up" in done.stderr
+    assert "start the group with: agentctl up" in done.stderr
 
 
 def test_wrong_use_is_exit_status_2() -> None:
@@ -64,7 +65,9 @@ def test_a_root_that_is_too_deep_is_refused(tmp_path: Path) -> None:
 
 TRUTH = Truth(
     host=HostView(ready=True, wireserver="http://127.0.0.1:1", heartbeats=3),
-    components=[ComponentTruth(name=name, state="ok", version="1", pid=7, health="ok") for name in COMPONENTS],
+    components=[
+        ComponentTruth(name=name, state="ok", version="1", pid=os.getpid(), health="ok") for name in COMPONENTS
+    ],
 )
 GUEST = GuestStatus(
     goal_state="incarnation_2",
@@ -103,9 +106,13 @@ def seen_with(tmp_path: Path, answers: dict[str, Truth | GuestStatus]) -> Status
 
 def test_a_whole_group_is_shown_as_rdagent_and_guestagent_say(tmp_path: Path) -> None:
     view = seen_with(tmp_path, {"rdagent": TRUTH, "guestagent": GUEST})
-    assert is_ready(view)
+    # Everybody is well, and nobody would start them again.
+    assert not is_ready(view)
+    assert is_ready(msgspec.structs.replace(view, supervised=True))
     assert [one.name for one in view.components] == list(COMPONENTS)
-    assert (view.host.ready, view.goal_state, view.problems) == (True, "incarnation_2", [])
+    assert (view.host.ready, view.goal_state) == (True, "incarnation_2")
+    (problem,) = view.problems
+    assert "supervisord does not answer" in problem
     assert [(one.name, one.status) for one in view.extensions] == [("A.B", "success")]
     assert all(goal.reached for goal in goals(view, with_sample=True))
     shape = msgspec.to_builtins(view)
@@ -117,7 +124,9 @@ def test_without_rdagent_nobody_claims_ready(tmp_path: Path) -> None:
     view = seen_with(tmp_path, {"guestagent": GUEST})
     assert not is_ready(view)
     assert view.host.ready is None
-    assert {one.state for one in view.components} == {"absent"}
+    assert {one.name: one.state for one in view.components} == dict.fromkeys(COMPONENTS, "absent") | {
+        "guestagent": "ok"
+    }
     assert any("rdagent did not answer" in problem for problem in view.problems)
     assert view.extensions
 

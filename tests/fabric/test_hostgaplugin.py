@@ -156,6 +156,22 @@ def test_fast_track_uninstall(host: RunningHost) -> None:
     assert "settings" not in entry
 
 
+def test_dependencies_are_told_only_where_there_are_any(host: RunningHost) -> None:
+    # Of an empty array the reference agent complains.
+    handlers: list[dict[str, object]] = [
+        {"name": NAME, "version": "1.0.0", "settings": {}},
+        {"name": "Contoso.Tools.Late", "version": "1.0.0", "settings": {}, "depends_on": [NAME], "dependency_level": 1},
+        {"name": "Contoso.Tools.Many", "version": "1.0.0", "instances": [{"name": "a", "settings": {}}]},
+    ]
+    for one in handlers:
+        host.api("PUT", "/api/packages", data=package(str(one["name"])))
+    host.api("PUT", "/api/goal", json={"handlers": handlers})
+    alone, late, many = vm_of(host).vm_settings()["extensionGoalStates"]
+    assert "dependsOn" not in alone
+    assert late["dependsOn"] == [{"dependsOnExtension": [{"handler": NAME}], "dependencyLevel": 1}]
+    assert "dependsOn" not in many
+
+
 def test_what_is_known_is_304(host: RunningHost, vm: Vm) -> None:
     tag = asked(vm).headers["ETag"]
     answer = asked(vm, **{"if-none-match": tag})

@@ -49,6 +49,45 @@ def test_what_was_said_wins_then_the_signing_info_then_the_file_name() -> None:
     )
 
 
+def image(*, publisher: str = "Fabrikam.Tools", kind: str = "Mender", version: str = "2.5.1") -> bytes:
+    return (
+        "<?xml version='1.0' encoding='utf-8' ?>"
+        f'<ExtensionImage xmlns="urn:some"><ProviderNameSpace>{publisher}</ProviderNameSpace>'
+        f"<Type> {kind} </Type><Version>{version}</Version></ExtensionImage>"
+    ).encode()
+
+
+def with_image(document: object, data: bytes, folder: str = "") -> bytes:
+    return zipped((folder + "HandlerManifest.json", json.dumps(document).encode()), (folder + "manifest.xml", data))
+
+
+@pytest.mark.parametrize("folder", ["", "folder/"])
+def test_manifest_xml_says_the_name(folder: str) -> None:
+    data = with_image(MANIFEST, image(), folder)
+    called = PackageName(name="Fabrikam.Tools.Mender", version="2.5.1")
+    assert identify(data) == called
+    # Published file names lack the publisher.
+    assert identify(data, file_name="Mender-9.9.zip") == called
+    assert identify(with_image([SIGNED], image())).name == "Contoso.Tools.Greeter"
+    assert identify(data, name="A.B", version="2.0") == PackageName(name="A.B", version="2.0")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"<ExtensionImage",
+        b"\xff\xfe\x00",
+        b"<?xml version='1.0' encoding='nonsense'?><a/>",
+        b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>',
+        image(publisher="", version=""),
+    ],
+)
+def test_a_manifest_xml_that_says_nothing_is_passed_over(data: bytes) -> None:
+    name = PackageName(name="Fabrikam.Other", version="9.9")
+    assert identify(with_image(MANIFEST, data), file_name="Fabrikam.Other-9.9.zip") == name
+
+
 @pytest.mark.parametrize(
     ("file_name", "name", "version"),
     [

@@ -1,74 +1,21 @@
 """The proof that our host is a host: Debian's unmodified agent provisions, installs and reports against it."""
 
 import json
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.lab.reference import PATIENCE, Vm, reference_agent
+
 pytestmark = pytest.mark.timeout(300)
-
-HERE = Path(__file__).parent
-CACHE = HERE.parent.parent / ".cache" / "waagent"
-PATIENCE = 90.0
-
-
-class Vm:
-    """The namespaces' first process, and the commands to look in."""
-
-    def __init__(self, root: Path, process: subprocess.Popen[bytes]) -> None:
-        self.root = root
-        self._process = process
-
-    def azfabric(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        inside = ["nsenter", "--target", str(self.first_pid()), "--net", "--"]
-        command = [*inside, sys.executable, "-P", "-m", "fabric", *arguments, "--root", str(self.root)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd="/")
-
-    def told(self) -> dict[str, Any]:
-        done = self.azfabric("told", "--json")
-        return json.loads(done.stdout) if done.returncode == 0 else {}
-
-    def until(self, condition: Callable[[dict[str, Any]], Any], what: str) -> dict[str, Any]:
-        until = time.monotonic() + PATIENCE
-        while time.monotonic() < until:
-            told = self.told()
-            if told and condition(told):
-                return told
-        pytest.fail(f"waited {PATIENCE:g} s for {what}\n{self.logs()}")
-
-    def logs(self) -> str:
-        return "\n".join(
-            line
-            for name in ("fabric.log", "waagent.log")
-            if (path := self.root / name).exists()
-            for line in path.read_text(errors="replace").splitlines()[-40:]
-        )
-
-    def first_pid(self) -> int:
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        return int(children[0]) if children else self._process.pid
 
 
 @pytest.fixture(scope="module")
-def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
-    subprocess.run([HERE / "fetch_waagent.sh", CACHE], check=True, timeout=120)
-    root = tmp_path_factory.mktemp("vm")
-    namespaces = ["--mount", "--net", "--pid", "--uts", "--ipc", "--mount-proc", "--propagation", "private"]
-    process = subprocess.Popen(
-        ["unshare", *namespaces, "--fork", "--kill-child", HERE / "waagent_vm.sh", root, CACHE, sys.executable],
-        stdin=subprocess.DEVNULL,
-    )
-    try:
-        yield Vm(root, process)
-    finally:
-        # The first process of a pid namespace takes all others with it.
-        process.kill()
-        process.wait()
+def vm(folder: Path) -> Iterator[Vm]:
+    with reference_agent(folder) as one:
+        yield one
 
 
 def handler(told: dict[str, Any]) -> dict[str, Any]:
@@ -107,8 +54,7 @@ def test_it_opens_our_certificates_and_protected_settings(vm: Vm, tmp_path: Path
         'sed -n \'s/.*protectedSettings": *"\\([^"]*\\)".*/\\1/p\' $s | base64 -d'
         " | openssl cms -decrypt -inform DER -recip $t.crt -inkey $t.prv"
     )
-    inside = ["nsenter", "--target", str(vm.first_pid()), "--mount", "--", "sh", "-c", script]
-    opened = subprocess.run(inside, capture_output=True, text=True, check=False)
+    opened = vm.lab.run("vm1", "sh", "-c", script)
     assert json.loads(opened.stdout) == {"word": "open sesame"}, opened.stderr
 
 

@@ -1,34 +1,17 @@
 #!/bin/sh
-# A VM in namespaces of its own, made by the caller's unshare: our host at Azure's addresses, and the unmodified
-# reference agent. Folders an agent writes to are covered by overlays in memory; nothing outside is touched.
+# In a VM of the lab: an address by DHCP, what provisioning leaves on a VM, and then the unmodified reference agent.
 set -eu
-root=$1 package=$2 python=$3
+package=$1
 
-ip link set lo up
-ip addr add 168.63.129.16/32 dev lo
-ip addr add 169.254.169.254/32 dev lo
-ip link add eth0 type veth peer name host0
-ip addr add 10.0.0.4/24 dev eth0
-ip link set host0 up
-ip link set eth0 up
-ip route add default via 10.0.0.1
-# A route to it is how this version of the agent knows the host without DHCP.
-ip route add 168.63.129.16/32 via 10.0.0.1
-
-mkdir -p "$root/layers"
-mount -t tmpfs tmpfs "$root/layers"
-for folder in etc var root home; do
-    mkdir "$root/layers/$folder" "$root/layers/$folder.work"
-    mount -t overlay -o "lowerdir=/$folder,upperdir=$root/layers/$folder,workdir=$root/layers/$folder.work" overlay "/$folder"
-done
-mount -t tmpfs tmpfs /run
-
+dhclient -1 eth0
 mkdir -p /var/lib/waagent /etc/ssh
 rm -f /etc/ssh/ssh_host_*
 ssh-keygen -q -t rsa -N '' -f /etc/ssh/ssh_host_rsa_key
 sed -e 's/^ResourceDisk.Format=y/ResourceDisk.Format=n/' -e 's/^Logs.Collect=y/Logs.Collect=n/' \
     -e 's/^OS.RootDeviceScsiTimeout=.*//' -e 's/^Provisioning.MonitorHostName=y/Provisioning.MonitorHostName=n/' \
-    "$package/etc/waagent.conf" >/etc/waagent.conf
+    -e '/^Extensions.*GoalStatePeriod=/d' "$package/etc/waagent.conf" >/etc/waagent.conf
+# Its own setting for those who have no time.
+echo 'Extensions.GoalStatePeriod=1' >>/etc/waagent.conf
 cat >/var/lib/waagent/ovf-env.xml <<'END'
 <?xml version="1.0" encoding="utf-8"?>
 <Environment xmlns="http://schemas.dmtf.org/ovf/environment/1" xmlns:wa="http://schemas.microsoft.com/windowsazure">
@@ -51,9 +34,5 @@ cat >/var/lib/waagent/ovf-env.xml <<'END'
 END
 
 cd /
-"$python" -P -m fabric serve --root "$root" --address 168.63.129.16 --imds-address 169.254.169.254 \
-    --wireserver-port 80 --hostgaplugin-port 32526 --imds-port 80 --blob-port 8080 >"$root/fabric.log" 2>&1 &
-until [ -f "$root/fabric/endpoints.json" ]; do sleep 0.1; done
 # Not as the first process: the agent takes a parent with pid 1 for a sign that its daemon is gone.
-PYTHONPATH=$package/usr/lib/python3/dist-packages /usr/bin/python3 "$package/usr/sbin/waagent" -daemon \
-    >"$root/waagent.log" 2>&1
+PYTHONPATH=$package/usr/lib/python3/dist-packages /usr/bin/python3 "$package/usr/sbin/waagent" -daemon

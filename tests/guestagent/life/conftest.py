@@ -62,8 +62,9 @@ class Machine:
         (root / "azvmagent.toml").write_text(f"[host]\n{addresses}")
         self.agent: subprocess.Popen[bytes] | None = None
 
-    def start_agent(self) -> None:
-        self.agent = self._start("guestagent")
+    def start_agent(self, source: Path | None = None) -> None:
+        """`source`: a folder with another version of the agent's packages."""
+        self.agent = self._start("guestagent", source=source)
 
     def kill_agent(self, number: signal.Signals = signal.SIGKILL) -> None:
         assert self.agent is not None
@@ -90,10 +91,11 @@ class Machine:
         endpoints: dict[str, str] = json.loads(path.read_text())
         return endpoints
 
-    def _start(self, *words: str) -> subprocess.Popen[bytes]:
+    def _start(self, *words: str, source: Path | None = None) -> subprocess.Popen[bytes]:
+        environment = self._environment | ({"PYTHONPATH": str(source)} if source else {})
         with (self.root / f"{words[0]}.log").open("ab") as log:
             command = [sys.executable, "-P", "-m", *words]
-            return subprocess.Popen(command, env=self._environment, stdout=log, stderr=log, cwd="/")
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd="/")
 
 
 class Life:

@@ -1,12 +1,17 @@
 """A command that runs while guestagent is killed, restarted or stopped: one run, its whole output, its outcome told."""
 
+import shutil
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from guestagent import __version__
+
 Make = Callable[..., bytes]
+SOURCE = Path(__file__).resolve().parents[3]
 
 # Goes on until the test says so, whatever becomes of the agent.
 WAITING = 'echo before; until [ -f "$go" ]; do sleep 0.1; done; echo after; status success "went on"'
@@ -35,6 +40,48 @@ def test_a_running_command_is_adopted_and_run_once(
     ]
     log = (life.root / f"log/azure/{life.name}/CommandExecution.log").read_text()
     assert "before\nafter" in log
+
+
+def another_version(folder: Path, version: str) -> Path:
+    """The agent's packages with another number, in a folder of their own, as an updater lays them out."""
+    for name in ("guestagent", "ipc", "wire"):
+        shutil.copytree(SOURCE / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    module = folder / "guestagent" / "__init__.py"
+    text = module.read_text()
+    assert f'__version__ = "{__version__}"' in text
+    module.write_text(text.replace(f'"{__version__}"', f'"{version}"'))
+    return folder
+
+
+def test_a_command_outlives_kills_a_restart_and_changes_of_the_agents_version(
+    life: Any, make_package: Make, tmp_path: Path
+) -> None:
+    """An upgrade and the way back, while a script runs: one run, its whole output, its outcome told."""
+    newer = another_version(tmp_path / "newer", "9.8.7")
+    life.want(make_package({"enable": "for n in 1 2 3; do echo part $n; done\n" + WAITING}))
+    life.until(lambda: life.calls("begin enable"), "enable to begin")
+    life.kill_agent()
+    life.start_agent()
+    life.kill_agent(signal.SIGTERM)
+    life.machine.start_agent(newer)
+    life.until(lambda: agent_version(life) == "9.8.7", "the newer one to report")
+    assert life.handler()["status"] == "Installing"
+    life.kill_agent()
+    life.start_agent()
+    life.until(lambda: agent_version(life) == __version__, "the older one to report again")
+    life.kill_agent()
+    life.machine.start_agent(newer)
+    life.go.touch()
+    life.ready()
+    assert life.calls("enable") == ["begin enable 1.0.0 seq=0", "end enable 1.0.0 seq=0"]
+    log = (life.root / f"log/azure/{life.name}/CommandExecution.log").read_text()
+    assert log.count("part 1\npart 2\npart 3\nbefore\nafter") == 1
+    life.kill_agent(signal.SIGTERM)
+
+
+def agent_version(life: Any) -> str:
+    status = life.told()["status"]
+    return str(status["aggregateStatus"]["guestAgentStatus"]["version"]) if status else ""
 
 
 def test_the_host_hears_of_other_extensions_while_one_runs(life: Any, make_package: Make) -> None:

@@ -78,8 +78,10 @@ def test_a_package_that_is_no_zip_is_the_repositorys_fault(life: Any, make_packa
 def test_a_version_nobody_published_is_the_repositorys_fault(life: Any, make_package: Make) -> None:
     life.want(make_package())
     life.ready()
-    (life.root / "fabric" / "blobs" / "packages" / f"{life.name}_9.0.0.zip").write_bytes(make_package())
-    life.want(None, "9.0.0")
+    # The host asks for a version its manifests do not have yet.
+    life.fault("manifest", "replayed")
+    life.fault("artifact", "replayed")
+    life.want(make_package(), "9.0.0")
     verdict(life, "platform", "9.0.0", "1.0.0 goes on")
     told = life.failed()
     assert (told["handlerVersion"], told["status"]) == ("1.0.0", "Ready")
@@ -161,3 +163,10 @@ def test_logs_are_followed_live(life: Any, make_package: Make) -> None:
         life.go.touch()
         assert follower.stdout.readline() == "second\n"
         follower.terminate()
+
+
+def test_a_repository_that_delivers_rubbish_is_the_platforms_fault(life: Any, make_package: Make) -> None:
+    life.fault("manifest", "wrong-bytes")
+    life.fault("artifact", "wrong-bytes")
+    life.want(make_package())
+    verdict(life, "platform", "manifest", "see that the repository can be read")

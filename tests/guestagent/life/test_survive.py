@@ -357,3 +357,20 @@ def test_a_pipe_or_a_link_for_a_status_holds_up_no_report(
     life.says("error", told)
     life.want(make_package(), name=life.other)
     life.ready(name=life.other)
+
+
+def test_32_nothing_final_is_told_before_enable_has_ended(life: Any, make_stand_in: StandIn) -> None:
+    def go(sequence: int) -> None:
+        life.go.with_name(f"{life.go.name}{sequence}").touch()
+
+    one(life, make_stand_in(32))
+    life.until(lambda: life.calls("begin enable"), "enable to begin")
+    life.says("transitioning", "has not written a status")
+    go(0)
+    life.says("error", "the first fails")
+    # The failure is of the settings before, not of these.
+    one(life, make_stand_in(32))
+    life.until(lambda: life.handler().get("runtimeSettingsStatus", {}).get("sequenceNumber") == 1, "the second")
+    life.says("transitioning", "has not written a status")
+    go(1)
+    life.ready(sequence=1)

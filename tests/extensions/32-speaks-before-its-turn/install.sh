@@ -1,0 +1,2 @@
+# A final word on settings nobody has enabled yet.
+status success "installed"
