@@ -165,10 +165,15 @@ async def _health_service(vm: Vm, request: Request) -> Response:
     body = await bodies.read(request)
     try:
         report = bodies.parse_json(body, _Report)
-        vm.told_observations([msgspec.to_builtins(one) for one in report.observations])
+        vm.told_observations([_cut(msgspec.to_builtins(one)) for one in report.observations])
     except FabricError as error:
         return _text(f"the observations cannot be read: {error}", 400)
     return Response(status_code=200)
+
+
+def _cut(observation: dict[str, Any]) -> dict[str, Any]:
+    """To the protocol's lengths: what is longer was not told by an agent."""
+    return {name: value[:128] if isinstance(value, str) else value for name, value in observation.items()}
 
 
 _POSTS = {

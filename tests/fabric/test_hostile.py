@@ -200,6 +200,13 @@ def test_observations_of_ever_new_names_are_refused_in_the_end(host: RunningHost
     assert len(host.told()["observations"]) < 100
 
 
+def test_observations_are_kept_no_longer_than_the_protocol_has_them(host: RunningHost) -> None:
+    one = {"ObservationName": "n" * 500, "IsHealthy": False, "Description": "d" * 500_000, "Value": "v" * 129}
+    assert host.call("wireserver", "POST", "/HealthService", json={"Observations": [one]}).status_code == 200
+    kept = host.told()["observations"]["n" * 64]
+    assert (len(kept["Description"]), len(kept["Value"]), kept["IsHealthy"]) == (128, 128, False)
+
+
 def test_telemetry_without_end_keeps_the_newest(host: RunningHost) -> None:
     text = "x" * 900_000
     for number in range(8):
