@@ -1,6 +1,7 @@
 """Every parser: what a host means is read; whatever else arrives is one typed error."""
 
 import random
+import re
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -109,6 +110,17 @@ def test_goal_state(documents: ModuleType) -> None:
     assert found.probe_ports == (17017,)
     with pytest.raises(NoRoleInstance):
         parse_goal_state(b"<GoalState><Incarnation>1</Incarnation></GoalState>")
+
+
+@pytest.mark.parametrize("name", [b"Incarnation", b"ContainerId", b"InstanceId", b"ConfigName"])
+@pytest.mark.parametrize("content", [b"", b" "])
+def test_what_later_requests_cannot_do_without_is_missed_at_once(
+    documents: ModuleType, name: bytes, content: bytes
+) -> None:
+    data = re.sub(rb"<%s>[^<]*</%s>" % (name, name), b"<%s>%s</%s>" % (name, content, name), documents.GOAL_STATE)
+    assert data != documents.GOAL_STATE
+    with pytest.raises(DocumentError, match=f"has no {name.decode()}"):
+        parse_goal_state(data)
 
 
 def test_extensions_config(documents: ModuleType) -> None:
@@ -294,6 +306,17 @@ def test_protected_settings_without_a_thumbprint_are_one_handler_s_error(documen
     found = parse_vm_settings(data, "tag").extensions
     assert "has no protectedSettingsCertThumbprint" in found.handlers[0].error
     assert not found.handlers[1].error
+
+
+def test_a_thumbprint_is_written_as_the_file_is_called(documents: ModuleType) -> None:
+    assert b'"0a1b"' in documents.EXTENSIONS_CONFIG
+    slow = parse_extensions_config(documents.EXTENSIONS_CONFIG, "4")
+    data = documents.VM_SETTINGS.replace(
+        rb'"publicSettings":"{\"who\":\"world\"}"',
+        rb'"publicSettings":"{}","protectedSettings":"MIIB","protectedSettingsCertThumbprint":"0a1b"',
+    )
+    for found in (slow, parse_vm_settings(data, "tag").extensions):
+        assert found.handlers[0].settings[0].thumbprint == "0A1B"
 
 
 def test_manifest_and_the_version_it_gives(documents: ModuleType) -> None:

@@ -272,6 +272,16 @@ def test_a_page_blob_is_created_and_written_in_whole_pages(
     assert all(b"PUT /s?sig=x&comp=page " in page for page in pages)
 
 
+def test_the_host_plugin_is_given_whole_pages_filled_up_with_blanks(
+    client: HttpClient, host: Any, replies: Callable[..., Any]
+) -> None:
+    host.answer(replies())
+    HostPlugin(client, host.url, "c", "n").put_status(StatusBlob(url="http://b/s", kind="PageBlob"), b"{}")
+    create, page = (json.loads(one.partition(b"\r\n\r\n")[2]) for one in host.requests)
+    assert {"headerName": "x-ms-blob-content-length", "headerValue": "512"} in create["headers"]
+    assert base64.b64decode(page["content"]) == b"{}" + b" " * 510
+
+
 def test_the_host_plugin_is_ordered_to_do_the_same(client: HttpClient, host: Any, replies: Callable[..., Any]) -> None:
     host.answer(replies())
     HostPlugin(client, host.url, "c", "n").put_status(StatusBlob(url="http://b/s?sig=x"), b"{}")

@@ -24,9 +24,13 @@ PREAMBLE = (EXTENSIONS / "preamble.sh").read_text()
 ENABLE = 'status success "enabled $AZURE_GUEST_AGENT_EXTENSION_VERSION"'
 
 
-def package(bodies: dict[str, str] | None = None, **manifest: Any) -> bytes:
-    """A zip; `bodies` are shell lines by command, `manifest` goes into handlerManifest, but `signing_info` beside it."""
-    return zipped({f"{kind}.sh": body.encode() for kind, body in (bodies or {}).items()}, manifest)
+def package(bodies: dict[str, str] | None = None, files: dict[str, str] | None = None, **manifest: Any) -> bytes:
+    """A zip; `bodies` are shell lines by command, `files` more scripts by name, `manifest` goes into handlerManifest.
+
+    But `signing_info` goes beside that.
+    """
+    more = {name: f"#!/bin/bash\n{PREAMBLE}\n{body}\n".encode() for name, body in (files or {}).items()}
+    return zipped(more | {f"{kind}.sh": body.encode() for kind, body in (bodies or {}).items()}, manifest)
 
 
 def stand_in(number: int, **manifest: Any) -> bytes:
@@ -163,8 +167,8 @@ class Life:
     def remove(self, name: str = "", **query: str) -> None:
         self.call("DELETE", f"/api/extensions/{name or self.name}", params=query)
 
-    def fault(self, endpoint: str, fault: str, value: float | None = None) -> None:
-        self.call("POST", "/api/faults", json={"endpoint": endpoint, "fault": fault, "value": value})
+    def fault(self, endpoint: str, fault: str, value: float | None = None, **more: Any) -> None:
+        self.call("POST", "/api/faults", json={"endpoint": endpoint, "fault": fault, "value": value, **more})
 
     def no_faults(self) -> None:
         self.call("DELETE", "/api/faults")

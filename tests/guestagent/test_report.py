@@ -1,0 +1,65 @@
+"""The status blob: what of an extension's file and of the goal state reaches the host, and what does not."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from guestagent.report import ExtensionReport, GoalStateOutcome, status_blob
+from guestagent.statusfile import parse_status
+from wire.extensions import Settings
+from wire.extensionsconfig import parse_extensions_config
+
+NOW = 1_700_000_000.0
+WRITTEN = "2001-02-03T04:05:06Z"
+
+
+def report(word: str = "success") -> ExtensionReport:
+    status = {"name": "its own", "operation": "Enable", "status": word, "code": 7}
+    status["formattedMessage"] = {"lang": "de", "message": "fertig"}
+    written = json.dumps([{"version": "9.9", "timestampUTC": WRITTEN, "status": status}]).encode()
+    return ExtensionReport(
+        handler="Test.One",
+        version="1.0.0",
+        handler_status="Ready",
+        code=0,
+        message="Plugin enabled",
+        settings=Settings(sequence_number=3),
+        status=parse_status(written),
+        step="",
+        since=0.0,
+    )
+
+
+def blob(one: ExtensionReport, outcome: GoalStateOutcome | None = None) -> Any:
+    told = status_blob([one], outcome, version="1", fast_track=False, system={}, clock=lambda: NOW)
+    return json.loads(told)["aggregateStatus"]
+
+
+def test_an_extension_cannot_say_when_it_wrote_nor_who_it_is() -> None:
+    (handler,) = blob(report())["handlerAggregateStatus"]
+    settings = handler["runtimeSettingsStatus"]["settingsStatus"]
+    assert settings["timestampUTC"] == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(NOW))
+    assert WRITTEN not in json.dumps(handler)
+    assert settings["version"] == 1.0
+    assert settings["status"]["name"] == "Test.One"
+    assert settings["status"]["formattedMessage"] == {"lang": "en-US", "message": "fertig"}
+
+
+def test_the_goal_state_is_named_by_its_incarnation_whatever_its_metadata_says() -> None:
+    document = b'<Extensions><InVMGoalStateMetaData inSvdSeqNo="77" createdOnTicks="639100000000000000"/></Extensions>'
+    goal_state = parse_extensions_config(document, "4")
+    outcome = GoalStateOutcome(in_svd_seq_no=goal_state.in_svd_seq_no, at=NOW)
+    assert blob(report(), outcome)["vmArtifactsAggregateStatus"]["goalStateAggregateStatus"]["inSvdSeqNo"] == "4"
+
+
+@pytest.mark.parametrize(("unsupported", "told"), [((), ("Success", 0)), (("Teleport",), ("Failed", 2001))])
+def test_a_goal_state_with_a_failed_extension_was_processed_all_the_same(
+    unsupported: tuple[str, ...], told: tuple[str, int]
+) -> None:
+    outcome = GoalStateOutcome(in_svd_seq_no="4", at=NOW, unsupported=unsupported)
+    found = blob(report("error"), outcome)
+    whole = found["vmArtifactsAggregateStatus"]["goalStateAggregateStatus"]
+    assert (whole["status"], whole["code"]) == told
+    assert found["handlerAggregateStatus"][0]["runtimeSettingsStatus"]["settingsStatus"]["status"]["status"] == "error"
