@@ -29,7 +29,7 @@ from wire.manifest import Package
 
 NAME = "Test.One"
 COMMANDS = {f"{kind}Command": f"{kind}.sh" for kind in ("install", "enable", "disable", "update", "uninstall")}
-SECRET = "sig=CANARYSECRET"
+SECRET = "sig=CANARYSECRET"  # noqa: S105  # a canary
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
