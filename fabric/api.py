@@ -13,9 +13,10 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from fabric import __version__, bodies, described, faults, goals, page, runs, scenes, stream, vmorders
+from fabric.described import NAMES
 from fabric.errors import FabricError, Refused
 from fabric.host import Host
-from fabric.orders import NAMES, ExtensionOrder, Removed
+from fabric.orders import ExtensionOrder, Removed
 from fabric.packages import PACKAGE_LIMIT, PackageName, identify
 from fabric.state import Told, WantedHandler
 from fabric.told import EVENTS_LIMIT, TRANSCRIPT_LIMIT, Line

@@ -1,8 +1,12 @@
 """The control API's description, as far as FastAPI cannot see it: msgspec reads the bodies and writes the answers."""
 
-from typing import Any
+from typing import Annotated, Any
 
+import fastapi
 import msgspec
+
+NAMES = Annotated[str, fastapi.Path(max_length=200)]
+"""A name in a path."""
 
 _REASONS = {
     400: "The order cannot be carried out, or the body cannot be read",

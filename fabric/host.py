@@ -14,8 +14,8 @@ from fabric.blobs import BlobStore
 from fabric.changes import Changes
 from fabric.clock import Clock
 from fabric.errors import FabricError, Refused, Unknown
-from fabric.faults import Faults
 from fabric.files import Unfinished
+from fabric.inforce import Faults
 from fabric.packages import is_version
 from fabric.places import Addresses, Door, Endpoints
 from fabric.recording import Recorder

@@ -2,11 +2,7 @@
 
 from typing import Annotated, Any
 
-import fastapi
 import msgspec
-
-NAMES = Annotated[str, fastapi.Path(max_length=200)]
-"""A name in a path."""
 
 
 class ExtensionOrder(msgspec.Struct, forbid_unknown_fields=True):

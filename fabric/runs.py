@@ -10,9 +10,10 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 
 from fabric import bodies, described
+from fabric.described import NAMES
 from fabric.errors import FabricError, Unknown
 from fabric.host import Host
-from fabric.orders import NAMES, Removed
+from fabric.orders import Removed
 from fabric.state import VmState, WantedHandler, WantedInstance
 from fabric.vm import Vm
 from fabric.vmorders import chooser

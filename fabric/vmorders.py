@@ -9,9 +9,10 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
 from fabric import bodies, described
+from fabric.described import NAMES
 from fabric.errors import FabricError
 from fabric.host import FIRST_TENANT, NAME, Host
-from fabric.orders import NAMES, Removed
+from fabric.orders import Removed
 from fabric.places import Addresses
 from fabric.state import EPOCH_TICKS, Health, Told
 from fabric.vm import Vm

@@ -377,3 +377,11 @@ def test_a_host_that_answers_nonsense_is_1(tmp_path: Path) -> None:
         done = run_azfabric(tmp_path, "told", check=1)
         thread.join()
     assert "no JSON" in done.stderr
+
+
+def test_a_command_loads_nothing_of_the_server() -> None:
+    """Each call of the command would pay for it, and scripts make many."""
+    heavy = ("sqlalchemy", "fastapi", "uvicorn")
+    code = f"import sys, fabric.__main__; print([one for one in {heavy} if one in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
