@@ -74,7 +74,7 @@ export const record = value => value !== null && typeof value === "object" && !A
 export function duration(seconds) {
   const s = Math.max(0, seconds);
   if (s < 0.0095) return `${(s * 1000).toFixed(s < 0.001 ? 1 : 0)} ms`;
-  if (s < 1) return `${Math.round(s * 1000)} ms`;
+  if (s < 0.9995) return `${Math.round(s * 1000)} ms`;
   if (s < 100) return `${s < 10 ? s.toFixed(1) : Math.round(s)} s`;
   if (s < 6000) return `${Math.round(s / 60)} min`;
   return s < 172800 ? `${Math.round(s / 3600)} h` : `${Math.round(s / 86400)} days`;

@@ -89,7 +89,11 @@ function news(document_) {
   show();
 }
 
+let connected = null;
 function line(open) {
+  // Said again, it would be read out again.
+  if (open === connected) return;
+  connected = open;
   find("offline").hidden = open;
   find("line").textContent = open ? "Live" : "Not connected";
   find("line").className = open ? "line on" : "line off";
