@@ -74,7 +74,8 @@ def add_routes(api: FastAPI, host: Host) -> None:
     @api.put("/api/goal")
     async def goal(request: Request, vm: Chosen) -> Response:
         """Make this the goal state, to the letter: `{"handlers": [{"name", "version", "state", "sequence_number",
-        "settings", "protected", "dependency_level", "depends_on", "instances": [...], "signature"}], "fast_track": false}`."""
+        "settings", "protected", "dependency_level", "depends_on", "instances": [...],
+        "signature"}], "fast_track": false}`."""
         order = bodies.parse_json(await bodies.read(request, _LIMIT), GoalOrder)
         order_goal(vm, order)
         return bodies.json({"handlers": len(order.handlers)})
