@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 import msgspec
@@ -75,24 +76,26 @@ def ext_show(name: str, deployment: Deployment, as_json: bool) -> None:
 @root_option
 def ext_logs(name: str, follow: bool, kind: str | None, whole: bool, deployment: Deployment) -> None:
     """Print what its commands wrote, whole as it was written."""
-    shown: dict[str, int] = {}
+    printer = _Printer()
 
     def operations() -> list[OperationView]:
         found = ask(deployment, GetExtension(name=name)).operations
         return [one for one in found if kind in (None, one.kind)]
 
     found = operations()
-    if not found and not follow:
-        raise CommandError(f"no command of {name} is remembered")
+    if not found:
+        if not follow:
+            raise CommandError(f"no command of {name} is remembered")
+        click.echo(f"no command of {name} has begun yet", err=True)
+    older = set() if whole else {one.id for one in found[:-1]}
     for one in found if whole else found[-1:]:
-        _print_output(one, shown, tail=not whole)
-    for one in found[:-1] if not whole else ():
-        shown |= {one.stdout: -1, one.stderr: -1}
+        printer.print(one, tail=not whole)
     try:
         while follow:
             time.sleep(_FOLLOW_SECONDS)
             for one in operations():
-                _print_output(one, shown, tail=False)
+                if one.id not in older:
+                    printer.print(one, tail=False)
     except KeyboardInterrupt:
         return
 
@@ -225,28 +228,44 @@ def _print_json(value: object) -> None:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def _print_output(operation: OperationView, shown: dict[str, int], *, tail: bool) -> None:
-    """What is new in the two files. `shown` keeps how far each was printed; below zero: not at all."""
-    for path, to_error in ((operation.stdout, False), (operation.stderr, True)):
-        start = shown.get(path)
-        if start is not None and start < 0:
-            continue
-        try:
-            with Path(path).open("rb") as file:
-                size = file.seek(0, 2)
-                if start is None:
-                    click.echo(f"==> {operation.kind} {operation.version} {operation.extension}".rstrip(), err=True)
-                    start = max(0, size - _TAIL_BYTES) if tail else 0
-                file.seek(start)
-                while chunk := file.read(_TAIL_BYTES):
-                    (sys.stderr if to_error else sys.stdout).buffer.write(chunk)
-                shown[path] = file.tell()
-        except PermissionError as error:
-            raise CommandError(f"{path} may be read by root only") from error
-        except OSError:
-            shown.setdefault(path, 0)
-    sys.stdout.buffer.flush()
-    sys.stderr.buffer.flush()
+class _Printer:
+    """What commands wrote, piece by piece as it comes, under a heading whenever it is another one's."""
+
+    def __init__(self) -> None:
+        self._printed: dict[str, int] = {}
+        """By file, how far."""
+        self._seen: set[str] = set()
+        self._last = ""
+        """Whose words were printed last, by id."""
+
+    def print(self, operation: OperationView, *, tail: bool) -> None:
+        """What is new of it. `tail`: of what is there already, only the end."""
+        if operation.id not in self._seen:
+            self._seen.add(operation.id)
+            self._head(operation)
+        for path, stream in ((operation.stdout, sys.stdout), (operation.stderr, sys.stderr)):
+            try:
+                with Path(path).open("rb") as file:
+                    self._copy(operation, path, file, stream.buffer, tail=tail)
+            except PermissionError as error:
+                raise CommandError(f"{path} may be read by root only") from error
+            except OSError:
+                continue  # not there yet, or not any more
+            stream.flush()
+
+    def _copy(self, operation: OperationView, path: str, file: BinaryIO, stream: BinaryIO, *, tail: bool) -> None:
+        size = file.seek(0, 2)
+        file.seek(self._printed.get(path, max(0, size - _TAIL_BYTES) if tail else 0))
+        while chunk := file.read(_TAIL_BYTES):
+            if self._last != operation.id:
+                self._head(operation)
+            stream.write(chunk)
+        self._printed[path] = file.tell()
+
+    def _head(self, operation: OperationView) -> None:
+        self._last = operation.id
+        sys.stdout.flush()
+        click.echo(f"==> {operation.kind} {operation.version} {operation.extension}".rstrip(), err=True)
 
 
 def _entries(deployment: Deployment, name: str) -> Iterator[Entry]:

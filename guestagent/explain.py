@@ -59,6 +59,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     agent_problem: str = ""
     depends_on: "Explanation | None" = None
     """Of what it waits for in vain."""
+    depends_on_extension: str = ""
+    """Which one that is of several."""
 
 
 def explain(case: Case) -> Explanation:
@@ -179,6 +181,11 @@ def _verdict(case: Case) -> tuple[Verdict, str, str]:
     if case.depends_on is not None:
         dependency = case.depends_on
         step = f"agentctl explain {dependency.name}"
+        if case.depends_on_extension:
+            step += f" --extension {case.depends_on_extension}"
+        if dependency.next_step.startswith("agentctl explain "):
+            # It waits itself, in vain: the cause lies where that leads.
+            step = dependency.next_step
         return _word(dependency.verdict), f"{report.message if report else ''}: {dependency.summary}", step
     if report is not None and report.status is not None and report.status.status == "error":
         return _told_error(case, report)

@@ -26,6 +26,8 @@ from wire.extensions import Handler, Settings
 from wire.redact import redact
 
 _OPERATIONS = 50
+# How many that wait for each other in vain are followed to the one that failed.
+_DEPTH = 20
 _LAST_WORDS = 1500
 _SHOWN = (*SHOWN, "AZURE_GUEST_AGENT_DISABLE_CMD_EXIT_CODE", "AZURE_GUEST_AGENT_UNINSTALL_CMD_EXIT_CODE")
 
@@ -106,7 +108,7 @@ class Queries:
             files=[str(path) for folder in folders for path in _files(folder)][:200],
         )
 
-    def _explain(self, name: str, extension: str, deeper: bool = True) -> Explanation:
+    def _explain(self, name: str, extension: str, depth: int = _DEPTH) -> Explanation:
         handler = self._wanted(name)
         reports = [
             one for one in self._reports(name) if not extension or (one.settings and one.settings.name == extension)
@@ -135,17 +137,23 @@ class Queries:
                 reported_at=status.reported_at,
                 report_problem=status.report_problem,
                 agent_problem=self._records.problem,
-                depends_on=self._obstacle(report) if deeper else None,
+                depends_on=self._obstacle(report, depth) if depth else None,
+                depends_on_extension=self._obstacle_name(report)[1],
             )
         )
 
-    def _obstacle(self, report: ExtensionReport | None) -> Explanation | None:
+    def _obstacle(self, report: ExtensionReport | None, depth: int) -> Explanation | None:
         """Of the extension that another one waits for in vain."""
+        name, extension = self._obstacle_name(report)
+        return self._explain(name, extension, depth - 1) if name else None
+
+    def _obstacle_name(self, report: ExtensionReport | None) -> tuple[str, str]:
+        """Handler and extension; both empty if it waits for none in vain."""
         waiting = self._reporter.waiting.get(key(report.handler, report.settings)) if report else None
-        if waiting is None or not waiting.failed or not waiting.on:
-            return None
+        if waiting is None or not waiting.failed:
+            return "", ""
         name, _, extension = waiting.on.partition("/")
-        return self._explain(name, extension, deeper=False)
+        return name, extension
 
     def _wanted(self, name: str) -> Handler | None:
         handlers = self._watch.current.handlers if self._watch.current else ()

@@ -29,7 +29,7 @@ from wire.manifest import Package
 
 NAME = "Test.One"
 COMMANDS = {f"{kind}Command": f"{kind}.sh" for kind in ("install", "enable", "disable", "update", "uninstall")}
-SECRET = "sig=CANARYSECRET"  # noqa: S105  # a canary
+QUERY = "sig=CANARYSECRET"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,13 +141,13 @@ class World:
 
     def choose(self, version: str = "1.0.0") -> Any:
         self.asked.clear()
-        places = [f"{server.url}/manifest?{SECRET}" for server in (self.one, self.two)]
+        places = [f"{server.url}/manifest?{QUERY}" for server in (self.one, self.two)]
         return self.artifacts.choose(self.plugin, NAME, version, places)
 
     def fetch(self, version: str = "1.0.0", name: str = NAME, **what: Any) -> Any:
         self.asked.clear()
         folder = HandlerFolder(self.lib, self.root / "log", name, version)
-        uris = tuple(f"{server.url}/package?{SECRET}" for server in (self.one, self.two))
+        uris = tuple(f"{server.url}/package?{QUERY}" for server in (self.one, self.two))
         return self.artifacts.fetch(self.plugin, folder, Package(version=version, uris=uris), "http://m/", **what)
 
     def close(self) -> None:
@@ -407,11 +407,8 @@ def test_what_is_installed_is_never_given_up_for_room_and_the_rest_is(world: Wor
     for name in ("Test.More", "Test.Newest"):
         world.fetch(name=name)
         world.artifacts.pin([("Test.Installed", "1.0.0")])
-    held = [
-        name
-        for name in ("Test.Installed", "Test.Gone", "Test.More", "Test.Newest")
-        if world.artifacts.has(name, "1.0.0")
-    ]
+    names = ("Test.Installed", "Test.Gone", "Test.More", "Test.Newest")
+    held = [name for name in names if world.artifacts.has(name, "1.0.0")]
     assert held == ["Test.Installed", "Test.Newest"]
 
 

@@ -227,11 +227,11 @@ class Life:
         environment = {**os.environ, "COLUMNS": "200"}
         return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
-    def verdict(self, expected: str, *words: str, name: str = "") -> dict[str, Any]:
+    def verdict(self, expected: str, *words: str, name: str = "", extension: str = "") -> dict[str, Any]:
         """Wait until `agentctl explain` comes to it; each word must be somewhere in what it says."""
 
         def look() -> dict[str, Any]:
-            found = self._explanation(name or self.name)
+            found = self._explanation(name or self.name, extension)
             return found if found["verdict"] == expected else {}
 
         found: dict[str, Any] = self.until(look, f"the verdict {expected}")
@@ -240,8 +240,8 @@ class Life:
         assert found["next_step"]
         return found
 
-    def _explanation(self, name: str) -> dict[str, Any]:
-        done = self.agentctl("explain", name, "--json")
+    def _explanation(self, name: str, extension: str) -> dict[str, Any]:
+        done = self.agentctl("explain", name, "--extension", extension, "--json")
         if "is known" in done.stderr:
             return {"verdict": "the goal state has not come yet"}
         found: dict[str, Any] = json.loads(done.stdout)

@@ -97,6 +97,17 @@ def test_a_failed_update_is_told_with_its_way_back(life: Any, make_package: Make
     life.verdict("extension", "update to 1.1.0 failed, 1.0.0 is enabled again")
 
 
+def test_a_chain_of_dependencies_leads_to_the_one_that_failed(life: Any, make_package: Make) -> None:
+    life.publish(make_package({"enable": 'status error "the cause"'}))
+    life.publish(make_package(supportsMultipleExtensions=True), name=life.other)
+    first = {"name": "a", "settings": {}, "dependency_level": 1, "depends_on": [life.name]}
+    second = {"name": "b", "settings": {}, "dependency_level": 2, "depends_on": [f"{life.other}/a"]}
+    life.goal({"settings": {}}, {"name": life.other, "instances": [first, second]})
+    for extension in ("a", "b"):
+        found = life.verdict("extension", "the cause", name=life.other, extension=extension)
+        assert found["next_step"] == f"agentctl explain {life.name}"
+
+
 def test_what_nobody_asked_for_is_unknown(life: Any) -> None:
     done = life.agentctl("explain", "Nobody.Knows")
     assert done.returncode == 1
@@ -129,6 +140,26 @@ def test_list_show_and_logs(life: Any, make_package: Make) -> None:
     assert f"{life.name}-1.0.0" in life.agentctl("ext", "show", life.name).stdout
     logs = life.agentctl("ext", "logs", life.name)
     assert (logs.stdout, "err" in logs.stderr) == ("out\n", True)
+
+
+def test_each_command_has_one_heading_in_the_logs(life: Any, make_package: Make) -> None:
+    waits = 'until [ -f "$go.$ConfigExtensionName" ]; do sleep 0.1; done'
+    speaks = 'echo "out $ConfigExtensionName"; echo "err $ConfigExtensionName" >&2'
+    life.publish(make_package({"enable": f"{waits}; {speaks}"}, supportsMultipleExtensions=True))
+    life.goal({"instances": [{"name": "a", "settings": {}}, {"name": "b", "settings": {}}]})
+    life.until(lambda: life.calls("begin enable"), "enable to begin")
+    command = [sys.executable, "-m", "agentctl", "ext", "logs", "-f", life.name, "--root", str(life.root)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as follower:
+        assert follower.stderr is not None
+        told = [follower.stderr.readline()]
+        for name in ("a", "b"):
+            (life.root / f"{life.go.name}.{name}").touch()
+            told += [follower.stderr.readline() for _ in range(2 if name == "a" else 1)]
+        follower.terminate()
+    assert told == ["==> enable 1.0.0 a\n", "err a\n", "==> enable 1.0.0 b\n", "err b\n"]
+    whole = life.agentctl("ext", "logs", life.name, "--all")
+    assert whole.stdout == "out a\nout b\n"
+    assert whole.stderr.splitlines() == ["==> install 1.0.0 a", *(line.strip() for line in told)]
 
 
 def test_logs_are_followed_live(life: Any, make_package: Make) -> None:

@@ -1,4 +1,4 @@
-"""A machine whose owner asks for signatures: what is signed is installed and marked, what is not is told."""
+"""Where the owner asks for signatures, what is signed is installed and marked, and the rest told with a way out."""
 
 import base64
 import json

@@ -10,9 +10,8 @@ from guestagent.runcommand.status import for_people
 
 
 def message(state: str = "Succeeded", **fields: object) -> str:
-    return msgspec.json.encode(
-        msgspec.convert({"executionState": state, "executionMessage": "", **fields}, View)
-    ).decode()
+    view = msgspec.convert({"executionState": state, "executionMessage": "", **fields}, View)
+    return msgspec.json.encode(view).decode()
 
 
 @pytest.mark.parametrize(
@@ -20,10 +19,7 @@ def message(state: str = "Succeeded", **fields: object) -> str:
     [
         (message(output="\none\ntwo\n", error="warned"), "Succeeded, exit status 0: one"),
         (message(), "Succeeded, exit status 0"),
-        (
-            message("Failed", exitCode=3, output="out", error="no such file\nmore"),
-            "Failed, exit status 3: no such file",
-        ),
+        (message("Failed", exitCode=3, output="out", error="bad\nmore"), "Failed, exit status 3: bad"),
         (message("Failed", exitCode=-100, executionMessage="cannot be had"), "Failed, exit status -100: cannot be had"),
         (message("TimedOut", exitCode=-1), "TimedOut, exit status -1"),
         (message("Running", output="so far"), "Running"),
