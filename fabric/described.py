@@ -74,4 +74,7 @@ def _inlined(part: Any, parts: dict[str, Any]) -> Any:
     if isinstance(reference := part.get("$ref"), str):
         rest = {key: value for key, value in part.items() if key != "$ref"}
         return _inlined({**parts[reference.rpartition("/")[2]], **rest}, parts)
+    if (each := part.get("prefixItems")) and all(one == each[0] for one in each):
+        # A pair of numbers as a list of two: this all readers of descriptions understand.
+        part = {**{key: value for key, value in part.items() if key != "prefixItems"}, "items": each[0]}
     return {key: _inlined(value, parts) for key, value in part.items()}

@@ -109,7 +109,7 @@ class Lab:
         for known in client.get("/api/vms"):
             client.delete(f"/api/vms/{known['name']}")
         for vm in plan.vms:
-            client.post("/api/vms", {"name": vm.name, "tenant": vm.tenant, "address": vm.address})
+            client.post("/api/vms", {"name": vm.name, "tenant": vm.tenant, "address": vm.address, "mac": vm.mac})
 
     def ask(self, order: orders.Order) -> Any:
         """Raises FabricError, NoLab."""
