@@ -88,6 +88,9 @@ def extensions_table(extensions: Sequence[ExtensionView]) -> Table:
 def _message(one: ExtensionView) -> str:
     """Its words, and when it is tried again."""
     text = " ".join(one.message.split())[:200]
+    if one.wanted and one.wanted != one.version:
+        what = "cannot be had yet" if one.failure == "transient" else "failed"
+        text = f"{one.wanted} is wanted and {what}; {one.version} goes on: {text}"
     if one.retry_at is not None:
         return f"{text} (tried again in {_duration(max(0, round(one.retry_at - time.time())))})"
     return text

@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import fastapi
 import msgspec
@@ -33,7 +34,10 @@ def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
     """The application of the portal's port. Whatever is refused is refused as {"reason": ...}."""
 
     async def own_page(request: Request) -> None:
-        # A page elsewhere must not be able to order the host about through somebody's browser.
+        # A page elsewhere must not be able to order the host about through somebody's browser, nor to read what it
+        # knows under a name of its own that leads here.
+        if not _is_ours(request.headers.get("host", ""), host.endpoints.portal):
+            raise Refused(403, f"the portal is asked as {host.endpoints.portal}")
         if request.method != "GET" and request.headers.get("origin") not in {None, host.endpoints.portal}:
             raise Refused(403, "orders come from the portal's own page only")
 
@@ -169,6 +173,15 @@ def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
     runs.add_routes(api, host)
     goals.add_routes(api, host)
     return api
+
+
+def _is_ours(asked: str, portal: str) -> bool:
+    """Whether a Host header names the portal by its address, or as localhost. Any name will do where it listens at all
+    addresses: somebody wanted that."""
+    address = urlsplit(portal)
+    if address.hostname in {"0.0.0.0", "::"}:  # noqa: S104  # seen, not bound
+        return True
+    return asked in {address.netloc, f"localhost:{address.port}"}
 
 
 def _allowed(api: FastAPI, request: Request) -> list[str]:

@@ -47,7 +47,8 @@ def fault_add(endpoint: str, name: str, client: Client, **order: int | float | N
       azfabric fault add artifacts status --value 403 --for 60
     """
     rule = client.post("/api/faults", {"endpoint": endpoint, "fault": name, "vm": client.vm, **order})
-    click.echo(f"Fault {rule['id']}: {endpoint} will {FAULTS[name]}.")
+    meaning = FAULTS[name].replace("VALUE", f"{rule['value']:g}" if rule["value"] is not None else "")
+    click.echo(f"Fault {rule['id']}: {endpoint} will {meaning}.")
 
 
 @fault.command("list")

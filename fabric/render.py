@@ -56,7 +56,9 @@ def _handlers(status: Any) -> Table:
     for one in handlers(status):
         runtime = one.get("runtimeSettingsStatus")
         inner = dig(runtime, "settingsStatus", "status")
-        message = dig(inner, "formattedMessage", "message") or dig(one, "formattedMessage", "message")
+        own, handlers_own = dig(inner, "formattedMessage", "message"), dig(one, "formattedMessage", "message")
+        # With a code the handler has something to say beside its extension, e.g. of an update that failed.
+        message = (handlers_own if one.get("code") else None) or own or handlers_own
         cells = (one.get("handlerName"), one.get("handlerVersion"), dig(runtime, "sequenceNumber"))
         shown = (*cells, one.get("status"), dig(inner, "status"), message)
         table.add_row(*(Text("-" if cell is None else plain(cell)) for cell in shown))

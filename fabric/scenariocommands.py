@@ -50,6 +50,8 @@ def scenario_run(file: Path, wait: float, client: Client, as_json: bool) -> None
     found = read(file)
     for name in found.packages:
         package = file.parent / name
+        if Path(name).name != name:
+            raise FabricError(f"{file}: packages stand beside it, {name!r} does not")
         if not package.is_file() or package.stat().st_size > PACKAGE_LIMIT:
             raise FabricError(f"{package} is no package (packages stand beside {file})")
         with package.open("rb") as opened:

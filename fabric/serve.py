@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import signal
+import sys
 from pathlib import Path
 
 import msgspec
@@ -84,6 +85,8 @@ async def _serve(folder: Path, listen: Listen, extras: Extras) -> None:
         try:
             # The sockets listen already: whoever reads this file is answered.
             write_whole(file, msgspec.json.format(msgspec.json.encode(endpoints)) + b"\n")
+            if sys.stdout.isatty():
+                print(f"Portal {endpoints.portal}   Ctrl-C ends it.", flush=True)  # noqa: T201  # for whoever sits there
             await ending.wait()
             await host.close()
             await doors.close_all()

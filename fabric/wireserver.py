@@ -138,7 +138,10 @@ async def _health(vm: Vm, request: Request) -> Response:
 
 
 async def _role_properties(_: Vm, request: Request) -> Response:
-    await bodies.read(request)
+    try:
+        fromstring(await bodies.read(request), forbid_dtd=True)
+    except _UNREADABLE as error:
+        return _text(f"the role properties cannot be read: {error}", 400)
     return Response(status_code=202)
 
 

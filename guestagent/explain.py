@@ -240,7 +240,9 @@ def _failure(case: Case, record: Applied) -> tuple[Verdict, str, str]:
     if kind == "platform":
         return "platform", first, f"mend that{again}, or at once: {retry}"
     if kind:
-        return _FAULT_OF[kind], first, f"agentctl ext logs {name}; once mended: {retry}"
+        # The way back ran after it: the last command's output is not the one to look at.
+        every = " --all" if record.wanted and record.wanted != record.version else ""
+        return _FAULT_OF[kind], first, f"agentctl ext logs {name}{every}; once mended: {retry}"
     return "agent", first, "agentctl logs guestagent"
 
 

@@ -24,8 +24,9 @@ _BY_ITSELF: dict[FailureKind, Schedule] = {
     "package": Schedule(first=900.0, longest=6 * 3600.0),
 }
 
-_WHEN_ASKED_ANEW: frozenset[FailureKind] = frozenset({"transient", "platform", "package", "extension"})
-"""Tried again with each new goal state. What is wrong with the request, or was interrupted half-way, is not."""
+_WHEN_ASKED_ANEW: frozenset[FailureKind] = frozenset({"transient", "package"})
+"""Looked for again with each new goal state: no command has run yet. A command that failed is run again when its own
+request changes or a person says so: somebody else's extension is no reason."""
 
 
 def next_try(

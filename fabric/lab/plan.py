@@ -27,6 +27,7 @@ _RESERVED = 4
 """Azure keeps the first four addresses of a subnet, and the last."""
 
 Direction = Literal["in", "out", "both"]
+_FIRST_TENANT = "contoso"
 
 
 class BadLab(FabricError):
@@ -102,7 +103,9 @@ def make_plan(
 ) -> Plan:
     """Of `--tenant NAME` and `--vm NAME[@TENANT][=ADDRESS]`, in their order. Raises BadLab."""
     asked = [_taken_apart(one) for one in vms]
-    names = list(dict.fromkeys([*tenants, *(tenant for _, tenant, _ in asked if tenant)])) or ["contoso"]
+    # Who names no tenant is of the first: one that was named, or that there is anyway.
+    first = tenants or (() if asked and all(tenant for _, tenant, _ in asked) else (_FIRST_TENANT,))
+    names = list(dict.fromkeys([*first, *(tenant for _, tenant, _ in asked if tenant)]))
     if len(names) > 255:
         raise BadLab(f"{len(names)} tenants are more than the 255 a lab may have")
     for one in (name, *names):

@@ -232,3 +232,13 @@ def test_a_package_is_called_what_was_said_or_what_it_says(host: RunningHost) ->
     ):
         assert host.api("PUT", "/api/packages", data=package(), params=query) == called
         host.api("POST", "/api/extensions", json=called)
+
+
+def test_a_page_that_calls_the_portal_by_another_name_reads_nothing(host: RunningHost) -> None:
+    """A name of its own that leads here is how a page elsewhere would get around the browser's rule."""
+    for method, path in (("GET", "/api/told"), ("GET", "/"), ("POST", "/api/move")):
+        answer = host.call("portal", method, path, headers={"Host": "evil.example"})
+        assert answer.status_code == 403, path
+        assert host.endpoints["portal"] in answer.text
+    port = host.address("portal")[1]
+    assert host.call("portal", "GET", "/api/told", headers={"Host": f"localhost:{port}"}).status_code == 200

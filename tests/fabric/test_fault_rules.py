@@ -68,7 +68,8 @@ def test_a_blackout_is_of_both_ways_and_returns_at_once(host: RunningHost) -> No
         direct = host.call("blob", "GET", url).status_code
         return direct, host.call("hostgaplugin", "GET", "/extensionArtifact", headers=hgap).status_code
 
-    run_azfabric(host.root, "fault", "add", "artifacts", "status", "--value", "403")
+    done = run_azfabric(host.root, "fault", "add", "artifacts", "status", "--value", "403")
+    assert "artifacts will answer with HTTP status 403" in done.stdout
     assert statuses() == (403, 403)
     run_azfabric(host.root, "fault", "clear")
     assert statuses() == (200, 200)

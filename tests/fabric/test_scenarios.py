@@ -244,6 +244,7 @@ WRONG = [
     ('[[step]]\nmove = true\nafter = {endpoint = "nowhere"}\n', "unknown endpoint"),
     ("[[step]]\nmove = true\nat = -1\n", "negative"),
     ("seed = true\n", "seed"),
+    ('packages = ["../x.zip"]\n', "packages stand beside it"),
 ]
 
 

@@ -321,3 +321,10 @@ def test_every_request_is_counted_and_in_the_transcript(host: RunningHost) -> No
         "path": "/nowhere",
         "status": 404,
     }
+
+
+@pytest.mark.parametrize("body", [b"", b"<a", b"\xff\xfe", b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>'])
+def test_role_properties_that_cannot_be_read_are_refused(host: RunningHost, body: bytes) -> None:
+    answer = host.call("wireserver", "POST", "/machine?comp=roleProperties", data=body, headers=Vm.WIRE)
+    assert answer.status_code == 400
+    assert "cannot be read" in answer.text

@@ -150,3 +150,14 @@ def test_any_text_is_within_bounds_or_refused(text: str) -> None:
             assert 0 <= convert(text) <= most
         except BadLab as error:
             assert repr(text) in str(error)
+
+
+def test_who_names_no_tenant_is_of_the_first_one_there_is_anyway() -> None:
+    plan = make_plan("lab", (), ("vm1", "vm2", "vm3@fabrikam"))
+    assert [(one.name, one.tenant, one.address) for one in plan.vms] == [
+        ("vm1", "contoso", "10.0.0.4"),
+        ("vm2", "contoso", "10.0.0.5"),
+        ("vm3", "fabrikam", "10.0.0.4"),
+    ]
+    assert [one.name for one in make_plan("lab", (), ("a@x", "b@y")).tenants] == ["x", "y"]
+    assert [one.name for one in make_plan("lab", ("x",), ("a",)).tenants] == ["x"]

@@ -136,14 +136,30 @@ def test_a_second_extension_runs_nothing_of_the_first(life: Any, make_package: M
     assert len(life.calls("begin", life.other)) == 2
 
 
-def test_a_failed_extension_is_tried_again_when_the_host_asks_anew(life: Any, make_package: Make) -> None:
+def test_a_failed_update_is_not_run_again_for_another_extensions_sake(life: Any, make_package: Make) -> None:
+    life.want(make_package())
+    life.ready()
+    life.want(make_package({"update": "exit 7"}), "1.0.1")
+    life.until(lambda: life.handler().get("code") == 1008, "the failed update to be told")
+    calls = life.calls()
+    for number in range(2):
+        life.want(make_package(), name=life.other, settings={"number": number})
+        life.ready(name=life.other, sequence=number)
+    assert life.calls() == calls
+    assert life.handler()["code"] == 1008
+
+
+def test_a_failed_extension_is_tried_again_when_it_is_asked_for_anew(life: Any, make_package: Make) -> None:
     flag = life.root / "flag"
     life.want(make_package({"enable": f'test -f {flag} || exit 9; status success "at last"'}))
     told = life.failed()
     assert (told["status"], told["code"]) == ("NotReady", 1009)
     flag.touch()
     life.want(make_package(), name=life.other)
-    life.ready()
+    life.ready(name=life.other)
+    assert life.handler()["code"] == 1009
+    life.want(None, settings={"again": True})
+    life.ready(sequence=1)
 
 
 def test_whoever_waits_at_the_host_hears_of_a_failed_update_at_once(life: Any, make_package: Make) -> None:
