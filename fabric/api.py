@@ -125,7 +125,7 @@ def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
         """The faults in force."""
         return bodies.json(host.faults.listed())
 
-    @api.get("/api/faults/catalogue", responses=described.answers(faults.Catalogue))
+    @api.get("/api/fault-catalogue", responses=described.answers(faults.Catalogue))
     async def catalogue() -> Response:
         """Faults, endpoints and groups there are to choose from."""
         return bodies.json(faults.catalogue())

@@ -199,7 +199,7 @@ const endRun = name => confirm({ title: "Remove the run", text: `The VM ends ${n
 // -- faults -------------------------------------------------------------------------------------------------------
 
 async function fault() {
-  catalogue ??= await call("GET", "/api/faults/catalogue");
+  catalogue ??= await call("GET", "/api/fault-catalogue");
   open("fault", injectFault, form => {
     const before = form.elements.endpoint.value, option = (value, text = value) => el("option", { value }, text);
     form.elements.endpoint.replaceChildren(el("optgroup", { label: "Groups" }, Object.keys(catalogue.groups).map(one => option(one))),

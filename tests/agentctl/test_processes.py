@@ -81,6 +81,8 @@ def test_end_ends_the_willing_the_deaf_and_the_stopped(state: str) -> None:
     child = sleeper(*(["SIGTERM"] if state == "deaf" else []))
     if state == "stopped":
         os.kill(child.pid, signal.SIGSTOP)
+        # Until it really has stopped, a SIGTERM would overtake.
+        assert wait_until(lambda: Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", 10)
     one = process(child.pid)
     assert one is not None
     end([one], 0.5)

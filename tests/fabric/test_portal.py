@@ -88,7 +88,7 @@ def test_what_the_page_asks_for_is_there(host: RunningHost) -> None:
 
 
 def test_the_catalogue_says_what_the_host_takes(host: RunningHost) -> None:
-    found = host.api("GET", "/api/faults/catalogue")
+    found = host.api("GET", "/api/fault-catalogue")
     for one in found["faults"]:
         order: dict[str, Any] = {"endpoint": (one["endpoints"] or found["endpoints"])[0], "fault": one["name"]}
         if one["value"]:
