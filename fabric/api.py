@@ -181,7 +181,8 @@ def _is_ours(asked: str, portal: str) -> bool:
     address = urlsplit(portal)
     if address.hostname in {"0.0.0.0", "::"}:  # noqa: S104  # seen, not bound
         return True
-    return asked in {address.netloc, f"localhost:{address.port}"}
+    # No browser leaves it out.
+    return asked in {"", address.netloc, f"localhost:{address.port}"}
 
 
 def _allowed(api: FastAPI, request: Request) -> list[str]:

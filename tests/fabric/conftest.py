@@ -127,12 +127,17 @@ class RunningHost:
         order = {"endpoint": endpoint, "fault": name, "value": value, "count": count}
         self.api("POST", "/api/faults", json=order)
 
+    def named(self, server: str, data: bytes) -> bytes:
+        """With the host's own name: the portal answers to no other."""
+        return data.replace(b"Host: a\r\n", f"Host: {self.endpoints[server].removeprefix('http://')}\r\n".encode())
+
     def address(self, server: str) -> tuple[str, int]:
         address, _, port = self.endpoints[server].removeprefix("http://").rpartition(":")
         return address, int(port)
 
     def raw(self, server: str, data: bytes) -> bytes:
-        """Bytes as they are, our side left open; all that comes back until the host closes."""
+        """Bytes as they are but for `Host: a`, our side left open; all that comes back until the host closes."""
+        data = self.named(server, data)
         with socket.create_connection(self.address(server), PATIENCE) as connection:
             with contextlib.suppress(ConnectionError):
                 connection.sendall(data)

@@ -88,7 +88,7 @@ def test_lengths_that_lie_are_refused_and_smuggle_nothing(host: RunningHost, ser
 def test_who_expects_100_is_told_to_go_on_or_refused(host: RunningHost, server: str, line: str, status: int) -> None:
     head = f"{line} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nConnection: close\r\nContent-Length: 4\r\n\r\n"
     with socket.create_connection(host.address(server), PATIENCE) as connection:
-        connection.sendall(head.encode())
+        connection.sendall(host.named(server, head.encode()))
         first = connection.recv(4096)
         if first.startswith(b"HTTP/1.1 100 "):
             connection.sendall(b"junk")

@@ -157,7 +157,8 @@ class Stream:
 @contextmanager
 def streamed(host: RunningHost) -> Iterator[Stream]:
     with socket.create_connection(host.address("portal"), PATIENCE) as connection:
-        connection.sendall(b"GET /api/stream HTTP/1.1\r\nHost: a\r\n\r\n")
+        asked = host.endpoints["portal"].removeprefix("http://")
+        connection.sendall(f"GET /api/stream HTTP/1.1\r\nHost: {asked}\r\n\r\n".encode())
         yield Stream(connection)
 
 
