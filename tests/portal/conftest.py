@@ -49,8 +49,9 @@ class Watched:
             self.problems.append(f"{message.type}: {message.text} ({message.location.get('url')})")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """For one module: while it is there an event loop runs in this thread, and no other test could run its own."""
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         # Its own sandbox wants privileges that root in a container does not have.
