@@ -80,6 +80,10 @@ class LocalHost:
         order = {"endpoint": endpoint, "fault": fault, "value": value, "count": count}
         Client(self.root).post("/api/faults", order)
 
+    def move(self) -> None:
+        """The VM to another container."""
+        Client(self.root).post("/api/move", {})
+
     def lift(self) -> None:
         """All faults."""
         Client(self.root).delete("/api/faults")

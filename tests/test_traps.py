@@ -1,6 +1,5 @@
 """docs/traps.md: a line for each trap, and each line names tests that exist, or says why there is none."""
 
-import ast
 import re
 from pathlib import Path
 
@@ -31,9 +30,8 @@ def test_each_has_a_test_that_exists_or_a_reason() -> None:
         tests = TEST.findall(told)
         assert tests or re.match(r"none: \w.{10,}", told), f"{number} has neither a test nor a reason"
         for path, name in tests:
-            tree = ast.parse((ROOT / path).read_text())
-            there = {one.name for one in tree.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)}
-            assert name in there, f"{number}: {path} has no {name}"
+            there = re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE)
+            assert there, f"{number}: {path} has no {name}"
 
 
 def test_each_stand_in_is_used() -> None:

@@ -116,8 +116,8 @@ def test_both_streams_are_stored_whole(managed: Any, script: Any, store: Any) ->
         },
     )
     assert view["executionMessage"].endswith("exit status=3"), "nothing is said of the blobs when all is well"
-    assert store.output("whole-0.stdout") == b"x" * 9_000_000 + b"end\n"
-    assert store.output("whole-err-0.stdout") == b"bad\n"
+    assert store.output("vm1.whole-0.stdout") == b"x" * 9_000_000 + b"end\n"
+    assert store.output("vm1.whole-err-0.stdout") == b"bad\n"
 
 
 def test_a_blob_that_cannot_be_made_is_minus_101_and_nothing_runs(
@@ -176,7 +176,7 @@ def test_it_grows_while_the_script_runs(managed: Any, script: Any, store: Any, u
         "Worker(place, record, Outside(), report_seconds=0.1).run()\n"
     )
     worker = subprocess.Popen([sys.executable, "-c", code, str(managed.folder.path)], start_new_session=True)
-    file = store.root / "fabric" / "blobs" / "output" / "grows-0.stdout"
+    file = store.root / "fabric" / "blobs" / "output" / "vm1.grows-0.stdout"
     until(lambda: file.exists() and file.read_bytes() == b"first\n", "the blob to grow")
     (managed.place().work / "fifo").write_text("\n")
     assert worker.wait(60) == 0
