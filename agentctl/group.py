@@ -19,13 +19,6 @@ from ipc.supervisord import Supervisord, SupervisordError
 _START_PATIENCE = 20.0
 _END_PATIENCE = 10.0
 _END_ROUNDS = 5
-_LOGS = {
-    "rdagent": "RdAgent.log",
-    "guestagent": "WaAppAgent.log",
-    "netagent": "NetAgent.log",
-    "telemetry": "Telemetry.log",
-}
-"""By supervisord.conf."""
 
 
 def prepare(deployment: Deployment) -> None:
@@ -56,7 +49,13 @@ def _check_settings(deployment: Deployment) -> None:
         )
         for name in COMPONENTS
     ]
-    said = [(child.communicate()[0], child.returncode) for child in children]
+    try:
+        said = [(child.communicate(timeout=_START_PATIENCE)[0], child.returncode) for child in children]
+    except subprocess.TimeoutExpired as error:
+        raise CommandError(f"{' '.join(error.cmd)} does not end within {_START_PATIENCE:g} s") from error
+    finally:
+        for child in children:
+            child.kill()
     for output, status in said:
         if status != 0:
             # Its log line, without when and who.
@@ -73,7 +72,7 @@ def start_host(deployment: Deployment) -> Endpoints:
     wait_until(lambda: _endpoints_of(deployment, child.pid) is not None or child.poll() is not None, _START_PATIENCE)
     endpoints = _endpoints_of(deployment, child.pid)
     if endpoints is None:
-        raise CommandError(f"the local host did not start; the end of {log}:\n{_tail(log)}")
+        raise CommandError(f"the local host did not start; the end of {log}:\n{log_tail(log)}")
     _write_drop_in(deployment, endpoints)
     return endpoints
 
@@ -93,7 +92,7 @@ def start_supervisord(deployment: Deployment) -> None:
 
     wait_until(lambda: answers() or child.poll() is not None, _START_PATIENCE)
     if not answers():
-        raise CommandError(f"supervisord did not start; the end of {log}:\n{_tail(log)}")
+        raise CommandError(f"supervisord did not start; the end of {log}:\n{log_tail(log)}")
 
 
 def running(deployment: Deployment) -> set[Process]:
@@ -181,12 +180,8 @@ def _write_drop_in(deployment: Deployment, endpoints: Endpoints) -> None:
     write_atomically(folder / "10-local-host.toml", "\n".join([*lines, ""]).encode(), 0o644)
 
 
-def log_tail(deployment: Deployment, component: str) -> str:
-    """The end of what a component printed."""
-    return _tail(deployment.places.log / _LOGS[component], 5)
-
-
-def _tail(log: Path, lines: int = 15) -> str:
+def log_tail(log: Path, lines: int = 15) -> str:
+    """The end of what a process printed."""
     try:
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
     except OSError as error:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 from rich.console import Console, Group, RenderableType
@@ -169,13 +170,13 @@ async def _follow(deployment: Deployment, live: Live, *, with_sample: bool) -> S
 def _check_for_giving_up(deployment: Deployment) -> None:
     """Raises CommandError as soon as one of the four is known never to come."""
     try:
-        given_up = [one.name for one in Supervisord(deployment.places).programs() if one.statename == "FATAL"]
+        given_up = [one for one in Supervisord(deployment.places).programs() if one.statename == "FATAL"]
     except SupervisordError:
         return
     if given_up:
         raise CommandError(
-            f"{', '.join(given_up)} ended at each start; the end of its log:\n"
-            f"{group.log_tail(deployment, given_up[0])}\nLogs: {deployment.places.log}"
+            f"{', '.join(one.name for one in given_up)} ended at each start; the end of {given_up[0].stdout_logfile}:\n"
+            f"{group.log_tail(Path(given_up[0].stdout_logfile), 5)}\nLogs: {deployment.places.log}"
         )
 
 

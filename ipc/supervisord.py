@@ -37,6 +37,8 @@ class ProgramState(msgspec.Struct, frozen=True, kw_only=True):
     """UTC, seconds since the epoch, of the last start."""
     spawnerr: str = ""
     description: str = ""
+    stdout_logfile: str = ""
+    """Where its output goes."""
 
 
 class Supervisord:
