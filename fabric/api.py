@@ -30,7 +30,7 @@ class Lifted(msgspec.Struct, frozen=True):
     lifted: int
 
 
-def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
+def make_api(host: Host, doors: vmorders.OwnDoors) -> FastAPI:
     """The application of the portal's port. Whatever is refused is refused as {"reason": ...}."""
 
     async def own_page(request: Request) -> None:
@@ -118,7 +118,7 @@ def make_api(host: Host, open_doors: vmorders.OpenDoors) -> FastAPI:
         vm.remove(name, vanish=now, fast_track=fast_track)
         return bodies.json(Removed(name))
 
-    api.include_router(vmorders.router(host, open_doors))
+    api.include_router(vmorders.router(host, doors))
 
     @api.get("/api/faults", responses=described.answers(list[faults.Fault]))
     async def in_force() -> Response:

@@ -45,8 +45,8 @@ class Changes:
             try:
                 await asyncio.wait([waiter], timeout=left)
             finally:
-                self._waiting.get(topic, set()).discard(waiter)
-                if not self._waiting.get(topic, {None}):
+                self._waiting[topic].discard(waiter)
+                if not self._waiting[topic]:
                     del self._waiting[topic]
 
     def close(self) -> None:

@@ -66,8 +66,9 @@ class Doors:
         self._shared = shared
         self._sockets: Sockets = {}
         self._kept: list[socket.socket] = []
-        self._servers: list[_Server] = []
-        self._running: list[asyncio.Task[None]] = []
+        self._servers: dict[_Server, asyncio.Task[None]] = {}
+        self._own: dict[str, list[_Server]] = {}
+        """By VM: the servers that are its alone."""
         self._host: Host | None = None
 
     def bind_all(self, earlier: dict[str, str]) -> dict[str, str]:
@@ -95,24 +96,32 @@ class Doors:
             if vm.state.doors:
                 found = self._bind_own(vm.state.doors)
                 host.settle_doors(vm, {name: _url(one) for name, one in found.items()})
-                self._open(Door(tenant=vm.state.tenant, vm=vm.name), found)
+                self._own[vm.name] = self._open(Door(tenant=vm.state.tenant, vm=vm.name), found)
 
-    async def open_own(self, vm: str) -> dict[str, str]:
+    def open_own(self, vm: str) -> dict[str, str]:
         """Servers for this VM alone; URLs by name. Raises FabricError."""
         found = self._bind_own({})
-        self._open(Door(tenant=FIRST_TENANT, vm=vm), found)
+        self._own[vm] = self._open(Door(tenant=FIRST_TENANT, vm=vm), found)
         return {name: _url(one) for name, one in found.items()}
+
+    async def close_own(self, vm: str) -> None:
+        """End this VM's servers, if it has any."""
+        await self._close(self._own.pop(vm, []))
 
     async def close_all(self) -> None:
         """Answer nobody any more; returns when all servers have ended."""
-        for server in self._servers:
+        await self._close(list(self._servers))
+
+    async def _close(self, servers: list["_Server"]) -> None:
+        for server in servers:
             server.should_exit = True
             for connection in list(server.server_state.connections):
                 cycle = getattr(connection, "cycle", None)
                 if cycle is not None and cycle.more_body:
                     # Its request will not be whole in time, perhaps never.
                     cycle.transport.close()
-        await asyncio.gather(*self._running)
+        # Each closes its socket when it ends.
+        await asyncio.gather(*(self._servers.pop(server) for server in servers))
 
     def close(self) -> None:
         for one in self._kept:
@@ -120,20 +129,26 @@ class Doors:
 
     def _bind_own(self, earlier: dict[str, str]) -> Sockets:
         address = self._listen.address
-        names = [name for name in self._listen.places() if name != "portal"]
-        return {name: self._bind(address, self._free(earlier.get(name, ""), address)) for name in names}
+        found: Sockets = {}
+        try:
+            for name in (one for one in self._listen.places() if one != "portal"):
+                found[name] = self._bind(address, self._free(earlier.get(name, ""), address))
+        except FabricError:
+            for one in found.values():
+                one.close()
+            raise
+        return found
 
-    def _open(self, door: Door, sockets: Sockets) -> None:
+    def _open(self, door: Door, sockets: Sockets) -> list["_Server"]:
         if self._host is None:
             raise RuntimeError("there is no host yet")
         applications = _applications(self._host, door)
-        for name, one in sockets.items():
-            self._serve(one, applications[name])
+        return [self._serve(one, applications[name]) for name, one in sockets.items()]
 
-    def _serve(self, one: socket.socket, application: ASGIApp) -> None:
+    def _serve(self, one: socket.socket, application: ASGIApp) -> "_Server":
         server = _server(application)
-        self._servers.append(server)
-        self._running.append(asyncio.get_running_loop().create_task(server.serve([one])))
+        self._servers[server] = asyncio.get_running_loop().create_task(server.serve([one]))
+        return server
 
     def _bind(self, address: str, port: int) -> socket.socket:
         return self._keep(_bind(address, port, shared=self._shared))

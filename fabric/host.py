@@ -92,11 +92,7 @@ class Host:
         mac: str = "",
     ) -> Vm:
         """A new VM with its own certificate. Raises FabricError, Refused."""
-        for what, word in (("VM", name), ("tenant", of)):
-            if not NAME.fullmatch(word):
-                raise FabricError(f"a {what} is called by letters, digits and dashes, not {word[:80]!r}")
-        if of not in self.tenants:
-            raise Unknown(f"there is no tenant {of!r} here; there are: {', '.join(self.tenants)}")
+        self.check_new(name, of=of)
         for other, state in self.store.vms().items():
             if (state.tenant, state.address) == (of, address) and not (doors or state.doors):
                 taken = f"address {address}" if address else "every address that is nobody else's"
@@ -115,8 +111,20 @@ class Host:
         self.changed(name)
         return Vm(self, name)
 
+    def check_new(self, name: str, *, of: str) -> None:
+        """Whether a VM of this tenant may be called so. Raises FabricError, Refused."""
+        for what, word in (("VM", name), ("tenant", of)):
+            if not NAME.fullmatch(word):
+                raise FabricError(f"a {what} is called by letters, digits and dashes, not {word[:80]!r}")
+        if of not in self.tenants:
+            raise Unknown(f"there is no tenant {of!r} here; there are: {', '.join(self.tenants)}")
+        if name in self.store.vms():
+            raise Refused(409, f"there is a VM {name!r} already")
+
     def remove(self, name: str) -> None:
-        """With all it told. Raises Unknown."""
+        """With all it told. Raises Unknown, Unwritable."""
+        # What is on its way to the disk would come back after it.
+        self.ledger.save()
         self.store.remove(name)
         self.ledger.forget(name)
         self._at = None

@@ -5,6 +5,7 @@ One JSON document a line. Enough to have it all again: see `fabric.replay`.
 
 import binascii
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +107,10 @@ class Recorder:
         if sum(map(len, blobs.values())) > _BLOBS_LIMIT:
             raise FabricError(f"the repository has more than {_BLOBS_LIMIT} bytes: record from a fresh --root")
         try:
-            self._file = path.open("wb", buffering=0)
+            # It holds the keys of tenant certificates.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            os.fchmod(descriptor, 0o600)
+            self._file = os.fdopen(descriptor, "wb", buffering=0)
         except OSError as error:
             raise Unwritable(f"{path} cannot be written: {error.strerror}") from error
         self._write(

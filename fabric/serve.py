@@ -21,7 +21,7 @@ from fabric.news import hear
 from fabric.places import Endpoints
 from fabric.recording import Recorder
 from fabric.replay import restore
-from fabric.store import DATABASE, Store, database_url
+from fabric.store import Store, database_url
 
 
 class Extras(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,8 +50,6 @@ def serve(root: Path, listen: Listen, extras: Extras) -> None:
         os.close(lock)
         raise FabricError(f"a host already serves {root}; choose another --root") from error
     forget_unfinished(folder)
-    # It holds the keys of tenant certificates.
-    os.close(os.open(folder / DATABASE, os.O_RDWR | os.O_CREAT, 0o600))
     # Each VM keeps connections open, and so may whoever means no good.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -74,7 +72,7 @@ async def _serve(folder: Path, listen: Listen, extras: Extras) -> None:
         earlier = msgspec.json.decode(store.value("addresses", lambda: "{}"), type=dict[str, str])
         endpoints = Endpoints(pid=os.getpid(), **doors.bind_all(earlier))
         host = Host(blobs, store, endpoints, replaying=extras.restore is not None)
-        doors.open_all(host, make_api(host, doors.open_own))
+        doors.open_all(host, make_api(host, doors))
         if extras.record is not None:
             host.recorder = Recorder(extras.record, host)
         loop = asyncio.get_running_loop()

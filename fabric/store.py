@@ -5,6 +5,7 @@ caches is told of it (`news`).
 """
 
 import contextlib
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -175,9 +176,18 @@ def _engine(url: str) -> Engine:
         missing = "pip install 'azvmagent[postgresql]'" if isinstance(error, ImportError) else str(error)
         raise FabricError(f"the database cannot be used: {missing}") from error
     if engine.dialect.name == "sqlite":
+        _own(Path(engine.url.database or ""))
         event.listen(engine, "connect", _prepare)
         event.listen(engine, "begin", _begin)
     return engine
+
+
+def _own(file: Path) -> None:
+    """For the owner only from the first byte on: it holds the keys of tenant certificates. Raises FabricError."""
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise FabricError(f"the database cannot be used: {file}: {error.strerror}") from error
 
 
 def _prepare(connection: Any, _: object) -> None:

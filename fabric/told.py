@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -77,6 +78,8 @@ class Ledger:
         self._names: dict[str, set[str]] = {}
         self._save_at: asyncio.TimerHandle | None = None
         self._saving: asyncio.Task[None] | None = None
+        # One thread: a save waits for the one before, and who reads after a save reads all that was told before.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
     # -- being told ------------------------------------------------------------------------------------------------
 
@@ -169,13 +172,13 @@ class Ledger:
     # -- writing down ----------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write down what is not written yet. Raises Unwritable; nothing is lost then."""
+        """Write down what is not written yet, and wait for it. Raises Unwritable; nothing is lost then."""
         if self._save_at is not None:
             self._save_at.cancel()
             self._save_at = None
         news, lines = self._take()
         try:
-            self._write(news, lines)
+            self._writer.submit(self._write, news, lines).result()
         except FabricError:
             self._put_back(news, lines)
             raise
@@ -184,7 +187,10 @@ class Ledger:
         """Wait for a save that runs. Raises Unwritable."""
         if self._saving is not None:
             await self._saving
-        self.save()
+        try:
+            self.save()
+        finally:
+            self._writer.shutdown()
 
     def _of(self, vm: str) -> _News:
         if self._save_at is None:
@@ -202,7 +208,7 @@ class Ledger:
     async def _save_later(self) -> None:
         news, lines = self._take()
         try:
-            await asyncio.to_thread(self._write, news, lines)
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._write, news, lines)
         except FabricError as error:
             # The next news tries again.
             logger.warning("%s", error)

@@ -1,8 +1,8 @@
 """Orders about VMs: add and remove, certificates, hold, required features, FastTrack, another container."""
 
 import ipaddress
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, Protocol
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request
@@ -17,8 +17,16 @@ from fabric.places import Addresses
 from fabric.state import EPOCH_TICKS, Health, Told
 from fabric.vm import Vm
 
-OpenDoors = Callable[[str], Awaitable[dict[str, str]]]
-"""Servers of its own for a VM: base URLs by name."""
+
+class OwnDoors(Protocol):
+    """Servers of a VM's own."""
+
+    def open_own(self, vm: str) -> dict[str, str]:
+        """Base URLs by name. Raises FabricError."""
+
+    async def close_own(self, vm: str) -> None:
+        """Nothing if it has none."""
+
 
 Name = Annotated[str, msgspec.Meta(max_length=63, extra_json_schema={"pattern": f"^{NAME.pattern}$"})]
 """Of a VM or a tenant; the host itself says what is wrong with it."""
@@ -98,8 +106,8 @@ class ListedVm(msgspec.Struct, kw_only=True):
     places: Addresses
 
 
-def router(host: Host, open_doors: OpenDoors) -> APIRouter:
-    """Routes of the control API. `open_doors` gives a VM servers of its own."""
+def router(host: Host, doors: OwnDoors) -> APIRouter:
+    """Routes of the control API. `doors` gives a VM servers of its own."""
     routes = APIRouter()
     Chosen = Annotated[Vm, Depends(chooser(host))]  # noqa: N806  # a type
 
@@ -119,14 +127,20 @@ def router(host: Host, open_doors: OpenDoors) -> APIRouter:
             _check_address(order.address)
         if order.own_ports and order.address:
             raise FabricError("a VM is known by its address or by ports of its own, not by both")
-        doors = await open_doors(order.name) if order.own_ports else {}
-        vm = host.add(order.name, of=order.tenant, address=order.address, doors=doors, mac=order.mac)
+        host.check_new(order.name, of=order.tenant)
+        places = doors.open_own(order.name) if order.own_ports else {}
+        try:
+            vm = host.add(order.name, of=order.tenant, address=order.address, doors=places, mac=order.mac)
+        except FabricError:
+            await doors.close_own(order.name)
+            raise
         return bodies.json(AddedVm(name=vm.name, **msgspec.structs.asdict(vm.addresses)))
 
     @routes.delete("/api/vms/{name}", responses=described.answers(Removed, 403, 404, 422))
     async def remove_vm(name: NAMES) -> Response:
         """Forget a VM and all it told."""
         host.remove(name)
+        await doors.close_own(name)
         return bodies.json(Removed(name))
 
     @routes.post("/api/certificates/rotate", **_ordered(CertificateOrder, Thumbprint))

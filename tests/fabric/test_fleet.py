@@ -95,8 +95,8 @@ def fleet(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[l
         assert (worker.stop(), worker.bugs()) == (0, [])
 
 
-def worker_of(connection: socket.socket, fleet: list[RunningHost]) -> int:
-    """Which of them the kernel gave a connection to: who has its other end."""
+def worker_of(connection: socket.socket, fleet: list[RunningHost]) -> int | None:
+    """Which of them the kernel gave a connection to: who has its other end. None: it was not taken yet."""
     port = connection.getsockname()[1]
     for number, worker in enumerate(fleet):
         for line in Path(f"/proc/{worker.pid}/net/tcp").read_text().splitlines()[1:]:
@@ -106,14 +106,14 @@ def worker_of(connection: socket.socket, fleet: list[RunningHost]) -> int:
                 held = {str(one.readlink()) for one in Path(f"/proc/{worker.pid}/fd").iterdir()}
                 if inode in held:
                     return number
-    pytest.fail(f"nobody has the connection of port {port}")
+    return None
 
 
 def test_they_listen_at_one_address_and_share_the_work(fleet: list[RunningHost]) -> None:
     one, two = fleet
     assert {name: one.endpoints[name] for name in SERVERS} == {name: two.endpoints[name] for name in SERVERS}
     assert one.endpoints["portal"] != two.endpoints["portal"]
-    counts: Counter[int] = Counter()
+    counts: Counter[int | None] = Counter()
     for _ in range(64):
         with socket.create_connection(one.address("wireserver"), PATIENCE) as connection:
             connection.sendall(b"GET /?comp=versions HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -191,7 +191,7 @@ def test_names_and_vms_are_agreed_upon(fleet: list[RunningHost]) -> None:
     until(lambda: "other" not in str(one.api("GET", "/api/vms")), "its end at the first")
 
 
-def test_when_one_worker_is_killed_the_others_go_on(fleet: list[RunningHost]) -> None:
+def test_when_one_worker_is_killed_the_others_go_on(fleet: list[RunningHost], database: str) -> None:
     one, two = fleet
     before = one.told()["heartbeats"]
     two.kill()
@@ -199,17 +199,11 @@ def test_when_one_worker_is_killed_the_others_go_on(fleet: list[RunningHost]) ->
     assert vm.health().status_code == 200
     one.add(NAME, settings={"alone": True})
     two.start(
-        "--database", _database_of(two), "--blobs", str(two.root.parent / "blobs"),
+        "--database", database, "--blobs", str(two.root.parent / "blobs"),
         *(f"--{server}-port={one.address(server)[1]}" for server in SERVERS),
     )  # fmt: skip
     assert [row["public"] for row in two.api("GET", "/api/extensions")] == [{"alone": True}]
     until(lambda: two.told()["heartbeats"] == before + 1, "what was told to the first")
-
-
-def _database_of(worker: RunningHost) -> str:
-    folder = next(Path("/tmp").glob(f"azvmagent-postgresql-{os.getpid()}"))
-    assert worker.root.exists()
-    return f"postgresql://azfabric@/postgres?host={folder}"
 
 
 def test_a_database_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Several VMs at one host: each is known by where its requests come from, and hears of nobody else's wishes."""
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,3 +183,25 @@ def test_who_waits_for_one_vm_is_not_woken_by_another(host: RunningHost, first: 
         first.add(NAME, settings={"who": "first"})
         # One answer, and of the second change.
         assert f"<Incarnation>{int(vm.incarnation) + 1}</Incarnation>".encode() in answered(connection)
+
+
+def listening(host: RunningHost) -> int:
+    """How many sockets the host listens at."""
+    held = {str(one.readlink()) for one in Path(f"/proc/{host.pid}/fd").iterdir() if one.is_symlink()}
+    lines = (line.split() for line in Path(f"/proc/{host.pid}/net/tcp").read_text().splitlines()[1:])
+    return sum(fields[3] == "0A" and f"socket:[{fields[9]}]" in held for fields in lines)
+
+
+def test_ports_of_ones_own_go_with_the_vm_and_with_a_refusal(own_host: RunningHost) -> None:
+    before = listening(own_host)
+    places = own_host.api("POST", "/api/vms", json={"name": "a", "own_ports": True})
+    assert listening(own_host) == before + 4
+    for name in ("a", "../x", ""):
+        assert own_host.call("portal", "POST", "/api/vms", json={"name": name, "own_ports": True}).status_code >= 400
+    assert listening(own_host) == before + 4
+    own_host.api("DELETE", "/api/vms/a")
+    assert listening(own_host) == before
+    with pytest.raises(requests.ConnectionError):
+        own_host.call("wireserver", "GET", f"{places['wireserver']}/?comp=versions")
+    # And the name may be had again.
+    own_host.api("POST", "/api/vms", json={"name": "a", "own_ports": True})

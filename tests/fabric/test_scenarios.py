@@ -175,6 +175,8 @@ def run_replay(recording: Path, *options: str, check: int = 0) -> str:
 
 
 def test_a_recording_is_had_again_and_again(recorded: Path) -> None:
+    # It holds private keys.
+    assert recorded.stat().st_mode & 0o077 == 0
     first, second = replayed(recorded), replayed(recorded)
     assert first == second
     assert first["differences"] == []
