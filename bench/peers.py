@@ -68,7 +68,8 @@ def reference() -> Iterator[Peer]:
     subprocess.run([LAB / "fetch_waagent.sh", cache], check=True)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        inside: list[str | Path] = [Path(__file__).with_name("reference_vm.sh"), root, cache, sys.executable]
+        own = Path(__file__).with_name("reference_vm.sh")
+        inside: list[str | Path] = [own, root, cache, sys.executable, LAB / "reference_agent.sh"]
         machine = subprocess.Popen(
             ["unshare", *NAMESPACES, "--fork", "--kill-child", *inside], stdin=subprocess.DEVNULL
         )

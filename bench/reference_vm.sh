@@ -2,7 +2,7 @@
 # A VM in namespaces of its own, made by the caller's unshare: our host at Azure's addresses, and the unmodified
 # reference agent. Folders an agent writes to are covered by overlays in memory; nothing outside is touched.
 set -eu
-root=$1 package=$2 python=$3
+root=$1 package=$2 python=$3 agent=$4
 # Anywhere else it would write over the machine's own files.
 [ "$$" -eq 1 ] || { echo "only as the first process of namespaces of its own" >&2; exit 2; }
 
@@ -24,41 +24,10 @@ for folder in etc var root home; do
     mount -t overlay -o "lowerdir=/$folder,upperdir=$root/layers/$folder,workdir=$root/layers/$folder.work" overlay "/$folder"
 done
 mount -t tmpfs tmpfs /run
-for folder in /etc /var /root /home /run; do
-    mountpoint -q "$folder" || { echo "$folder is still the machine's" >&2; exit 2; }
-done
-
-mkdir -p /var/lib/waagent /etc/ssh
-rm -f /etc/ssh/ssh_host_*
-ssh-keygen -q -t rsa -N '' -f /etc/ssh/ssh_host_rsa_key
-sed -e 's/^ResourceDisk.Format=y/ResourceDisk.Format=n/' -e 's/^Logs.Collect=y/Logs.Collect=n/' \
-    -e 's/^OS.RootDeviceScsiTimeout=.*//' -e 's/^Provisioning.MonitorHostName=y/Provisioning.MonitorHostName=n/' \
-    "$package/etc/waagent.conf" >/etc/waagent.conf
-cat >/var/lib/waagent/ovf-env.xml <<'END'
-<?xml version="1.0" encoding="utf-8"?>
-<Environment xmlns="http://schemas.dmtf.org/ovf/environment/1" xmlns:wa="http://schemas.microsoft.com/windowsazure">
-  <wa:ProvisioningSection>
-    <wa:Version>1.0</wa:Version>
-    <LinuxProvisioningConfigurationSet xmlns="http://schemas.microsoft.com/windowsazure">
-      <ConfigurationSetType>LinuxProvisioningConfiguration</ConfigurationSetType>
-      <HostName>vm1</HostName>
-      <UserName>azureuser</UserName>
-      <DisableSshPasswordAuthentication>true</DisableSshPasswordAuthentication>
-    </LinuxProvisioningConfigurationSet>
-  </wa:ProvisioningSection>
-  <wa:PlatformSettingsSection>
-    <wa:Version>1.0</wa:Version>
-    <PlatformSettings xmlns="http://schemas.microsoft.com/windowsazure">
-      <ProvisionGuestAgent>true</ProvisionGuestAgent>
-    </PlatformSettings>
-  </wa:PlatformSettingsSection>
-</Environment>
-END
 
 cd /
 "$python" -P -m fabric serve --root "$root" --address 168.63.129.16 --imds-address 169.254.169.254 \
     --wireserver-port 80 --hostgaplugin-port 32526 --imds-port 80 --blob-port 8080 >"$root/fabric.log" 2>&1 &
 until [ -f "$root/fabric/endpoints.json" ]; do sleep 0.1; done
 # Not as the first process: the agent takes a parent with pid 1 for a sign that its daemon is gone.
-PYTHONPATH=$package/usr/lib/python3/dist-packages /usr/bin/python3 "$package/usr/sbin/waagent" -daemon \
-    >"$root/waagent.log" 2>&1
+sh "$agent" "$package" >"$root/waagent.log" 2>&1
