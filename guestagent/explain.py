@@ -50,6 +50,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """The newest last."""
     last_words: str = ""
     """The end of the newest operation's output."""
+    package_lacks: str = ""
+    """The newest operation's program, if it ought to lie in the handler's folder and does not."""
     missing_certificate: str = ""
     """A thumbprint its settings name and the host did not deliver."""
     status_file: str = ""
@@ -235,6 +237,9 @@ def _failure(case: Case, record: Applied) -> tuple[Verdict, str, str]:
         step = f"the host must deliver the certificate again; then: {retry}"
         return "platform", f"{first}: the certificate {case.missing_certificate} its secrets need is not here", step
     last = case.operations[-1].exit if case.operations else None
+    if last is not None and last.code == _NOT_FOUND and case.package_lacks:
+        step = f"its publisher must mend the package or its manifest; then: {retry}"
+        return "extension", f"{first}: its package has no {case.package_lacks}", step
     if last is not None and last.code == _NOT_FOUND:
         return "platform", f"{first}: a program it needs is not on this machine", f"install it; then: {retry}"
     if kind == "platform":

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 from pathlib import Path
 
 from guestagent.explain import SHOWN, Case, explain
@@ -131,6 +132,7 @@ class Queries:
                 record=record,
                 operations=tuple(found),
                 last_words=_last_words(found[-1]) if found else "",
+                package_lacks=_lacking(found[-1]) if found else "",
                 missing_certificate=self._missing_certificate(settings),
                 status_file=status_file,
                 status_file_at=status_at,
@@ -178,6 +180,16 @@ class Queries:
         if settings is None or not settings.protected or not settings.thumbprint:
             return ""
         return "" if self._watch.has_certificate(settings.thumbprint) else settings.thumbprint
+
+
+def _lacking(found: Found) -> str:
+    """Below the handler's folder, what the command should have started; empty if it is there, or lies elsewhere."""
+    folder = Path(found.operation.folder)
+    try:
+        program = Path(shlex.split(found.operation.command)[0])
+        return "" if program.exists() else str(program.relative_to(folder))
+    except (ValueError, IndexError, OSError):
+        return ""
 
 
 def _operation(found: Found) -> OperationView:

@@ -173,3 +173,8 @@ def test_logs_are_followed_live(life: Any, make_package: Make) -> None:
         life.go.touch()
         assert follower.stdout.readline() == "second\n"
         follower.terminate()
+
+
+def test_a_program_that_its_own_package_lacks_is_its_publishers_fault(life: Any, make_package: Make) -> None:
+    life.want(make_package(enableCommand="bin/nothere enable"))
+    life.verdict("extension", "its package has no bin/nothere", "its publisher")
