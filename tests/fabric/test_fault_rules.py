@@ -99,7 +99,7 @@ def test_one_fault_is_lifted_by_its_number(host: RunningHost) -> None:
 
 
 def test_a_fault_ends_by_itself(host: RunningHost) -> None:
-    order = {"endpoint": "versions", "fault": "status", "value": 500, "last": 0.3}
+    order = {"endpoint": "versions", "fault": "status", "value": 500, "last": 3}
     host.api("POST", "/api/faults", json=order)
     assert host.call("wireserver", "GET", "/?comp=versions").status_code == 500
     until(lambda: host.call("wireserver", "GET", "/?comp=versions").status_code == 200, "its end")
