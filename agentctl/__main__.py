@@ -11,6 +11,7 @@ from agentctl import __version__, group, render
 from agentctl.deployment import Deployment
 from agentctl.errors import CommandError, WrongUse
 from agentctl.ext import explain, ext
+from agentctl.net import net
 from agentctl.options import json_option, root_option
 from agentctl.runs import run
 from agentctl.view import gather, is_ready
@@ -85,6 +86,7 @@ def restart(component: str, deployment: Deployment) -> None:
 cli.add_command(ext)
 cli.add_command(explain)
 cli.add_command(run)
+cli.add_command(net)
 
 
 def main() -> None:

@@ -60,6 +60,8 @@ class InForce:
             self.current = self.current_at = None
         if self.goal_state != before:
             await self._remember()
+            if before is None or before.probe_ports != goal_state.probe_ports:
+                self._changed()
         return stranger
 
     async def put(self, chosen: ExtensionsGoalState) -> None:

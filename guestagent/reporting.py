@@ -30,6 +30,7 @@ _TOGETHER_SECONDS = 0.05
 # While something is under way, status files are looked at so often.
 _LOOK_SECONDS = 1.0
 _LATE_LOOK_SECONDS = 15.0
+PROBE_PORTS_LIMIT = 32
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
 
@@ -96,6 +97,7 @@ class Reporter:
             report_problem=self._report_problem,
             # Hundreds would not fit a frame; the status blob has them all.
             extensions=[view(one, self._records.applied) for one in self.reports[:100]],
+            probe_ports=list(self._watch.goal_state.probe_ports[:PROBE_PORTS_LIMIT]) if self._watch.goal_state else [],
         )
 
     def states(self) -> dict[str, State]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ipc.component import Component
-from ipc.contract.netagent import GetNetwork
+from ipc.contract.netagent import GetNetwork, PlanNetwork, RepairNetwork, SwitchNetwork
 from ipc.errors import IpcError
 from ipc.hostaddress import wireserver_state
 from ipc.logs import start_logging
@@ -17,6 +17,7 @@ from ipc.settings import CHECK, HostSettings, load_settings
 from netagent import __version__
 from netagent.agent import NetAgent
 from netagent.config import Settings
+from netagent.duties import Duties
 from netagent.watch import LeaseFiles
 from wire.redact import redact
 
@@ -36,9 +37,15 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             resolv_conf=Path("/etc/resolv.conf"),
             lease_files=LeaseFiles(),
         )
+        duties = Duties(
+            component, settings, emitter, agent, state=places.state_of(NAME), imds=host.imds, local=bool(host.wireserver)
+        )
         component.answer(GetNetwork, agent.get_network)
+        component.answer(PlanNetwork, agent.plan_network)
+        component.answer(RepairNetwork, agent.repair_network)
+        component.answer(SwitchNetwork, agent.switch_network)
         emitter.emit("Start", f"{NAME} {__version__}")
-        await component.run(agent.listen(), agent.observe(), emitter.deliver())
+        await component.run(agent.listen(), agent.observe(duties.look), *duties.loops(), emitter.deliver())
 
 
 def main() -> int:

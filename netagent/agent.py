@@ -1,29 +1,47 @@
-"""netagent's loop: wake, look, compare, announce."""
+"""netagent's loop: wake, look, compare, repair, announce."""
 
 import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from ipc.component import Component
 from ipc.contract.every import HealthReport
-from ipc.contract.netagent import GetNetwork, Network, NetworkChanged, WireServerFound, WireServerState
+from ipc.contract.netagent import (
+    ChangeView,
+    GetNetwork,
+    LeaseView,
+    Network,
+    NetworkChanged,
+    NetworkPlan,
+    PlanNetwork,
+    RepairNetwork,
+    SwitchNetwork,
+    WireServerFound,
+    WireServerState,
+)
 from ipc.errors import Refused, StateError
 from ipc.record import Emitter
 from ipc.statefile import read_state, write_state
 from netagent.config import Settings
+from netagent.kernel import wakes
 from netagent.netlink import NetlinkError
-from netagent.plan import choose_wireserver
-from netagent.watch import LeaseFiles, Picture, difference, take_picture, wakes
+from netagent.reconcile import Reconciler
+from netagent.watch import LeaseFiles, Picture, difference, take_picture
+from netagent.wireserver import choose_wireserver
 
+_DEBOUNCE = 0.05
+# A look takes at most a tenth of the time, however fast the kernel's tables change.
+_REST = 9
 _REOPEN_SECONDS = 5.0
 
 logger = logging.getLogger("netagent")
 
 
 class NetAgent:
-    """Owns what was observed."""
+    """Owns what was observed, and says what is to be done about it."""
 
     def __init__(
         self,
@@ -44,73 +62,169 @@ class NetAgent:
         self._resolv_conf = resolv_conf
         self._lease_files = lease_files
         self._dirty = asyncio.Event()
+        self._took = 0.0
         self._picture: Picture | None = None
         self._observed_at = 0.0
         self._wireserver: WireServerState | None = None
         self._kept = False
+        self._reconciler: Reconciler | None = None
+        self._own_leases: Callable[[], list[LeaseView]] = list
+        self._own_problems: Callable[[], list[str]] = list
+
+    @property
+    def url(self) -> str:
+        """Of the WireServer, as far as it is known."""
+        return self._wireserver.url if self._wireserver is not None else ""
+
+    def wake(self) -> None:
+        """Have everything looked at again."""
+        self._dirty.set()
+
+    def keep_up(
+        self,
+        reconciler: Reconciler,
+        own_leases: Callable[[], list[LeaseView]],
+        own_problems: Callable[[], list[str]],
+    ) -> None:
+        """Have `reconciler` act on what is found; `own_leases` and problems are shown with it."""
+        self._reconciler = reconciler
+        self._own_leases = own_leases
+        self._own_problems = own_problems
 
     async def get_network(self, _: GetNetwork) -> Network:
         picture, wireserver = self._picture, self._wireserver
         if picture is None or wireserver is None:
             raise Refused(GetNetwork.wire_name(), "not-now", "nothing was observed yet")
+        reconciler = self._reconciler
         return Network(
-            mode=self._settings.mode,
+            mode=reconciler.mode if reconciler else "observe",
+            why=reconciler.chosen.why if reconciler else "",
+            primary=reconciler.primary.name if reconciler and reconciler.primary else "",
+            managers=reconciler.managers if reconciler else {},
             links=picture.links[:200],
             addresses=picture.addresses[:400],
             routes=picture.routes[:400],
+            rules=picture.rules[:100],
+            leases=[*self._own_leases(), *_others(picture)][:50],
             resolver=picture.resolver,
             wireserver=wireserver,
             observed_at=self._observed_at,
+            held=reconciler.held()[:50] if reconciler else [],
+            reachable=reconciler.reachable if reconciler else None,
+            problems=self._problems()[:50],
         )
+
+    async def plan_network(self, _: PlanNetwork) -> NetworkPlan:
+        """What would be changed."""
+        reconciler, picture = await self._fresh(PlanNetwork.wire_name())
+        return self._answer(reconciler, reconciler.preview(picture))
+
+    async def repair_network(self, _: RepairNetwork) -> NetworkPlan:
+        """Change it."""
+        reconciler, picture = await self._fresh(RepairNetwork.wire_name())
+        if reconciler.mode == "off":
+            raise Refused(RepairNetwork.wire_name(), "not-now", "netagent is switched off: agentctl net on")
+        made = reconciler.repair_now(picture)
+        self.wake()
+        return self._answer(reconciler, made)
+
+    async def switch_network(self, request: SwitchNetwork) -> NetworkPlan:
+        """Off and on."""
+        reconciler, picture = await self._fresh(SwitchNetwork.wire_name())
+        made = await reconciler.switch(picture, on=request.on, keep=request.keep)
+        self.wake()
+        return self._answer(reconciler, made)
+
+    async def _fresh(self, asked: str) -> tuple[Reconciler, Picture]:
+        if self._reconciler is None or self._picture is None:
+            raise Refused(asked, "not-now", "nothing was observed yet")
+        try:
+            picture = await asyncio.to_thread(take_picture, self._resolv_conf, self._lease_files)
+        except (NetlinkError, OSError) as error:
+            raise Refused(asked, "failed", f"the network cannot be read: {error}") from error
+        return self._reconciler, picture
+
+    def _answer(self, reconciler: Reconciler, changes: list[ChangeView]) -> NetworkPlan:
+        chosen = reconciler.chosen
+        return NetworkPlan(mode=chosen.mode, why=chosen.why, changes=changes[:200], problems=self._problems()[:50])
+
+    def _problems(self) -> list[str]:
+        reconciled = list(self._reconciler.problems) if self._reconciler else []
+        return [*reconciled, *self._own_problems(), *(self._picture.problems if self._picture else [])]
 
     async def listen(self) -> None:
         """Keep the kernel's announcements coming, for ever."""
         while True:
             try:
-                await wakes(self._dirty)
+                await wakes(self._dirty, lambda: max(_DEBOUNCE, _REST * self._took))
             except OSError as error:
                 logger.warning("netlink: %s; opened again", error)
                 self._dirty.set()
                 await asyncio.sleep(_REOPEN_SECONDS)
 
-    async def observe(self) -> None:
-        """Look when woken and once a period, for ever."""
+    async def observe(self, each_look: Callable[[Picture], Awaitable[None]] | None = None) -> None:
+        """Look when woken and once a period, for ever; `each_look` is told what was found."""
         while True:
             self._dirty.clear()
+            began = time.monotonic()
             try:
                 picture = await asyncio.to_thread(take_picture, self._resolv_conf, self._lease_files)
             except (NetlinkError, OSError) as error:
                 self._component.judge(HealthReport(state="degraded", what=f"the network cannot be read: {error}"))
             else:
-                self._component.judge(self._seen(picture))
+                self._took = time.monotonic() - began
+                trouble = self._seen(picture)
+                if self._reconciler is not None:
+                    await self._reconciler.look(picture)
+                if each_look is not None:
+                    await each_look(picture)
+                self._component.judge(self._health(trouble))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.full_look_period):
+                async with asyncio.timeout(self._pause()):
                     await self._dirty.wait()
 
-    def _seen(self, picture: Picture) -> HealthReport:
+    def _pause(self) -> float:
+        sooner = self._reconciler.seconds_to_next() if self._reconciler else None
+        return self._settings.full_look_period if sooner is None else min(sooner, self._settings.full_look_period)
+
+    def _health(self, trouble: str) -> HealthReport:
+        held = self._reconciler.held() if self._reconciler else []
+        problems = [trouble] if trouble else []
+        problems += [f"left alone: {one.what}: {one.held.partition(';')[0]}" for one in held]
+        if self._reconciler is not None and (self._reconciler.writes or self._reconciler.chosen.refused):
+            problems += [*self._reconciler.problems, *self._own_problems()]
+        return HealthReport(state="degraded", what="; ".join(problems)[:500]) if problems else HealthReport(state="ok")
+
+    def _seen(self, picture: Picture) -> str:
+        """What is wrong with keeping it; empty if nothing is."""
         before, self._picture, self._observed_at = self._picture, picture, time.time()
         for problem in picture.problems:
             if before is None or problem not in before.problems:
                 logger.warning("%s", problem)
-        health = self._publish(choose_wireserver(self._configured, picture.leases, picture.routes))
+        leases = {one.source: one for one in self._own_leases() if one.wireserver}
+        own = next(iter(leases.values()), None)
+        found = choose_wireserver(self._configured, picture.leases, picture.routes)
+        if own is not None and not self._configured:
+            found = WireServerState(url=f"http://{own.wireserver}", found_in="lease", detail=f"netagent, {own.link}")
+        trouble = self._publish(found)
         if before is not None and before != picture:
             self._emitter.emit("Network", difference(before, picture))
             self._component.announce(NetworkChanged())
-        return health
+        return trouble
 
-    def _publish(self, found: WireServerState) -> HealthReport:
+    def _publish(self, found: WireServerState) -> str:
         """Write it down, then say so; what could not be written is tried again at each look."""
         new = found != self._wireserver
         self._wireserver = found
-        health = HealthReport(state="ok")
+        trouble = ""
         if new or not self._kept:
             try:
                 self._keep(found)
             except OSError as error:
-                health = HealthReport(state="degraded", what=f"{self._state_file} cannot be written: {error.strerror}")
+                trouble = f"{self._state_file} cannot be written: {error.strerror}"
         if new:
             self._component.announce(WireServerFound(url=found.url, found_in=found.found_in, detail=found.detail))
-        return health
+        return trouble
 
     def _keep(self, found: WireServerState) -> None:
         """Raises OSError."""
@@ -123,3 +237,11 @@ class NetAgent:
             write_state(self._state_file, found)
             self._emitter.emit("WireServer", f"{found.url} by {found.found_in}: {found.detail}")
         self._kept = True
+
+
+def _others(picture: Picture) -> list[LeaseView]:
+    """Leases of other clients."""
+    return [
+        LeaseView(link=one.link, source=file, address=one.address, wireserver=one.wireserver)
+        for file, one in picture.leases.items()
+    ]

@@ -3,20 +3,26 @@
 Every length is checked against what is there; whatever the bytes are, the only error is NetlinkError.
 """
 
+import errno
 import ipaddress
+import os
 import socket
 import struct
 from collections.abc import Iterator
 
 import msgspec
 
-from ipc.contract.netagent import Address, Link, Route
+from ipc.contract.netagent import Address, Link, Route, Rule
 
 RTM_NEWLINK, RTM_GETLINK = 16, 18
 RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
-GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
-"""RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE."""
+RTM_NEWRULE, RTM_GETRULE = 32, 34
+GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400
+"""RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE."""
+MAIN_TABLE = 254
+OUR_TABLES = range(16800, 26800)
+"""One for each secondary NIC, by its index."""
 
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_REQUEST, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
@@ -26,17 +32,23 @@ _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
 _HOP = struct.Struct("=HBBi")
+_RULE = struct.Struct("=BBBBBBBBI")
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU = 1, 3, 4
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 1, 4, 5, 6, 9, 15, 18
-_MAIN_TABLE = 254
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_MAX_MTU = 1, 3, 4, 10, 18, 51
+_IFLA_INFO_KIND = 1
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_PROTO = 1, 2, 11
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 5, 6, 7
+_RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 9, 15, 18
+_FRA_SRC, _FRA_PRIORITY, _FRA_TABLE, _FRA_PROTOCOL = 2, 6, 15, 21
 _UNICAST = 1
 _FAMILIES: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 
 
 class NetlinkError(Exception):
     """Bytes that are no rtnetlink message, or the kernel's own error."""
+
+    number: int = 0
+    """The kernel's error number, if it is the kernel's."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -54,7 +66,8 @@ class Interrupted(NetlinkError):
 
 def dump_request(kind: int, sequence: int) -> bytes:
     """Ask for a whole table, all families."""
-    body = bytes(_LINK.size) if kind == RTM_GETLINK else bytes(_ROUTE.size if kind == RTM_GETROUTE else _ADDRESS.size)
+    sizes = {RTM_GETLINK: _LINK.size, RTM_GETROUTE: _ROUTE.size, RTM_GETADDR: _ADDRESS.size, RTM_GETRULE: _RULE.size}
+    body = bytes(sizes[kind])
     return _HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_REQUEST | _NLM_F_DUMP, sequence, 0) + body
 
 
@@ -81,8 +94,25 @@ def is_done(message: Message) -> bool:
         # The end of a dump carries a number too: below zero, the table is not whole.
         number = -struct.unpack_from("=i", message.body)[0]
         if number > 0 or message.kind == _NLMSG_ERROR:
-            raise NetlinkError(f"the kernel says error {number}")
+            _raise_for(number or errno.EPROTO)
     return message.kind == _NLMSG_DONE
+
+
+def is_acknowledged(message: Message) -> bool:
+    """Whether a change was made. Raises NetlinkError with the kernel's number if it was refused."""
+    if message.kind != _NLMSG_ERROR:
+        return False
+    if len(message.body) < 4:
+        raise NetlinkError("an error message without its number")
+    _raise_for(-struct.unpack_from("=i", message.body)[0])
+    return True
+
+
+def _raise_for(number: int) -> None:
+    if number:
+        error = NetlinkError(f"the kernel says: {os.strerror(number)}")
+        error.number = number
+        raise error
 
 
 def parse_link(body: bytes) -> Link:
@@ -97,6 +127,9 @@ def parse_link(body: bytes) -> Link:
         mtu=_number(attributes, _IFLA_MTU),
         up=bool(flags & _IFF_UP),
         carrier=bool(flags & _IFF_LOWER_UP),
+        kind=_kind(attributes),
+        master=_number(attributes, _IFLA_MASTER),
+        mtu_limit=_number(attributes, _IFLA_MAX_MTU),
     )
 
 
@@ -107,19 +140,37 @@ def parse_address(body: bytes, names: dict[int, str]) -> Address | None:
     raw = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS) or b""
     if family not in _FAMILIES:
         return None
-    return Address(link=_name(names, index), address=f"{_ip(family, raw)}/{prefix}")
+    return Address(
+        link=_name(names, index), address=f"{_ip(family, raw)}/{prefix}", protocol=_byte(attributes, _IFA_PROTO)
+    )
+
+
+def parse_rule(body: bytes) -> Rule | None:
+    """The body of RTM_NEWRULE; None for a family we do not read. Raises NetlinkError."""
+    family, _, prefix, _, table, _, _, _, _ = _unpack(_RULE, body, "rule")
+    if family not in _FAMILIES:
+        return None
+    attributes = _attributes(body, _RULE.size)
+    source = attributes.get(_FRA_SRC)
+    return Rule(
+        source=f"{_ip(family, source)}/{prefix}" if source else "",
+        table=_number(attributes, _FRA_TABLE, table),
+        priority=_number(attributes, _FRA_PRIORITY),
+        protocol=_byte(attributes, _FRA_PROTOCOL),
+    )
 
 
 def parse_routes(body: bytes, names: dict[int, str]) -> list[Route]:
-    """The body of RTM_NEWROUTE, one value for each way; none unless it is a unicast route of the main table.
+    """The body of RTM_NEWROUTE, one value for each way; none unless it is a unicast route of the main table or ours.
 
     Raises NetlinkError.
     """
     family, prefix, _, _, table, protocol, _, kind, _ = _unpack(_ROUTE, body, "route")
     attributes = _attributes(body, _ROUTE.size)
-    if family not in _FAMILIES or kind != _UNICAST or _number(attributes, _RTA_TABLE, table) != _MAIN_TABLE:
+    table = _number(attributes, _RTA_TABLE, table)
+    if family not in _FAMILIES or kind != _UNICAST or (table != MAIN_TABLE and table not in OUR_TABLES):
         return []
-    destination = attributes.get(_RTA_DST)
+    destination, source = attributes.get(_RTA_DST), attributes.get(_RTA_PREFSRC)
     return [
         Route(
             destination=f"{_ip(family, destination)}/{prefix}" if destination else "default",
@@ -127,6 +178,8 @@ def parse_routes(body: bytes, names: dict[int, str]) -> list[Route]:
             link=_name(names, index),
             metric=_number(attributes, _RTA_PRIORITY),
             protocol=protocol,
+            table=table,
+            source=_ip(family, source) if source else "",
         )
         for index, way in _ways(attributes)
     ]
@@ -182,6 +235,21 @@ def _number(attributes: dict[int, bytes], kind: int, default: int = 0) -> int:
     if len(raw) != 4:
         raise NetlinkError(f"attribute {kind} has {len(raw)} bytes instead of 4")
     return int(struct.unpack("=I", raw)[0])
+
+
+def _byte(attributes: dict[int, bytes], kind: int) -> int:
+    raw = attributes.get(kind)
+    if raw is None:
+        return 0
+    if len(raw) != 1:
+        raise NetlinkError(f"attribute {kind} has {len(raw)} bytes instead of 1")
+    return raw[0]
+
+
+def _kind(attributes: dict[int, bytes]) -> str:
+    """Of a link that is made by software."""
+    raw = _attributes(attributes.get(_IFLA_LINKINFO, b""), 0).get(_IFLA_INFO_KIND, b"")
+    return raw.rstrip(b"\0")[:32].decode("utf-8", "replace")
 
 
 def _ip(family: int, raw: bytes) -> str:

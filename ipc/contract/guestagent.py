@@ -51,6 +51,8 @@ class GuestStatus(Reply, frozen=True, kw_only=True):
     """`hostgaplugin` or `direct`."""
     report_problem: str = ""
     extensions: list[ExtensionView] = []
+    probe_ports: list[int] = []
+    """Which the goal state's load balancer probes."""
 
 
 class GetStatus(Request[GuestStatus], frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipc.contract.netagent import Route
-from netagent.plan import choose_wireserver
+from netagent.wireserver import choose_wireserver
 
 DEFAULT = Route(destination="default", gateway="10.0.0.1", link="eth0", metric=100, protocol=16)
 KNOWN = Route(destination="168.63.129.16/32", gateway="10.0.0.1", link="eth0", metric=0, protocol=16)

@@ -1,0 +1,130 @@
+"""What netagent does besides looking: leases of its own, what instance metadata says, and whether the host answers."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from ipc.component import Component
+from ipc.contract.netagent import LeaseChanged, LeaseView
+from ipc.record import Emitter
+from netagent.agent import NetAgent
+from netagent.config import Settings
+from netagent.dhcp.client import DhcpSettings
+from netagent.dhcp.lease import Lease
+from netagent.imds import ImdsError, ask_imds
+from netagent.own import Clients, seconds_left
+from netagent.reconcile import Reconciler
+from netagent.watch import Picture
+
+_ASLEEP_SECONDS = 5.0
+_HOST_SECONDS = 60.0
+
+logger = logging.getLogger("netagent")
+
+
+class Duties:
+    """Owns the parts and joins them to the agent that looks."""
+
+    def __init__(
+        self,
+        component: Component,
+        settings: Settings,
+        emitter: Emitter,
+        agent: NetAgent,
+        *,
+        state: Path,
+        imds: str,
+        local: bool,
+    ) -> None:
+        """`state` is netagent's folder, `imds` the service's base URL; `local`: the host is named by configuration."""
+        self._component = component
+        self._settings = settings
+        self._emitter = emitter
+        self._agent = agent
+        self._imds = imds
+        self._offset = _suspended()
+        self._reconciler: Reconciler
+        self._clients = Clients(
+            state,
+            lambda: DhcpSettings(arp_probe=settings.arp_probe, host_name=_host_name()),
+            accepts=lambda lease: self._reconciler.accepts(lease),
+            configure=lambda link, lease, seconds: self._reconciler.leased(link, lease, seconds),
+            changed=self._lease_changed,
+        )
+        self._reconciler = Reconciler(
+            settings,
+            emitter,
+            self._clients,
+            kept=state / "network.json",
+            host_elsewhere=local,
+            wireserver=lambda: agent.url,
+            wake=agent.wake,
+        )
+        agent.keep_up(self._reconciler, self._own_leases, lambda: list(self._clients.problems.values()))
+
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """Run for ever."""
+        return [self._ask_host(), self._ask_metadata()]
+
+    async def look(self, _: Picture) -> None:
+        """After each look."""
+        offset = _suspended()
+        if offset - self._offset > _ASLEEP_SECONDS:
+            self._emitter.emit("Network", f"the machine slept for {offset - self._offset:.0f} s")
+            self._clients.resumed()
+        self._offset = offset
+
+    def _own_leases(self) -> list[LeaseView]:
+        return [
+            LeaseView(
+                link=link,
+                source="netagent",
+                address=f"{one.address}/{one.prefix}",
+                wireserver=one.wireserver,
+                state=self._clients.state(link),
+                server=one.server,
+                seconds=one.seconds,
+                seconds_left=seconds_left(one),
+            )
+            for link, one in self._clients.leases.items()
+        ]
+
+    def _lease_changed(self, link: str, lease: Lease | None, why: str) -> None:
+        address = f"{lease.address}/{lease.prefix}" if lease is not None else ""
+        self._component.announce(LeaseChanged(link=link, address=address, why=why))
+        self._emitter.emit("Lease", f"{link}: {address or 'no lease'}: {why}", ok=lease is not None)
+        self._agent.wake()
+
+    async def _ask_host(self) -> None:
+        while True:
+            await self._reconciler.check_host()
+            await asyncio.sleep(_HOST_SECONDS)
+
+    async def _ask_metadata(self) -> None:
+        """Only who delegates needs it."""
+        told = ""
+        while True:
+            if self._reconciler.mode == "delegate":
+                try:
+                    self._reconciler.told(await asyncio.to_thread(ask_imds, self._imds))
+                    told = ""
+                except ImdsError as error:
+                    if str(error) != told:
+                        logger.warning("%s", error)
+                    told = str(error)
+            await asyncio.sleep(_HOST_SECONDS if self._reconciler.mode == "delegate" else 1.0)
+
+
+def _suspended() -> float:
+    """Seconds this machine has slept since it booted: only one of the two clocks goes on meanwhile."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+def _host_name() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/hostname").read_text().strip()
+    return ""

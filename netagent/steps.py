@@ -1,0 +1,58 @@
+"""Changes made in the kernel, one at a time."""
+
+import errno
+from collections.abc import Callable
+
+from ipc.contract.netagent import Link
+from netagent import requests
+from netagent.kernel import act
+from netagent.netlink import NetlinkError
+from netagent.plan import (
+    AddAddress,
+    AddRoute,
+    AddRule,
+    BringUp,
+    Change,
+    DeleteAddress,
+    DeleteRoute,
+    DeleteRule,
+    SetMtu,
+)
+
+# Somebody was faster: what was wanted is there, or what was to go has gone.
+_ALREADY = frozenset({errno.EEXIST, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENOENT})
+
+
+def make(change: Change, links: dict[str, Link], *, lifetime: int = requests.FOR_EVER) -> None:
+    """Raises NetlinkError (refused by the kernel, or the link has gone), OSError. Blocking, less than a millisecond."""
+    request = _request(change, links, lifetime)
+    try:
+        act(request)
+    except NetlinkError as error:
+        if error.number not in _ALREADY:
+            raise
+
+
+def _request(change: Change, links: dict[str, Link], lifetime: int) -> Callable[[int], bytes]:
+    def index(name: str) -> int:
+        if name not in links:
+            raise NetlinkError(f"{name} is gone")
+        return links[name].index
+
+    match change:
+        case AddRoute(route=route):
+            return lambda sequence: requests.add_route(route, index(route.link), sequence)
+        case DeleteRoute(route=route):
+            return lambda sequence: requests.delete_route(route, index(route.link), sequence)
+        case AddAddress(address=address):
+            return lambda sequence: requests.add_address(address, index(address.link), sequence, lifetime=lifetime)
+        case DeleteAddress(address=address):
+            return lambda sequence: requests.delete_address(address, index(address.link), sequence)
+        case AddRule(rule=rule):
+            return lambda sequence: requests.add_rule(rule, sequence)
+        case DeleteRule(rule=rule):
+            return lambda sequence: requests.delete_rule(rule, sequence)
+        case SetMtu(link=link, mtu=mtu):
+            return lambda sequence: requests.set_mtu(index(link), mtu, sequence)
+        case BringUp(link=link):
+            return lambda sequence: requests.set_up(index(link), sequence)
