@@ -146,7 +146,9 @@ def _nics(found: Network) -> Table:
         addresses = [text for text, one in zip(addresses, found.addresses, strict=True) if one.link == link.name]
         state = "down" if not link.up else "up" if link.carrier else "no cable"
         name = f"{link.name} (primary)" if link.name == found.primary else link.name
-        table.add_row(name, state, " ".join(addresses) or "-", link.mac, str(link.mtu), found.managers.get(link.name, "-"))
+        table.add_row(
+            name, state, " ".join(addresses) or "-", link.mac, str(link.mtu), found.managers.get(link.name, "-")
+        )
     return table
 
 

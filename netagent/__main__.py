@@ -38,7 +38,13 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             lease_files=LeaseFiles(),
         )
         duties = Duties(
-            component, settings, emitter, agent, state=places.state_of(NAME), imds=host.imds, local=bool(host.wireserver)
+            component,
+            settings,
+            emitter,
+            agent,
+            state=places.state_of(NAME),
+            imds=host.imds,
+            local=bool(host.wireserver),
         )
         component.answer(GetNetwork, agent.get_network)
         component.answer(PlanNetwork, agent.plan_network)

@@ -10,7 +10,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     mode: Configured = "auto"
     """`observe` writes nothing. `repair` puts back what Azure needs, beside a manager. `delegate` does that, and gives
-    the VM its further addresses. `own` is the DHCP client. `off` takes back all of ours. `auto` chooses by what is there."""
+    the VM its further addresses. `own` is the DHCP client. `off` takes back all of ours. `auto` chooses."""
     nics: list[str] = []
     """Only these; empty: all that are NICs."""
     default_route: bool = True
@@ -25,5 +25,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """In `own`: configure name servers. Elsewhere: ask one now and then whether it answers."""
     arp_probe: bool = False
     """In `own`: ask the network whether somebody has the address already, which takes 0.6 s."""
+    address_grace: float = 10.0
+    """Seconds a manager has to bring back a lost address, before `repair` does."""
     full_look_period: float = 60.0
     """Seconds after which everything is read anew, whatever was announced."""

@@ -47,23 +47,22 @@ class Duties:
         self._agent = agent
         self._imds = imds
         self._offset = _suspended()
-        self._reconciler: Reconciler
-        self._clients = Clients(
-            state,
-            lambda: DhcpSettings(arp_probe=settings.arp_probe, host_name=_host_name()),
-            accepts=lambda lease: self._reconciler.accepts(lease),
-            configure=lambda link, lease, seconds: self._reconciler.leased(link, lease, seconds),
-            changed=self._lease_changed,
-        )
         self._reconciler = Reconciler(
             settings,
             emitter,
-            self._clients,
             kept=state / "network.json",
             host_elsewhere=local,
             wireserver=lambda: agent.url,
             wake=agent.wake,
         )
+        self._clients = Clients(
+            state,
+            lambda: DhcpSettings(arp_probe=settings.arp_probe, host_name=_host_name()),
+            accepts=self._reconciler.accepts,
+            configure=self._reconciler.leased,
+            changed=self._lease_changed,
+        )
+        self._reconciler.lease_by(self._clients)
         agent.keep_up(self._reconciler, self._own_leases, lambda: list(self._clients.problems.values()))
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:

@@ -22,7 +22,9 @@ _MASK = re.compile(r"\s*option\s+subnet-mask\s+([0-9.]{1,15});")
 _ROUTERS = re.compile(r"\s*option\s+routers\s+([0-9., ]{1,256});")
 # Code 121 before Microsoft's 249; Debian's and Red Hat's names for both.
 _CLASSLESS = (
-    re.compile(r"\s*option\s+(?:rfc3442-classless-static-routes|classless-static-routes|unknown-121)\s+([^;]{1,1024});"),
+    re.compile(
+        r"\s*option\s+(?:rfc3442-classless-static-routes|classless-static-routes|unknown-121)\s+([^;]{1,1024});"
+    ),
     re.compile(r"\s*option\s+(?:ms-classless-static-routes|unknown-249)\s+([^;]{1,1024});"),
 )
 _KEY = re.compile(r"^([A-Z0-9_]{1,32})=(.{0,4096}?)\s*$", re.MULTILINE)
@@ -84,7 +86,7 @@ def parse_network_manager(data: bytes) -> Lease | None:
 
 
 def _parse_keys(text: str, option: re.Pattern[str]) -> Lease | None:
-    keys = {key: value for key, value in _KEY.findall(text)}
+    keys: dict[str, str] = dict(_KEY.findall(text))
     named = option.search(text)
     if "ADDRESS" not in keys and not named:
         return None

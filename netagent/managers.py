@@ -1,7 +1,6 @@
-"""Who configures which NIC: systemd-networkd, NetworkManager, or a DHCP client of its own (ifupdown starts dhclient)."""
+"""Who configures which NIC: systemd-networkd, NetworkManager, or a bare DHCP client (ifupdown starts dhclient)."""
 
 import contextlib
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,9 +47,9 @@ def _running(root: Path) -> dict[str, list[list[str]]]:
     return found
 
 
-def _namespace(process: Path) -> str | None:
+def _namespace(process: Path) -> Path | None:
     try:
-        return os.readlink(process / "ns/net")
+        return (process / "ns/net").readlink()
     except OSError:
         # Who may not look takes it for its own: rather one manager too many than a fight.
         return None

@@ -54,7 +54,7 @@ Change = AddRoute | DeleteRoute | AddAddress | DeleteAddress | AddRule | DeleteR
 
 
 def plan(wanted: Wanted, found: Picture) -> list[Change]:
-    """What is to be done, in order: links, addresses, routes (old before new), rules, and then what is no longer ours."""
+    """What is to be done, in order: links, addresses, routes (old before new), rules, and what is no longer ours."""
     links = {one.name: one for one in found.links}
     changes: list[Change] = [BringUp(name, "it is to be configured") for name in wanted.up if not links[name].up]
     changes += [_mtu(one, links[one.link].mtu) for one in wanted.mtus if links[one.link].mtu != one.mtu]
@@ -118,7 +118,6 @@ def inverse(change: Change) -> Change | None:
 
 
 def _routes(wanted: Wanted, found: Picture) -> list[Change]:
-    deletes: list[Change] = []
     adds: list[Change] = []
     kept: set[Route] = set()
     for one in wanted.routes:
@@ -131,9 +130,8 @@ def _routes(wanted: Wanted, found: Picture) -> list[Change]:
             kept.update(exactly)
         else:
             adds.append(AddRoute(one.route, one.why))
-    for each in found.routes:
-        if each.protocol == PROTOCOL and each not in kept:
-            deletes.append(DeleteRoute(each, "it is no longer wanted, or somebody else's is there"))
+    gone = [each for each in found.routes if each.protocol == PROTOCOL and each not in kept]
+    deletes = [DeleteRoute(each, "it is no longer wanted, or somebody else's is there") for each in gone]
     return [*deletes, *adds]
 
 

@@ -31,8 +31,6 @@ from netagent.steps import make
 from netagent.wanted import Remembered, Wanted
 from netagent.watch import Picture
 
-ADDRESS_GRACE = 10.0
-"""Seconds a manager has to bring back a lost address before we do."""
 _CONFIRM_TRIES = 3
 _CONFIRM_PAUSE = 1.0
 _MANAGERS_SECONDS = 30.0
@@ -57,6 +55,20 @@ class Leases(Protocol):
         ...
 
 
+class NoLeases:
+    """Nobody asks for any."""
+
+    @property
+    def leases(self) -> dict[str, Lease]:
+        return {}
+
+    def serve(self, nics: list[Link]) -> None:
+        """None."""
+
+    async def release(self) -> None:
+        """None."""
+
+
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """`network.json`: what a restart must not forget."""
 
@@ -73,7 +85,6 @@ class Reconciler:
         self,
         settings: Settings,
         emitter: Emitter,
-        leases: Leases,
         *,
         kept: Path,
         host_elsewhere: bool,
@@ -83,7 +94,7 @@ class Reconciler:
         """`wireserver` is the base URL in use; `wake` has everything looked at again."""
         self._settings = settings
         self._emitter = emitter
-        self._leases = leases
+        self._leases: Leases = NoLeases()
         self._kept_file = kept
         self._host_elsewhere = host_elsewhere
         self._wireserver = wireserver
@@ -115,6 +126,10 @@ class Reconciler:
     def writes(self) -> bool:
         """Whether anything may be changed now."""
         return self.mode in {"repair", "delegate", "own"}
+
+    def lease_by(self, clients: Leases) -> None:
+        """Whose leases count in mode own."""
+        self._leases = clients
 
     def told(self, addresses: list[NicAddresses]) -> None:
         """What instance metadata says of this VM's NICs."""
@@ -168,7 +183,7 @@ class Reconciler:
         now = time.monotonic()
         ends = [one for one in (self._restraint.next_end(now),) if one is not None]
         if self._lost_since is not None and self.mode in {"repair", "delegate"}:
-            ends.append(self._lost_since + ADDRESS_GRACE)
+            ends.append(self._lost_since + self._settings.address_grace)
         return max(0.05, min(ends) - now) if ends else None
 
     def preview(self, picture: Picture) -> list[ChangeView]:
@@ -283,7 +298,7 @@ class Reconciler:
             return wanted.own(self.nics, self.primary.name if self.primary else "", self._leases.leases)
         if mode not in {"repair", "delegate"} or self.primary is None:
             return Wanted()
-        waited = self._lost_since is not None and time.monotonic() - self._lost_since >= ADDRESS_GRACE
+        waited = self._lost_since is not None and time.monotonic() - self._lost_since >= self._settings.address_grace
         parts = [
             wanted.repair(
                 self.primary,
@@ -349,8 +364,9 @@ class Reconciler:
             self._make(back, picture)
             self.reachable = await reaches(url)
             if self.reachable:
+                why = "the host was cut off by it, so it was taken back"
                 for one in made:
-                    self._restraint.hold(_key(one), time.monotonic(), "the host was cut off by it, so it was taken back")
+                    self._restraint.hold(_key(one), time.monotonic(), why)
                     self._emitter.emit("Network", f"taken back, it cut off the host: {describe(one)}", ok=False)
             else:
                 # It was not our doing: the host is away.

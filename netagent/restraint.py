@@ -37,8 +37,8 @@ class Restraint:
             return False
         if len(self._all) == BURST and now - self._all[0] < BURST_WINDOW:
             return False
-        repairs = self._repairs.get(what, ())
-        if len(repairs) == TIMES and now - repairs[0] < WINDOW:
+        repairs = self._repairs.get(what)
+        if repairs is not None and len(repairs) == TIMES and now - repairs[0] < WINDOW:
             times = f"{TIMES} times in {now - repairs[0]:.0f} s"
             self.hold(what, now, f"somebody undid it {times}: find who, or set netagent's mode to observe")
             return False

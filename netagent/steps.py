@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Callable
+from pathlib import Path
 
 from ipc.contract.netagent import Link
 from netagent import requests
@@ -19,6 +20,7 @@ from netagent.plan import (
     SetMtu,
 )
 
+_IPV4_SETTINGS = Path("/proc/sys/net/ipv4/conf")
 # Somebody was faster: what was wanted is there, or what was to go has gone.
 _ALREADY = frozenset({errno.EEXIST, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENOENT})
 
@@ -26,11 +28,25 @@ _ALREADY = frozenset({errno.EEXIST, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENOE
 def make(change: Change, links: dict[str, Link], *, lifetime: int = requests.FOR_EVER) -> None:
     """Raises NetlinkError (refused by the kernel, or the link has gone), OSError. Blocking, less than a millisecond."""
     request = _request(change, links, lifetime)
+    if isinstance(change, DeleteAddress):
+        _keep_neighbours(change.address.link)
     try:
         act(request)
     except NetlinkError as error:
         if error.number not in _ALREADY:
             raise
+
+
+def _keep_neighbours(link: str) -> None:
+    """Else the kernel drops all other addresses of the same network with the first of them. Raises NetlinkError."""
+    setting = _IPV4_SETTINGS / link / "promote_secondaries"
+    try:
+        if setting.read_text().strip() != "1":
+            setting.write_text("1")
+    except FileNotFoundError:
+        return  # so is the link
+    except OSError as error:
+        raise NetlinkError(f"{setting} must be 1 and cannot be written: {error.strerror}") from error
 
 
 def _request(change: Change, links: dict[str, Link], lifetime: int) -> Callable[[int], bytes]:

@@ -12,8 +12,8 @@ from ipc.contract.netagent import Address, Link, Route, Rule
 from netagent.dhcp.lease import Lease as OurLease
 from netagent.imds import NicAddresses
 from netagent.leases import Lease
-from netagent.nics import IMDS, WIRESERVER
 from netagent.netlink import MAIN_TABLE, OUR_TABLES
+from netagent.nics import IMDS, WIRESERVER
 from netagent.requests import PROTOCOL
 
 REPAIR_METRIC = 16800
@@ -170,9 +170,7 @@ def own(nics: Sequence[Link], primary: str, leases: Mapping[str, OurLease]) -> W
             rules.append(rule)
     # Only until it has an address: whoever takes it down later means it.
     up = tuple(nic.name for nic in nics if nic.name not in leases and not nic.up)
-    return Wanted(
-        addresses=tuple(addresses), routes=tuple(routes), rules=tuple(rules), mtus=tuple(mtus), up=up
-    )
+    return Wanted(addresses=tuple(addresses), routes=tuple(routes), rules=tuple(rules), mtus=tuple(mtus), up=up)
 
 
 def secondary(nic: Link, address: str, gateway: str, prefix: int, why: str) -> tuple[list[WantedRoute], Rule]:
@@ -211,9 +209,7 @@ def _own_route(nic: Link, destination: str, gateway: str, why: str) -> WantedRou
 
 
 def _route(nic: Link, destination: str, gateway: str, metric: int, table: int) -> Route:
-    return Route(
-        destination=destination, gateway=gateway, link=nic.name, metric=metric, protocol=PROTOCOL, table=table
-    )
+    return Route(destination=destination, gateway=gateway, link=nic.name, metric=metric, protocol=PROTOCOL, table=table)
 
 
 def _named(destination: str) -> str:
@@ -249,9 +245,7 @@ def _is_quad(text: str) -> bool:
     return "." in text
 
 
-def delegate(
-    nics: Sequence[Link], primary: str, addresses: Sequence[Address], azure: Sequence[NicAddresses]
-) -> Wanted:
+def delegate(nics: Sequence[Link], primary: str, addresses: Sequence[Address], azure: Sequence[NicAddresses]) -> Wanted:
     """What Azure gave the VM's NICs beyond what DHCP brings, and a table of its own for each secondary NIC."""
     by_mac = {one.mac: one for one in azure}
     present = {(one.link, one.address.partition("/")[0]) for one in addresses if one.protocol != PROTOCOL}

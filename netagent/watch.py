@@ -83,7 +83,7 @@ def take_picture(resolv_conf: Path, lease_files: LeaseFiles) -> Picture:
 
 def difference(before: Picture, after: Picture) -> str:
     """One line: what came and what went, the first twenty by name."""
-    changes: list[tuple[str, object]] = []
+    changes: list[tuple[str, msgspec.Struct]] = []
     for name, old, new in (
         ("link", before.links, after.links),
         ("address", before.addresses, after.addresses),
@@ -91,7 +91,7 @@ def difference(before: Picture, after: Picture) -> str:
         ("rule", before.rules, after.rules),
     ):
         # By sets: tables may have tens of thousands of entries.
-        was, now = set[object](old), set[object](new)
+        was, now = set[msgspec.Struct](old), set[msgspec.Struct](new)
         changes += [(f"- {name}", one) for one in old if one not in now]
         changes += [(f"+ {name}", one) for one in new if one not in was]
     parts = [f"{what} {_short(one)}" for what, one in changes[:_CHANGES_NAMED]]
@@ -113,5 +113,7 @@ def _of(path: Path, names: dict[int, str]) -> str:
     return named[1] if named else ""
 
 
-def _short(one: object) -> str:
-    return repr(one).partition("(")[2].rstrip(")")
+def _short(one: msgspec.Struct) -> str:
+    """Its fields, but for those that say nothing."""
+    told = [(field.name, getattr(one, field.name), field.default) for field in msgspec.structs.fields(one)]
+    return ", ".join(f"{name}={value!r}" for name, value, default in told if value != default)

@@ -92,6 +92,7 @@ def furnished(namespace: Namespace) -> None:
         "link set eth0 address 00:0d:3a:01:02:03 mtu 1400",
         "link set eth0 up",
         "link set peer0 up",
+        "link set peer1 master br0",
         "link set eth1 up",
         "link set tun0 up",
         "address add 10.0.0.4/24 dev eth0",

@@ -61,7 +61,7 @@ ADDRESS=10.0.0.4
 LIFETIME=86400
 OPTION_245=168.63.129.16
 """
-WIRESERVER = Lease(wireserver="168.63.129.16")
+WIRESERVER = "168.63.129.16"
 
 
 def dhclient(*options: tuple[str, str]) -> bytes:
@@ -97,18 +97,70 @@ def dhclient(*options: tuple[str, str]) -> bytes:
         (dhclient(("", VALID)).replace(b"abc.", b"x; option unknown-245 a:0:0:1; "), None),
     ],
 )
-def test_dhclient(data: bytes, found: Lease | None) -> None:
-    assert parse_dhclient(data, now=NOW) == found
+def test_dhclient(data: bytes, found: str | None) -> None:
+    assert wireserver(parse_dhclient(data, now=NOW)) == found
+
+
+def wireserver(lease: Lease | None) -> str | None:
+    """None: there is no lease, or it does not say."""
+    return lease.wireserver or None if lease else None
 
 
 def test_networkd_and_network_manager() -> None:
-    assert parse_networkd(NETWORKD.encode()) == WIRESERVER
-    assert parse_networkd(NETWORKD.replace("OPTION_245", "#OPTION_245").encode()) is None
-    assert parse_networkd(NETWORKD.replace("DOMAINNAME=", "DOMAINNAME=OPTION_245=").encode()) == WIRESERVER
+    assert wireserver(parse_networkd(NETWORKD.encode())) == WIRESERVER
+    assert wireserver(parse_networkd(NETWORKD.replace("OPTION_245", "#OPTION_245").encode())) is None
+    assert wireserver(parse_networkd(NETWORKD.replace("DOMAINNAME=", "DOMAINNAME=OPTION_245=").encode())) == WIRESERVER
     assert parse_networkd(b"") is None
-    assert parse_network_manager(MANAGER.encode()) == WIRESERVER
-    assert parse_network_manager(NETWORKD.encode()) == WIRESERVER
-    assert parse_network_manager(b"ADDRESS=10.0.0.4\n") is None
+    assert wireserver(parse_network_manager(MANAGER.encode())) == WIRESERVER
+    assert wireserver(parse_network_manager(NETWORKD.encode())) == WIRESERVER
+    assert parse_network_manager(b"ADDRESS=10.0.0.4\n") == Lease(address="10.0.0.4/32")
+
+
+def test_address_and_routes() -> None:
+    """As the three write them: option 121 before 249 before option 3."""
+    routes = (("0.0.0.0/0", "10.0.0.1"), ("168.63.129.16/32", "10.0.0.1"), ("10.9.0.0/16", ""))
+    classless = "0,10,0,0,1,32,168,63,129,16,10,0,0,1,16,10,9,0,0,0,0"
+    hexadecimal = "0:a:0:0:1:20:a8:3f:81:10:a:0:0:1:10:a:9:0:0:0:0"
+    for option in (
+        f"option rfc3442-classless-static-routes {classless};",
+        f"option unknown-121 {hexadecimal};",
+        f"option unknown-249 {hexadecimal};",
+        f"option ms-classless-static-routes {classless};\n  option unknown-121 {hexadecimal};",
+    ):
+        lease = parse_dhclient(dhclient((option, VALID)), now=NOW)
+        assert lease is not None
+        assert (lease.link, lease.address, lease.routes) == ("eth0", "10.0.0.4/24", routes)
+        assert lease.gateway("168.63.129.16/32") == lease.gateway("169.254.169.254/32") == "10.0.0.1"
+    plain = parse_dhclient(dhclient(("", VALID)), now=NOW)
+    networkd = parse_networkd(NETWORKD.encode())
+    assert plain is not None
+    assert networkd is not None
+    assert plain.routes == networkd.routes == (("0.0.0.0/0", "10.0.0.1"),)
+    listed = parse_networkd(
+        NETWORKD.encode() + b"ROUTES=0.0.0.0/0,10.0.0.1 168.63.129.16/32,10.0.0.1 10.9.0.0/16,0.0.0.0\n"
+    )
+    assert listed is not None
+    assert listed.routes == routes
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "option unknown-121 21:a8:3f:81:10:a:0:0:1;",
+        "option unknown-121 20:a8:3f:81:10:a:0:0;",
+        "option unknown-121 20:a8:3f;",
+        "option unknown-121 300,1;",
+        "option unknown-121 x;",
+        "option subnet-mask 255.0.255.0;",
+        "option routers 10.0.0;",
+    ],
+)
+def test_a_lease_that_cannot_be_right_is_refused(option: str) -> None:
+    text = LEASE.format(option="", expire=VALID)
+    kept = [line for line in text.splitlines() if line.strip().split()[1:2] != option.split()[1:2]]
+    kept.insert(1, f"  {option}")
+    with pytest.raises(LeaseError):
+        parse_dhclient("\n".join(kept).encode() + b"\n", now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +239,7 @@ def test_any_text_gives_an_address_or_nothing_or_a_lease_error(text: str, now: f
             lease = parse(text.encode())
         except LeaseError:
             continue
-        assert lease is None or ipaddress.IPv4Address(lease.wireserver)
+        assert lease is None or not lease.wireserver or ipaddress.IPv4Address(lease.wireserver)
 
 
 @given(st.binary(max_size=200))
@@ -216,9 +268,10 @@ def test_all_clients_are_read_in_order(tmp_path: Path) -> None:
     debian = put(tmp_path, "var/lib/dhcp/dhclient.eth0.leases", dhclient((OTHER, VALID)))
     put(tmp_path, "var/lib/dhcp/dhclient.eth1.leases", dhclient((HEX, PAST)))
     put(tmp_path, "var/lib/dhcp/other", dhclient((HEX, VALID)))
-    found, problems = LeaseFiles(root=tmp_path).read(now=NOW)
+    found, problems = LeaseFiles(root=tmp_path).read({2: "eth0"}, now=NOW)
     assert list(found) == [debian, redhat, networkd, manager]
-    assert found[debian] == "10.0.0.1"
+    assert found[debian].wireserver == "10.0.0.1"
+    assert found[networkd].link == "eth0"
     assert problems == []
 
 
@@ -230,8 +283,8 @@ def test_what_cannot_be_read_is_passed_over_and_said(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     gone = tmp_path / "run/systemd/netif/leases/8"
     gone.symlink_to("nowhere")
-    found, problems = LeaseFiles(root=tmp_path).read(now=NOW)
-    assert found == {good: "168.63.129.16"}
+    found, problems = LeaseFiles(root=tmp_path).read({2: "eth0"}, now=NOW)
+    assert list(found) == [good]
     assert problems == [
         f"lease file {bad} is passed over: option 245 is '1:2', no IPv4 address",
         f"lease file {large} is passed over: is larger than 1048576 bytes",
@@ -244,10 +297,10 @@ def test_a_file_name_may_be_any_bytes(tmp_path: Path) -> None:
     folder = tmp_path / "var/lib/dhcp"
     folder.mkdir(parents=True)
     Path(os.fsdecode(os.fsencode(folder) + b"/dhclient.\xff.leases")).write_bytes(dhclient((HEX, VALID)))
-    found, _ = LeaseFiles(root=tmp_path).read(now=NOW)
+    found, _ = LeaseFiles(root=tmp_path).read({2: "eth0"}, now=NOW)
     (name,) = found
     assert name.encode().endswith("dhclient.\ufffd.leases".encode())
 
 
 def test_no_folder_at_all(tmp_path: Path) -> None:
-    assert LeaseFiles(root=tmp_path / "nowhere").read(now=NOW) == ({}, [])
+    assert LeaseFiles(root=tmp_path / "nowhere").read({2: "eth0"}, now=NOW) == ({}, [])

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipc.contract.netagent import Address, Link, Resolver, Route
+from netagent.leases import Lease
 from netagent.watch import Picture, difference
 
 NOBODY = Resolver(manager="none", nameservers=[], search=[])
@@ -20,7 +21,7 @@ def picture(
     addresses: list[Address] | None = None,
     routes: list[Route] | None = None,
     resolver: Resolver = NOBODY,
-    leases: dict[str, str] | None = None,
+    leases: dict[str, Lease] | None = None,
     problems: list[str] | None = None,
 ) -> Picture:
     return Picture(
@@ -39,7 +40,7 @@ def test_each_kind_of_change_is_named() -> None:
         links=[Link(index=2, name="wan0", mac="00:0d:3a:01:02:03", mtu=1500, up=True, carrier=True)],
         routes=[route(1)],
         resolver=Resolver(manager="file", nameservers=["1.1.1.1", "::1"], search=[]),
-        leases={"a": "10.0.0.9"},
+        leases={"a": Lease(wireserver="10.0.0.9")},
         problems=["old", "new"],
     )
     told = difference(before, after).split("; ")
@@ -49,7 +50,7 @@ def test_each_kind_of_change_is_named() -> None:
         "- address link='eth0', address='10.0.0.4/24'",
         "+ route destination='route-1.', gateway='10.0.0.1', link='eth0', metric=0, protocol=3",
         "resolver file 1.1.1.1 ::1",
-        "1 leases name a WireServer",
+        "1 leases: a",
         "new",
     ]
 

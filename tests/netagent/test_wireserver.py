@@ -4,12 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipc.contract.netagent import Route
+from netagent.leases import Lease
 from netagent.wireserver import choose_wireserver
 
 DEFAULT = Route(destination="default", gateway="10.0.0.1", link="eth0", metric=100, protocol=16)
 KNOWN = Route(destination="168.63.129.16/32", gateway="10.0.0.1", link="eth0", metric=0, protocol=16)
 ON_LINK = Route(destination="168.63.129.16/32", gateway="", link="eth1", metric=0, protocol=3)
-LEASES = {"/var/lib/dhcp/a": "10.0.0.9", "/var/lib/dhcp/b": "10.0.0.10"}
+LEASES = {
+    "/run/systemd/netif/leases/2": Lease(address="10.0.0.4/24"),
+    "/var/lib/dhcp/a": Lease(wireserver="10.0.0.9"),
+    "/var/lib/dhcp/b": Lease(wireserver="10.0.0.10"),
+}
 
 
 def test_the_configuration_wins() -> None:
@@ -37,10 +42,12 @@ def test_then_where_it_always_is() -> None:
 
 @given(
     st.sampled_from(["", "http://h", "http://h:1/"]),
-    st.dictionaries(st.text(min_size=1, max_size=3), st.sampled_from(["10.0.0.9", "10.0.0.8"]), max_size=3),
+    st.dictionaries(st.text(min_size=1, max_size=3), st.sampled_from(list(LEASES.values())), max_size=3),
     st.lists(st.sampled_from([DEFAULT, KNOWN, ON_LINK]), max_size=4),
 )
-def test_there_is_always_one_and_it_is_a_base_url(configured: str, leases: dict[str, str], routes: list[Route]) -> None:
+def test_there_is_always_one_and_it_is_a_base_url(
+    configured: str, leases: dict[str, Lease], routes: list[Route]
+) -> None:
     found = choose_wireserver(configured, leases, routes)
     assert found.url.startswith("http://")
     assert not found.url.endswith("/")
