@@ -38,24 +38,32 @@ def cli() -> None:
 @root_option
 @click.option("--detach", is_flag=True, help="Return once the host was told Ready; end it later with `agentctl down`.")
 @click.option("--sample/--no-sample", default=True, show_default=True, help="Have the host ask for a sample extension.")
-def up(deployment: Deployment, detach: bool, sample: bool) -> None:
+@click.option("--host/--no-host", default=True, show_default=True, help="Start a local host, or use the VM's own.")
+def up(deployment: Deployment, detach: bool, sample: bool, host: bool) -> None:
     """Start a local host and the process group, and show what happens until Ready.
 
     Needs no root and no Azure account. All ports are free ones on loopback; all files lie under --root.
+
+    --no-host is for a VM, or one of `azfabric lab`: only the process group is started, as root, and netagent brings the
+    network if nobody else does.
     """
     # rich's live display is needed by no other command.
     from agentctl.up import up as bring_up
 
-    bring_up(deployment, render.Terminal(), detach=detach, sample=sample)
+    bring_up(deployment, render.Terminal(), detach=detach, sample=sample and host, host=host)
 
 
 @cli.command()
 @root_option
-def down(deployment: Deployment) -> None:
-    """End what `agentctl up` started: processes and sockets; state and logs stay under the root."""
+@click.option("--keep-network", is_flag=True, help="Leave addresses and routes of netagent's in the kernel.")
+def down(deployment: Deployment, keep_network: bool) -> None:
+    """End what `agentctl up` started: processes and sockets; state and logs stay under the root.
+
+    Where netagent configures the network (agentctl net show: mode own), that goes too.
+    """
     if deployment.root is None:
         raise WrongUse("on a VM systemd runs the group: systemctl stop azvmagent")
-    ended = group.end_all(deployment)
+    ended = group.end_all(deployment, keep_network=keep_network)
     click.echo(f"{ended} processes ended." if ended else "Nothing was running.")
 
 

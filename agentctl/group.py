@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from agentctl.asking import ask
 from agentctl.deployment import Deployment, supervisord_configuration
 from agentctl.errors import CommandError, WrongUse
 from agentctl.processes import Process, command_line, end, process, wait_until, with_environment
 from agentctl.view import Endpoints, read_endpoints
+from ipc.contract.netagent import SwitchNetwork
 from ipc.places import COMPONENTS
 from ipc.settings import CHECK, SettingsError, read_tables
 from ipc.statefile import write_atomically
@@ -19,6 +21,7 @@ from ipc.supervisord import Supervisord, SupervisordError
 _START_PATIENCE = 20.0
 _END_PATIENCE = 10.0
 _END_ROUNDS = 5
+_WITHDRAW_PATIENCE = 2.0
 
 
 def prepare(deployment: Deployment) -> None:
@@ -100,15 +103,19 @@ def running(deployment: Deployment) -> set[Process]:
     return with_environment("AZVMAGENT_ROOT", str(deployment.root or ""))
 
 
-def end_all(deployment: Deployment) -> int:
+def end_all(deployment: Deployment, *, keep_network: bool = False) -> int:
     """End supervisord and the four, then the local host, then whatever is left; the number of processes ended.
 
-    Works from any state: half started, supervisord killed, a component stopped by SIGSTOP. Raises CommandError for a
-    process that nothing ends.
+    What netagent configured goes first, unless it is to be kept. Works from any state: half started, supervisord
+    killed, a component stopped by SIGSTOP. Raises CommandError for a process that nothing ends.
     """
     before = running(deployment)
     supervisord = supervisord_process(deployment)
     if supervisord is not None:
+        if not keep_network:
+            # One that is gone or hangs has to be outlived: its network stays then.
+            with contextlib.suppress(CommandError):
+                ask(deployment, SwitchNetwork(on=False, keep=False), within=_WITHDRAW_PATIENCE)
         # By itself it ends one a second.
         with contextlib.suppress(SupervisordError):
             Supervisord(deployment.places).stop_all()

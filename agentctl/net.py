@@ -22,7 +22,7 @@ from ipc.contract.netagent import (
     SwitchNetwork,
 )
 
-_WITHIN = 15.0
+_ACT_WITHIN = 15.0
 _OURS = 168
 
 
@@ -43,7 +43,7 @@ def net() -> None:
 @json_option
 def show(deployment: Deployment, as_json: bool) -> None:
     """Show the network. Exit status 1 if netagent has something to complain about."""
-    found = ask(deployment, GetNetwork(), within=_WITHIN)
+    found = ask(deployment, GetNetwork())
     if as_json:
         _print_json(found)
     else:
@@ -56,7 +56,7 @@ def show(deployment: Deployment, as_json: bool) -> None:
 @json_option
 def plan(deployment: Deployment, as_json: bool) -> None:
     """Show what would be changed, and why; in mode observe, what repair would. Changes nothing."""
-    found = ask(deployment, PlanNetwork(), within=_WITHIN)
+    found = ask(deployment, PlanNetwork())
     if as_json:
         _print_json(found)
         return
@@ -96,7 +96,7 @@ def on(deployment: Deployment, as_json: bool) -> None:
 
 
 def _act(deployment: Deployment, request: RepairNetwork | SwitchNetwork, nothing: str, *, as_json: bool) -> None:
-    found = ask(deployment, request, within=_WITHIN)
+    found = ask(deployment, request, within=_ACT_WITHIN)
     if as_json:
         _print_json(found)
     else:

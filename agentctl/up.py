@@ -53,26 +53,26 @@ def goals(view: StatusView | None, *, with_sample: bool) -> list[Goal]:
     return steps
 
 
-def up(deployment: Deployment, console: Console, *, detach: bool, sample: bool) -> None:
+def up(deployment: Deployment, console: Console, *, detach: bool, sample: bool, host: bool) -> None:
     """Start everything, wait for Ready, and stay in front unless detached. Raises CommandError.
 
     Whatever ends it before it is detached, Ctrl-C included, ends what it started.
     """
     lock = _take_lock(deployment)
     if group.running(deployment):
-        _bring_back_the_host(deployment, console)
+        _bring_back_the_host(deployment, console, host=host)
         lock.release()
         return
     with _ending_on_failure(deployment, console):
         group.prepare(deployment)
         started = time.monotonic()
-        endpoints = group.start_host(deployment)
+        portal = group.start_host(deployment).portal if host else ""
         group.start_supervisord(deployment)
         if sample:
             _add_sample(deployment)
         _follow_until_ready(deployment, console, with_sample=sample)
         console.print(Text(f"\nReady after {time.monotonic() - started:.1f} s.", style="bold green"))
-        console.print(_what_next(deployment, endpoints.portal))
+        console.print(_what_next(deployment, portal))
         if not detach:
             _wait_for_the_end(deployment, console)
             console.print("Ending...")
@@ -90,7 +90,7 @@ def _take_lock(deployment: Deployment) -> Lock:
     return lock
 
 
-def _bring_back_the_host(deployment: Deployment, console: Console) -> None:
+def _bring_back_the_host(deployment: Deployment, console: Console, *, host: bool) -> None:
     """On a root whose group runs: start the local host again if that is what is missing. Raises CommandError."""
     down = deployment.command("agentctl down")
     if group.supervisord_process(deployment) is None:
@@ -98,7 +98,7 @@ def _bring_back_the_host(deployment: Deployment, console: Console) -> None:
             "This root's processes run, but its supervisord does not answer. "
             f"End them with: {down}, then: {deployment.up_command}"
         )
-    if group.host_process(deployment) is not None:
+    if not host or group.host_process(deployment) is not None:
         raise CommandError(
             f"This root is already up. See: {deployment.command('agentctl status')}; end it with: {down}"
         )
@@ -191,10 +191,14 @@ def _progress(steps: list[Goal], view: StatusView | None) -> RenderableType:
 
 def _what_next(deployment: Deployment, portal: str) -> Text:
     command = deployment.command
-    return Text(
+    ours = (
         f"Portal      {portal}\n"
         f"Look        {command('agentctl status')}      {command('azfabric told')}\n"
         f"Try         {command('azfabric ext add PACKAGE.zip --settings FILE')}\n"
+    )
+    look = f"Look        {command('agentctl status')}      {command('agentctl net show')}\n"
+    return Text(
+        f"{ours if portal else look}"
         f"Break       {command('agentctl restart guestagent')}\n"
         f"End         {command('agentctl down')}\n"
         f"Logs        {deployment.places.log}",

@@ -104,7 +104,9 @@ class Reconciler:
         self._tag = asset_tag()
         self._managers_at = 0.0
         self._lost_since: float | None = None
+        self._unconfirmed: list[Change] = []
         self._confirming: asyncio.Task[None] | None = None
+        self._taking_back = False
         self._off_until_end = False
         self._known: list[NicAddresses] = []
         self._picture: Picture | None = None
@@ -145,7 +147,7 @@ class Reconciler:
         self._leases.serve(self.nics if self.mode == "own" else [])
         goal = self._wanted(picture)
         self.problems = tuple(one for one in (self.chosen.refused, self._failed, *goal.problems) if one)
-        if self._confirming is not None or not (self.writes or self.mode == "off"):
+        if self._taking_back or not (self.writes or self.mode == "off"):
             return
         now = time.monotonic()
         changes = [one for one in self._plan(goal, picture) if self._restraint.may(_key(one), now)]
@@ -154,7 +156,9 @@ class Reconciler:
             for one in made:
                 self._restraint.made(_key(one), now)
                 self._emitter.emit("Network", f"{describe(one)}: {one.why}")
-            self._confirming = asyncio.get_running_loop().create_task(self._confirm(made, picture))
+            self._unconfirmed += made
+            if self._confirming is None:
+                self._confirming = asyncio.get_running_loop().create_task(self._confirm())
         elif not changes and self.writes:
             self._all_is_well(picture)
         self._tell_of_fights(now)
@@ -347,33 +351,42 @@ class Reconciler:
         if asked:
             self._emitter.emit("Network", f"asked the manager of {link}: {asked}")
 
-    async def _confirm(self, made: list[Change], picture: Picture) -> None:
-        """A change after which the host no longer answers is taken back, unless that does not help either."""
+    async def _confirm(self) -> None:
+        """What was changed is kept only if the host answers as it did before."""
         try:
-            before, url = self.reachable, self._wireserver()
-            for attempt in range(_CONFIRM_TRIES):
-                if await reaches(url):
-                    self.reachable = True
-                    return
-                if before is not True:
-                    self.reachable = False
-                    return
-                if attempt + 1 < _CONFIRM_TRIES:
-                    await asyncio.sleep(_CONFIRM_PAUSE)
-            back = [one for one in map(inverse, reversed(made)) if one is not None]
-            self._make(back, picture)
-            self.reachable = await reaches(url)
-            if self.reachable:
-                why = "the host was cut off by it, so it was taken back"
-                for one in made:
-                    self._restraint.hold(_key(one), time.monotonic(), why)
-                    self._emitter.emit("Network", f"taken back, it cut off the host: {describe(one)}", ok=False)
-            else:
-                # It was not our doing: the host is away.
-                self._make(made, picture)
+            while self._unconfirmed:
+                made, self._unconfirmed = self._unconfirmed, []
+                before, self.reachable = self.reachable, await self._still_reaches()
+                if before and not self.reachable:
+                    await self._take_back(made)
         finally:
             self._confirming = None
+
+    async def _still_reaches(self) -> bool:
+        """Tried again only if it was there before."""
+        for _ in range(_CONFIRM_TRIES if self.reachable else 1):
+            if await reaches(self._wireserver()):
+                return True
+            await asyncio.sleep(_CONFIRM_PAUSE)
+        return False
+
+    async def _take_back(self, made: list[Change]) -> None:
+        """Unless the host is away without our doing."""
+        if self._picture is None:
+            return
+        self._taking_back = True
+        try:
+            self._make([one for one in map(inverse, reversed(made)) if one is not None], self._picture)
+            self.reachable = await reaches(self._wireserver())
+            if not self.reachable:
+                self._make(made, self._picture)
+                return
+        finally:
+            self._taking_back = False
             self._wake()
+        for one in made:
+            self._restraint.hold(_key(one), time.monotonic(), "the host was cut off by it, so it was taken back")
+            self._emitter.emit("Network", f"taken back, it cut off the host: {describe(one)}", ok=False)
 
     async def check_host(self) -> None:
         """Now and then: so that it is known whether the host was there before the next change."""
