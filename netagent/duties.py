@@ -100,6 +100,7 @@ class Duties:
 
     async def _ask_host(self) -> None:
         while True:
+            await self._reconciler.writing.wait()
             await self._reconciler.check_host()
             await asyncio.sleep(_HOST_SECONDS)
 
@@ -107,6 +108,7 @@ class Duties:
         """Only who delegates needs it."""
         told = ""
         while True:
+            await self._reconciler.writing.wait()
             if self._reconciler.mode == "delegate":
                 try:
                     self._reconciler.told(await asyncio.to_thread(ask_imds, self._imds))
@@ -115,7 +117,7 @@ class Duties:
                     if str(error) != told:
                         logger.warning("%s", error)
                     told = str(error)
-            await asyncio.sleep(_HOST_SECONDS if self._reconciler.mode == "delegate" else 1.0)
+            await asyncio.sleep(_HOST_SECONDS)
 
 
 def _suspended() -> float:

@@ -114,6 +114,8 @@ class Reconciler:
         self._fights: frozenset[str] = frozenset()
         self._kept = self._read_kept()
         self.chosen = Chosen(mode="observe", why="nothing was looked at yet")
+        self.writing = asyncio.Event()
+        """Set while anything may be changed."""
         self.nics: list[Link] = []
         self.primary: Link | None = None
         self.managers: dict[str, str] = {}
@@ -295,6 +297,10 @@ class Reconciler:
                 self._emitter.emit("NetworkMode", f"{chosen.mode}: {chosen.why}", ok=not chosen.refused)
                 logger.info("mode %s: %s", chosen.mode, chosen.why)
             self.chosen = chosen
+        if self.writes:
+            self.writing.set()
+        else:
+            self.writing.clear()
 
     def _wanted(self, picture: Picture, *, mode: Mode | None = None, patient: bool = True) -> Wanted:
         mode = mode or self.mode
