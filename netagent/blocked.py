@@ -23,6 +23,7 @@ _JUMPS = 16
 """As deep as the kernel goes."""
 _REASONS = 2
 _PORTS_LIMIT = 16
+_VERDICTS = {"accept", "drop", "reject", "return", "jump", "goto"}
 _HARMLESS = {
     "counter",
     "log",
@@ -93,65 +94,62 @@ def blocked(
         notes.append(f"only the first {_PORTS_LIMIT} of {len(ports)} probe ports are looked at")
     obstacles: list[Obstacle] = []
     for port in ports[:_PORTS_LIMIT]:
-        probe = Packet(
-            source=source,
-            target=address,
-            target_port=port,
-            state="new",
-            direction="original",
-            flags=frozenset({"syn"}),
-            arrives_by=link,
-            leaves_by="",
-        )
-        answer = Packet(
-            source=address,
-            target=source,
-            source_port=port,
-            state="established",
-            direction="reply",
-            arrives_by="",
-            leaves_by=link,
-            uid=uid,
-        )
-        obstacles += _obstacles(rules, probe, _INBOUND, port, f"probe source {source} to tcp {port}")
-        obstacles += _obstacles(rules, answer, _OUTBOUND, port, f"answers from tcp {port} to probe source {source}")
+        obstacles += _of_port(rules, port, source, link, address, uid)
     return obstacles, notes
 
 
-def _obstacles(rules: Rules, packet: Packet, hooks: tuple[str, ...], port: int, what: str) -> Iterator[Obstacle]:
+def _of_port(
+    rules: Rules, port: int, source: str, link: str | None, address: str, uid: int | None
+) -> Iterator[Obstacle]:
+    """The first packet of a probe, those after it, and the answers."""
+    first = Packet(
+        source=source,
+        target=address,
+        target_port=port,
+        state="new",
+        direction="original",
+        flags=frozenset({"syn"}),
+        arrives_by=link,
+        leaves_by="",
+    )
+    walk = _Walk(rules, first)
+    inbound = _obstacles(walk, _INBOUND)
+    seen = walk.packet
+    if not any(stops for stops, _ in inbound):
+        state = "established" if seen.state == "new" else ""
+        later = _Walk(rules, msgspec.structs.replace(first, state=state, flags=frozenset()))
+        inbound += [one for one in _obstacles(later, _INBOUND) if one not in inbound]
+    # What was rewritten on the way in is answered as it was rewritten.
+    answer = Packet(
+        source=seen.target,
+        target=source,
+        source_port=seen.target_port,
+        state="established" if seen.state == "new" else "",
+        direction="reply",
+        arrives_by="",
+        leaves_by=link,
+        uid=uid,
+    )
+    for stops, where in inbound:
+        text = f"probe source {source} to tcp {port} {'is' if stops else 'may be'} blocked by {where}"
+        yield Obstacle(port=port, answer=False, certain=stops, where=where, text=text)
+    for stops, where in _obstacles(_Walk(rules, answer), _OUTBOUND):
+        text = f"answers from tcp {port} to probe source {source} {'are' if stops else 'may be'} blocked by {where}"
+        yield Obstacle(port=port, answer=True, certain=stops, where=where, text=text)
+
+
+def _obstacles(walk: "_Walk", hooks: tuple[str, ...]) -> list[tuple[bool, str]]:
     """The first that certainly stops it, else all that may."""
-    walk = _Walk(rules, packet)
-    answer = hooks is _OUTBOUND
     possible: list[tuple[bool, str]] = []
-    for chain in _on_the_way(rules, packet, hooks):
+    for chain in walk.met(hooks):
         outcome = walk.base(chain)
         if outcome.drops:
-            stops = not outcome.passes and (not chain.dev or packet.link is not None)
-            possible.append((stops, f"chain {chain.title} ({'; '.join(outcome.drops[:_REASONS])})"))
+            stops = walk.meets(chain) and not outcome.passes
+            found = (stops, f"chain {chain.title} ({'; '.join(outcome.drops[:_REASONS])})")
             if stops:
-                possible = possible[-1:]
-                break
-    for certain, where in possible:
-        yield Obstacle(
-            port=port,
-            answer=answer,
-            certain=certain,
-            where=where,
-            text=f"{what} {('are' if answer else 'is') if certain else 'may be'} blocked by {where}",
-        )
-
-
-def _on_the_way(rules: Rules, packet: Packet, hooks: tuple[str, ...]) -> list[Chain]:
-    """Base chains in the order a packet meets them. Only a new connection meets those of type nat."""
-    met = [
-        chain
-        for chain in rules.chains.values()
-        if chain.hook in hooks
-        and chain.family in {"ip", "inet", "netdev"}
-        and (chain.type != "nat" or packet.state == "new")
-        and (not chain.dev or packet.link is None or packet.link in chain.devices)
-    ]
-    return sorted(met, key=lambda chain: (hooks.index(chain.hook), chain.prio))
+                return [found]
+            possible.append(found)
+    return possible
 
 
 class _Walk:
@@ -159,12 +157,29 @@ class _Walk:
 
     def __init__(self, rules: Rules, packet: Packet) -> None:
         self._rules = rules
-        self._packet = packet
+        self.packet = packet
         self._condition = Condition(rules, packet)
         self._left = _STEPS
 
+    def met(self, hooks: tuple[str, ...]) -> list[Chain]:
+        """Base chains in the order a packet meets them. Only a new connection meets those of type nat."""
+        link = self.packet.link
+        met = [
+            chain
+            for chain in self._rules.chains.values()
+            if chain.hook in hooks
+            and chain.family in {"ip", "inet", "netdev"}
+            and (chain.type != "nat" or self.packet.state == "new")
+            and (not chain.dev or link is None or link in chain.devices)
+        ]
+        return sorted(met, key=lambda chain: (hooks.index(chain.hook), chain.prio))
+
+    def meets(self, chain: Chain) -> bool:
+        """Whether it certainly does: its device may be another one, its table dormant."""
+        return (not chain.dev or self.packet.link is not None) and chain.key[:2] not in self._rules.perhaps
+
     def base(self, chain: Chain) -> _Outcome:
-        state = self._packet.state
+        state = self.packet.state
         if chain.hook == "ingress" or chain.prio < _CONNTRACK:
             # Nobody has looked yet which connection it belongs to.
             self._learn(state="invalid")
@@ -173,7 +188,7 @@ class _Walk:
         except _TooLong:
             return _Outcome(passes=True, drops=[f"more than {_STEPS} rules to follow"])
         finally:
-            if self._packet.state == "invalid":
+            if self.packet.state == "invalid":
                 self._learn(state=state)
         if outcome.returns:
             if chain.policy == "accept":
@@ -216,7 +231,7 @@ class _Walk:
             elif kind == "xt" and (verdict := _xt(body)) is not None:
                 if verdict:
                     return self._verdict(rule, verdict, None, outcome, depth, sure=sure, doubts=doubts)
-            elif kind in {"accept", "drop", "reject", "return", "jump", "goto"}:
+            elif kind in _VERDICTS:
                 return self._verdict(rule, kind, body, outcome, depth, sure=sure, doubts=doubts)
             elif kind in _TRANSLATIONS:
                 # From here on it may have another port and address, and goes on.
@@ -243,7 +258,7 @@ class _Walk:
         if kind == "accept":
             outcome.passes = True
         elif kind in {"drop", "reject"}:
-            doubt = "" if sure else f" if {' and '.join(map(plain, doubts)) or 'its condition'} holds"
+            doubt = "" if sure else f" if {' and '.join(map(plain, doubts[:_REASONS])) or 'its condition'} holds"
             outcome.drops.append(f"rule {rule.handle}: {kind}{doubt}")
         elif kind == "return":
             outcome.returns = True
@@ -270,16 +285,14 @@ class _Walk:
                 continue
             holds = self._condition.equal(body["key"], entry[0], rule.family, rule.table)
             ((kind, target),) = entry[1].items()
-            if holds is None:
-                sure_here = False
-            elif holds:
-                sure_here = sure
-            else:
+            if holds is False:
                 continue
-            if kind != "continue" and self._verdict(rule, kind, target, outcome, depth, sure=sure_here, doubts=doubts):
+            if kind in _VERDICTS and self._verdict(
+                rule, kind, target, outcome, depth, sure=sure and bool(holds), doubts=doubts
+            ):
                 return True
             if holds:
-                return False
+                break
         return False
 
     def _entries(self, rule: Rule, body: Any) -> list[Any] | None:
@@ -292,8 +305,8 @@ class _Walk:
         return entries if isinstance(entries, list) else None
 
     def _learn(self, **changes: Any) -> None:
-        self._packet = msgspec.structs.replace(self._packet, **changes)
-        self._condition = Condition(self._rules, self._packet)
+        self.packet = msgspec.structs.replace(self.packet, **changes)
+        self._condition = Condition(self._rules, self.packet)
 
 
 def _address(text: str) -> ipaddress.IPv4Address:

@@ -60,17 +60,24 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Of each chain, in order."""
     sets: dict[Key, list[Any] | None]
     """Elements of named sets and maps; None where the listing left them out."""
+    perhaps: set[tuple[str, str]] = set()
+    """Tables (family, name) that may be dormant."""
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True):
     family: str
     name: str
-    flags: str | list[str] = ""
+    flags: Any = None
 
     @property
-    def sleeps(self) -> bool:
-        """nft 1.0.6 prints the first letter only."""
-        return self.flags == "d" or "dormant" in self.flags
+    def active(self) -> bool | None:
+        """None: cannot be said, since nft 1.0.6 prints anything for flags."""
+        if self.flags is None:
+            return True
+        flags = self.flags if isinstance(self.flags, list) else [self.flags]
+        if "dormant" in flags:
+            return False
+        return True if all(one in {"owner", "persist"} for one in flags if isinstance(one, str)) else None
 
 
 class _Set(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,16 +97,15 @@ def parse_rules(text: bytes, *, whole: bool = True) -> Rules:
     rules: dict[Key, list[Rule]] = defaultdict(list)
     sets: dict[Key, list[Any] | None] = {}
     count = 0
-    asleep: set[tuple[str, str]] = set()
+    active: dict[tuple[str, str], bool | None] = {}
     try:
         for one in msgspec.json.decode(text, type=_Listed).nftables:
             if "table" in one:
                 table = msgspec.convert(one["table"], _Table)
-                if table.sleeps:
-                    asleep.add((table.family, table.name))
+                active[table.family, table.name] = table.active
             elif "chain" in one:
                 chain = msgspec.convert(one["chain"], Chain)
-                if (chain.family, chain.table) not in asleep:
+                if active.get((chain.family, chain.table), True) is not False:
                     chains[chain.key] = chain
             elif "rule" in one:
                 rule = msgspec.convert(one["rule"], Rule)
@@ -112,7 +118,8 @@ def parse_rules(text: bytes, *, whole: bool = True) -> Rules:
         raise FirewallError(f"nft printed what is no listing ({error}): look at nft -j list ruleset") from error
     if count > RULES_LIMIT:
         raise FirewallError(f"{count} rules are more than are looked at ({RULES_LIMIT}): look at nft list ruleset")
-    return Rules(chains=chains, rules=dict(rules), sets=sets)
+    perhaps = {key for key, answer in active.items() if answer is None}
+    return Rules(chains=chains, rules=dict(rules), sets=sets, perhaps=perhaps)
 
 
 def plain(text: str) -> str:

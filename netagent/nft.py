@@ -11,8 +11,9 @@ import msgspec
 
 from netagent.firewall import COUNTERS, FAMILY, TABLE, FirewallError
 
-_SECONDS = 10.0
-_LISTING_LIMIT = 4 * 1024 * 1024
+SECONDS = 10.0
+"""For one run of the program."""
+LISTING_LIMIT = 4 * 1024 * 1024
 _EXCERPT = 400
 _ABSENT = ("No such file or directory", "does not exist")
 _FOLDERS = "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin:/usr/local/bin"
@@ -76,42 +77,42 @@ class Firewall:
         return remove()
 
 
-def apply(text: str) -> Table:
+def apply(text: str, seconds: float = SECONDS) -> Table:
     """Have it all or nothing of it done, and read the table back. Raises FirewallError."""
-    _run(["-f", "-"], text.encode())
-    table = found()
+    _run(["-f", "-"], text.encode(), seconds)
+    table = found(seconds)
     if table is None:
         raise FirewallError(f"table {FAMILY} {TABLE} is gone as soon as it is made: look for who flushes the ruleset")
     return table
 
 
-def remove() -> bool:
+def remove(seconds: float = SECONDS) -> bool:
     """Nothing of ours is left; whether there was something. Without the program there was not. Raises FirewallError."""
     try:
-        if found() is None:
+        if found(seconds) is None:
             return False
         # In one transaction: somebody else may delete it meanwhile.
-        _run(["-f", "-"], f"add table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\n".encode())
+        _run(["-f", "-"], f"add table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\n".encode(), seconds)
     except NoNft:
         return False
     return True
 
 
-def found() -> Table | None:
+def found(seconds: float = SECONDS) -> Table | None:
     """Our table; None if there is none. Raises FirewallError."""
     try:
-        text = _run(["-j", "list", "table", FAMILY, TABLE], b"")
+        text = _run(["-j", "list", "table", FAMILY, TABLE], b"", seconds)
     except NoTable:
         return None
     return parse_table(text)
 
 
-def everything() -> Listing:
+def everything(seconds: float = SECONDS, limit: int = LISTING_LIMIT) -> Listing:
     """Raises FirewallError."""
     try:
-        return Listing(text=_run(["-j", "list", "ruleset"], b""))
+        return Listing(text=_run(["-j", "list", "ruleset"], b"", seconds, limit))
     except TooLarge:
-        return Listing(text=_run(["-j", "-t", "list", "ruleset"], b""), whole=False)
+        return Listing(text=_run(["-j", "-t", "list", "ruleset"], b"", seconds, limit), whole=False)
 
 
 def legacy_tables(names: Path = Path("/proc/net/ip_tables_names")) -> tuple[str, ...]:
@@ -147,7 +148,7 @@ class _Listed(msgspec.Struct):
     nftables: list[dict[str, dict[str, Any]]]
 
 
-def _run(arguments: list[str], given: bytes) -> bytes:
+def _run(arguments: list[str], given: bytes, seconds: float, limit: int = LISTING_LIMIT) -> bytes:
     """What it prints. Raises FirewallError."""
     program = shutil.which("nft", path=_FOLDERS)
     if program is None:
@@ -162,21 +163,21 @@ def _run(arguments: list[str], given: bytes) -> bytes:
                 stderr=said,
                 env={"LC_ALL": "C", "PATH": _FOLDERS},
                 cwd="/",
-                timeout=_SECONDS,
+                timeout=seconds,
                 check=False,
             ).returncode
             printed.seek(0)
             said.seek(0)
-            text, excerpt = printed.read(_LISTING_LIMIT + 1), said.read(_EXCERPT)
+            text, excerpt = printed.read(limit + 1), said.read(_EXCERPT)
     except subprocess.TimeoutExpired as error:
-        reason = f"nft did not end within {_SECONDS:g} s: look for another program that holds the ruleset"
+        reason = f"nft did not end within {seconds:g} s: look for another program that holds the ruleset"
         raise FirewallError(reason) from error
     except OSError as error:
         raise FirewallError(f"{program} cannot be run: {error.strerror}: mend the machine") from error
     if code:
         _failed(code, " ".join(excerpt.decode("utf-8", "replace").split()))
-    if len(text) > _LISTING_LIMIT:
-        raise TooLarge(f"the rules of this machine are more than {_LISTING_LIMIT} bytes: look at nft list ruleset")
+    if len(text) > limit:
+        raise TooLarge(f"the rules of this machine are more than {limit} bytes: look at nft list ruleset")
     return text
 
 
