@@ -13,7 +13,7 @@ from fabric.lab.probe import Probe, once
 from netagent import nft
 from netagent.blocked import Obstacle, blocked
 from netagent.firewall import FirewallError, ruleset
-from tests.netagent.firewall.conftest import AGENT, LISTENER, NOBODY, VM, WIRESERVER, Street
+from tests.netagent.street import AGENT, LISTENER, NOBODY, VM, WIRESERVER, Street
 
 PORT = 8080
 PROBE = f"probe source {WIRESERVER} to tcp {PORT} is blocked by chain "
@@ -296,9 +296,9 @@ def test_the_kernel_agrees(tried: Street, rules: str) -> None:
 
 
 WORDS = [
-    "match", "left", "right", "op", "payload", "protocol", "field", "meta", "key", "ct", "set", "range", "prefix", "addr",
-    "len", "elem", "val", "vmap", "data", "xt", "name", "type", "jump", "goto", "target", "accept", "drop", "reject",
-    "return", "mangle", "dnat", "queue", "&", "|",
+    "match", "left", "right", "op", "payload", "protocol", "field", "meta", "key", "ct", "set", "range", "prefix",
+    "addr", "len", "elem", "val", "vmap", "data", "xt", "name", "type", "jump", "goto", "target", "accept", "drop",
+    "reject", "return", "mangle", "dnat", "queue", "&", "|",
 ]  # fmt: skip
 STATEMENTS = st.recursive(
     st.none()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fabric.lab.probe import Probe, once
 from netagent import nft
 from netagent.firewall import COUNTERS, FirewallError, ruleset
-from tests.netagent.firewall.conftest import AGENT, NOBODY, VM, WIRESERVER, Street
+from tests.netagent.street import AGENT, NOBODY, VM, WIRESERVER, Street
 
 HTTP = {f"tcp {WIRESERVER} 80", f"tcp {WIRESERVER} 32526"}
 OPEN = {f"tcp {WIRESERVER} 53", f"udp {WIRESERVER} 53", f"udp {WIRESERVER} 67"}
