@@ -15,6 +15,7 @@ from fabric.client import Client
 from fabric.errors import FabricError
 from fabric.options import client_option, json_object, json_option, rows, show
 from fabric.packages import PACKAGE_LIMIT, identify, sample_package
+from fabric.reports import dig, handlers
 
 _TERMINAL = {"success", "error"}
 
@@ -135,12 +136,12 @@ def _wait(client: Client, added: dict[str, Any], before: int, seconds: float) ->
 
 def _reported(status: Any, added: dict[str, Any]) -> tuple[str, str]:
     """What the last blob says of this very sequence number."""
-    for one in render.handlers(status):
+    for one in handlers(status):
         if one.get("handlerName") != added["name"]:
             continue
         if one.get("handlerVersion") != added["version"]:
             # The version before is in force, and what is said of it may be why.
-            why = str(render.dig(one, "formattedMessage", "message") or "")
+            why = str(dig(one, "formattedMessage", "message") or "")
             if one.get("code") and f"update to {added['version']} failed" in why:
                 return "error", why
             continue
@@ -149,11 +150,11 @@ def _reported(status: Any, added: dict[str, Any]) -> tuple[str, str]:
             failed = one.get("status") == "NotReady"
             done = one.get("status") == "Ready" and not added["has_settings"]
             word = "error" if failed else "success" if done else ""
-            return word, str(render.dig(one, "formattedMessage", "message") or "")
-        if render.dig(runtime, "sequenceNumber") == added["sequence_number"]:
-            inner = render.dig(runtime, "settingsStatus", "status")
-            message = render.dig(inner, "formattedMessage", "message")
-            return str(render.dig(inner, "status")), str(message or "")
+            return word, str(dig(one, "formattedMessage", "message") or "")
+        if dig(runtime, "sequenceNumber") == added["sequence_number"]:
+            inner = dig(runtime, "settingsStatus", "status")
+            message = dig(inner, "formattedMessage", "message")
+            return str(dig(inner, "status")), str(message or "")
     return "", ""
 
 
