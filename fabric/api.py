@@ -63,6 +63,9 @@ def make_api(host: Host, doors: vmorders.OwnDoors) -> FastAPI:
         version=__version__,
         summary="A local Azure host",
         dependencies=[Depends(own_page)],
+        # The framework's own pages load their scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
         responses=described.refused(507),
     )
 

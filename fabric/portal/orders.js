@@ -22,6 +22,7 @@ export function begin(given) {
   fault.elements.endpoint.addEventListener("change", fitFaults);
   fault.elements.fault.addEventListener("change", explainFault);
   fault.elements.value.addEventListener("input", sayMeaning);
+  find("want").querySelector("form").elements.component.addEventListener("input", fitVersions);
   const known = find("new-vm").querySelector("form");
   known.addEventListener("change", () => { known.elements.address.disabled = known.elements.known.value === "ports"; });
   dropping();
@@ -196,6 +197,52 @@ const endRun = name => confirm({ title: "Remove the run", text: `The VM ends ${n
   return `${name} is to be ended and forgotten.`;
 } });
 
+// -- versions -----------------------------------------------------------------------------------------------------
+
+let families = [];
+
+async function want() {
+  families = await call("GET", "/api/families");
+  open("want", askFor, form => {
+    const newest = families.find(one => one.name === "Prod") ?? families[0];
+    find("want-hint").textContent = newest ? `For ${page.vm()}. The host says so in a new goal state; whether and when the VM runs it is the VM's business.`
+      : `For ${page.vm()}. No package is published yet: give one below, or use azfabric family publish.`;
+    find("want-publish").open = !newest;
+    find("want-families").replaceChildren(...families.map(one => el("option", { value: one.name })));
+    form.elements.component.value = newest?.name ?? "";
+    fitVersions();
+  });
+}
+
+function fitVersions() {
+  const { component, version } = find("want").querySelector("form").elements;
+  const versions = families.find(one => one.name === component.value.trim())?.versions ?? [];
+  find("want-versions").replaceChildren(...versions.toReversed().map(value => el("option", { value })));
+  version.value = versions.at(-1) ?? "";
+}
+
+async function askFor(elements) {
+  const [component, version, file] = [elements.component.value.trim(), elements.version.value.trim(), elements.package.files[0]];
+  if (!component) throw new Wrong("component", "Name a component, as Prod or rdagent.");
+  if (!version && !file) throw new Wrong("version", "Name a version.");
+  let named = version;
+  if (file) {
+    try { named = (await call("PUT", `/api/families/${encodeURIComponent(component)}`, file, { file_name: file.name, version })).version; } catch (error) { throw new Wrong("package", error.message); }
+  }
+  const asked = await post("/api/components", { component, version: named, from_version: elements.from_version.value.trim() });
+  return `${asked.component} ${asked.version} is asked for, in incarnation ${asked.incarnation}.`;
+}
+
+async function askNoMore(name) {
+  await call("DELETE", `/api/components/${encodeURIComponent(name)}`, undefined, vmQuery());
+  page.say(`No version of ${name} is asked for any more.`);
+}
+
+async function askNothing() {
+  await call("DELETE", "/api/components", undefined, vmQuery());
+  page.say("No version is asked for any more.");
+}
+
 // -- faults -------------------------------------------------------------------------------------------------------
 
 async function fault() {
@@ -296,4 +343,4 @@ const newVm = () => open("new-vm", async elements => {
 }, form => { form.elements.address.disabled = true; });
 
 const ORDERS = { add: () => add(""), update: name => add(name), uninstall: removing(false), vanish: removing(true), run: () => run(""), again: run, "end-run": endRun,
-  fault, lift, hold, rotate, move, "forget-vm": forget, "new-vm": newVm };
+  want, "want-no-more": askNoMore, "want-nothing": askNothing, fault, lift, hold, rotate, move, "forget-vm": forget, "new-vm": newVm };
