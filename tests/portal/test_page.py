@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 from tests.fabric.conftest import NAME, RunningHost, Vm, handler_status, package, status_blob, vm_of
 from tests.portal.conftest import OFFLINE, Watched
@@ -366,7 +366,7 @@ def test_what_is_open_and_focused_stays_while_news_come(vm: Vm, page: Page) -> N
     expect(summary).to_be_focused()
 
 
-def zipped() -> dict[str, Any]:
+def zipped() -> FilePayload:
     """An agent's package, as a file to choose."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
