@@ -13,7 +13,15 @@ from rich.console import Console
 from fabric import render
 from fabric.client import Client
 from fabric.errors import FabricError
-from fabric.options import client_option, json_object, json_option, rows, show
+from fabric.options import (
+    client_option,
+    fast_track_option,
+    json_object,
+    json_option,
+    rows,
+    show,
+    warn_of_fast_track,
+)
 from fabric.packages import PACKAGE_LIMIT, identify, sample_package
 from fabric.reports import dig, handlers
 
@@ -38,7 +46,7 @@ def ext() -> None:
 )
 @click.option("--name", default="", help="Publisher.Type, if the package does not say.")
 @click.option("--version", default="", help="If the package does not say.")
-@click.option("--fast-track", is_flag=True, help="Deliver by vmSettings instead of a new incarnation.")
+@fast_track_option
 @click.option(
     "--wait",
     type=click.FloatRange(0, 6000),
@@ -74,6 +82,7 @@ def ext_add(
     before = client.get("/api/told")["status_count"] if wait else 0
     added = client.post("/api/extensions", order)
     click.echo(f"{added['name']} {added['version']} is wanted, sequence number {added['sequence_number']}.")
+    warn_of_fast_track(client, used=fast_track)
     if wait:
         _wait(client, added, before, wait)
 
@@ -81,13 +90,14 @@ def ext_add(
 @ext.command("remove")
 @click.argument("name")
 @click.option("--now", is_flag=True, help="Vanish from the goal state without asking for uninstall.")
-@click.option("--fast-track", is_flag=True, help="Deliver by vmSettings instead of a new incarnation.")
+@fast_track_option
 @client_option
 def ext_remove(name: str, now: bool, fast_track: bool, client: Client) -> None:
     """Ask the VM to uninstall an extension."""
     query = {"now": str(now).lower(), "fast_track": str(fast_track).lower()}
     client.delete(f"/api/extensions/{quote(name, safe='')}", query)
     click.echo(f"{name} is to be uninstalled." if not now else f"{name} vanished from the goal state.")
+    warn_of_fast_track(client, used=fast_track)
 
 
 @ext.command("list")

@@ -3,7 +3,7 @@ import { dig, el, find, list, words } from "./dom.js";
 import { call } from "./host.js";
 import { RUNS } from "./report.js";
 
-let page; // {vm(), vms(), wanted(), say(text), choose(name)}
+let page; // {vm(), vms(), state(), told(), wanted(), say(text), choose(name)}
 let catalogue = null;
 let submits = {};
 
@@ -90,6 +90,10 @@ function object(elements, name) {
   return value;
 }
 
+/** What is said of an order by FastTrack to a VM that never looked there. */
+const unread = fast => fast && page.told() && !page.told().requests.vmsettings
+  ? " But this VM has never asked for vmSettings, so its agent seems to have no FastTrack: it learns of this with the next goal state of the fabric; without one, never." : "";
+
 const number = (elements, name) => elements[name].value === "" ? undefined : Number(elements[name].value);
 
 // -- extensions ---------------------------------------------------------------------------------------------------
@@ -123,7 +127,7 @@ async function addExtension(elements, wanted) {
     if (wanted && named.name !== wanted.name) throw new Wrong("package", `This package is ${named.name}, not ${wanted.name}: add it as an extension of its own.`);
   }
   const added = await post("/api/extensions", { name: named.name, version: named.version, settings, protected: secret, fast_track: elements.fast_track.checked });
-  return `${added.name} ${added.version} is wanted, sequence number ${added.sequence_number}.`;
+  return `${added.name} ${added.version} is wanted, sequence number ${added.sequence_number}.${unread(elements.fast_track.checked)}`;
 }
 
 function removing(now) {
@@ -133,7 +137,7 @@ function removing(now) {
     word: now ? "Remove" : "Uninstall", option: "Deliver by FastTrack (vmSettings)",
     run: async fast => {
       await call("DELETE", `/api/extensions/${encodeURIComponent(name)}`, undefined, { ...vmQuery(), now, fast_track: fast });
-      return now ? `${name} vanished from the goal state.` : `${name} is to be uninstalled.`;
+      return (now ? `${name} vanished from the goal state.` : `${name} is to be uninstalled.`) + unread(fast);
     },
   });
 }
@@ -189,7 +193,7 @@ async function runScript(elements) {
     user: elements.user.value.trim(), parameters: parameters(elements.parameters.value),
     // A file of its own each: that is what makes the output visible while the script runs.
     protected_parameters: parameters(elements.protected_parameters.value), output_blobs: true, fast_track: elements.fast_track.checked });
-  return `Run ${ordered.name} is wanted, sequence number ${ordered.sequence_number}.`;
+  return `Run ${ordered.name} is wanted, sequence number ${ordered.sequence_number}.${unread(elements.fast_track.checked)}`;
 }
 
 const endRun = name => confirm({ title: "Remove the run", text: `The VM ends ${name} if it still runs, and forgets it.`, word: "Remove", run: async () => {
@@ -328,7 +332,8 @@ const rotate = () => confirm({ title: "Rotate the certificate", word: "Rotate", 
 const move = () => confirm({ title: "Move to another container", word: "Move", text: "The VM gets another container id without a word; requests with the old one are answered with 410 until it asks again.",
   run: async () => `The container is now ${(await post("/api/move", {})).container_id}.` });
 
-const forget = () => confirm({ title: "Forget the VM", word: "Forget", text: `${page.vm()} and all it told are forgotten. This cannot be undone.`, run: async () => {
+const forget = () => confirm({ title: "Forget the VM", word: "Forget", text: `${page.vm()} and all it told are forgotten. This cannot be undone.`
+  + (page.state()?.catch_all ? " It has every address that is nobody else's: who asks from there is refused until another VM takes them." : ""), run: async () => {
   const name = page.vm();
   await call("DELETE", `/api/vms/${encodeURIComponent(name)}`);
   return `${name} is forgotten.`;

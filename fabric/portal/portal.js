@@ -218,5 +218,5 @@ setInterval(() => {
   for (const one of document.querySelectorAll("[data-at]")) one.textContent = views.age(now() - Number(one.dataset.at));
 }, 1000);
 timelineHands();
-orders.begin({ vm: chosen, vms: () => [...vms.keys()], wanted: () => wanted, say, choose: name => { location.hash = `#vm/${encodeURIComponent(name)}`; } });
+orders.begin({ vm: chosen, vms: () => [...vms.keys()], state: () => vms.get(chosen()), told: () => told, wanted: () => wanted, say, choose: name => { location.hash = `#vm/${encodeURIComponent(name)}`; } });
 follow(news, line);

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import FilePayload, Page, expect
+from playwright.sync_api import FilePayload, Locator, Page, expect
 
-from tests.fabric.conftest import NAME, RunningHost, Vm, handler_status, package, status_blob, vm_of
+from tests.fabric.conftest import NAME, RunningHost, Vm, handler_status, package, running, status_blob, vm_of
 from tests.portal.conftest import OFFLINE, Watched
 
 MARKUP = "<img src=x onerror=\"document.title='caught'\"><script>document.title='caught'</script>&lt;b&gt;"
@@ -463,3 +463,38 @@ def test_the_api_is_described_without_a_network(host: RunningHost, watched: Watc
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.get_by_role("searchbox").fill("no such thing anywhere")
     expect(operations).to_have_text("No operation matches.")
+
+
+def test_who_never_reads_vm_settings_is_named(tmp_path: Path, watched: Watched) -> None:
+    with running(tmp_path / "root") as host:
+        host.add(settings={})
+        page = watched.open(host.endpoints["portal"])
+
+        def uninstall() -> Locator:
+            page.get_by_role("button", name=f"Uninstall {NAME}").click()
+            dialog = page.get_by_role("dialog", name="Uninstall")
+            dialog.get_by_label("Deliver by FastTrack").check()
+            dialog.get_by_role("button", name="Uninstall", exact=True).click()
+            expect(page.locator("#said")).to_contain_text(f"{NAME} is to be uninstalled.")
+            return page.locator("#said")
+
+        expect(uninstall()).to_contain_text("has never asked for vmSettings")
+        vm_of(host).vm_settings()
+        # Wanted again, with a page that has not said anything yet.
+        host.add(settings={})
+        page.reload()
+        expect(uninstall()).not_to_contain_text("vmSettings")
+        page.goto("about:blank")
+
+
+def test_forgetting_the_vm_that_has_the_rest_is_warned_of(host: RunningHost, page: Page) -> None:
+    page.get_by_role("button", name="Forget VM").click()
+    expect(page.get_by_role("dialog")).to_contain_text("every address that is nobody else's")
+    page.keyboard.press("Escape")
+    host.api("POST", "/api/vms", json={"name": "other", "own_ports": True})
+    page.locator("#vms a", has_text="other").click()
+    expect(page.locator("#head .vm-name")).to_have_text("other")
+    page.get_by_role("button", name="Forget VM").click()
+    expect(page.get_by_role("dialog")).not_to_contain_text("nobody else's")
+    page.keyboard.press("Escape")
+    host.api("DELETE", "/api/vms/other")
