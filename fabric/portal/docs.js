@@ -16,8 +16,9 @@ function kind(schema) {
   return words(one.type, 40) || "anything";
 }
 
-const LIMITS = { minimum: "from", exclusiveMinimum: "above", maximum: "to", maxLength: "at most, characters:", minLength: "at least, characters:", maxItems: "at most, entries:", pattern: "as" };
-const limits = schema => Object.entries(LIMITS).filter(([name]) => schema[name] !== undefined).map(([name, text]) => `${text} ${words(schema[name], 200)}`).join(", ");
+const LIMITS = { minimum: one => `from ${one}`, exclusiveMinimum: one => `above ${one}`, maximum: one => `up to ${one}`, exclusiveMaximum: one => `below ${one}`,
+  minLength: one => `${one} characters or more`, maxLength: one => `up to ${one} characters`, maxItems: one => `up to ${one} entries`, pattern: one => `as ${one}` };
+const limits = schema => Object.entries(LIMITS).filter(([name]) => schema[name] !== undefined).map(([name, text]) => text(words(schema[name], 200))).join(", ");
 
 /** The objects a schema leads to, by themselves: itself, its entries, its alternatives. */
 function objects(schema) {
@@ -38,8 +39,7 @@ function fields(schema, depth = 0) {
 function body(content) {
   const schema = record(content?.["application/json"]).schema;
   if (!schema) return el("p", null, BODIES[Object.keys(record(content))[0]] ?? "Bytes.");
-  const inner = fields(schema);
-  return [el("p", null, kind(schema), schema.description ? `: ${words(schema.description, 500)}` : ""), inner];
+  return [el("p", null, kind(schema), schema.description ? `: ${words(schema.description, 500)}` : ""), ...fields(schema)];
 }
 
 function parameters(all) {
@@ -58,7 +58,7 @@ function operation(path, method, one) {
     el("summary", null, el("code", null, text), " ", words(one.description ?? one.summary, 300)),
     parameters(list(one.parameters)),
     one.requestBody ? [el("p", { class: "label" }, "Body"), body(record(one.requestBody.content))] : null,
-    good.map(([status, each]) => [el("p", { class: "label" }, `Answer ${status}`), each.content ? body(each.content) : null]),
+    good.map(([status, each]) => [el("p", { class: "label" }, `Answer ${status}`)].concat(each.content ? body(each.content) : [])),
     el("p", { class: "label" }, "Refusals, each as {\"reason\": \"...\"}"),
     el("dl", { class: "fields" }, refusals.map(([status, each]) => [el("dt", null, status), el("dd", null, words(each.description, 200))]))));
 }

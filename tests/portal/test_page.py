@@ -455,10 +455,16 @@ def test_the_api_is_described_without_a_network(host: RunningHost, watched: Watc
     described = host.api("GET", "/openapi.json")["paths"]
     operations = page.locator("#operations > li")
     expect(operations).to_have_count(sum(len(one) for one in described.values()))
+    page.locator("#operations details").evaluate_all("all => all.forEach(one => { one.open = true; })")
+    text = page.locator("#operations").inner_text()
+    assert "[object" not in text
+    assert "undefined" not in text
+    # What is in lists and in lists of lists is explained too.
+    assert "sequence_number integer" in text
     page.get_by_role("searchbox").fill("post /api/components")
     expect(operations).to_have_count(1)
-    operations.locator("summary").first.click()
     expect(operations).to_contain_text("from_version string")
+    expect(operations).to_contain_text("up to 80 characters")
     expect(operations).to_contain_text("There is no such thing")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.get_by_role("searchbox").fill("no such thing anywhere")
