@@ -8,6 +8,7 @@ import click
 
 from fabric import __version__, render
 from fabric.client import Client
+from fabric.componentcommands import family, want
 from fabric.errors import FabricError
 from fabric.extcommands import ext, goal
 from fabric.faultcommands import fault
@@ -101,6 +102,8 @@ for _command in (
     probe,
     ext,
     goal,
+    family,
+    want,
     run,
     fault,
     scenario,

@@ -13,7 +13,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
-from fabric import __version__, bodies, described, faults, goals, page, runs, scenes, stream, vmorders
+from fabric import (
+    __version__,
+    bodies,
+    components,
+    described,
+    families,
+    faults,
+    goals,
+    page,
+    runs,
+    scenes,
+    stream,
+    vmorders,
+)
 from fabric.described import NAMES
 from fabric.errors import FabricError, Refused
 from fabric.host import Host
@@ -28,6 +41,10 @@ class Lifted(msgspec.Struct, frozen=True):
     """How many faults, or which."""
 
     lifted: int
+
+
+_MORE = {"ready": bool | None, "components": list[components.AskedComponent]}
+"""What is told beside what the VM told."""
 
 
 def make_api(host: Host, doors: vmorders.OwnDoors) -> FastAPI:
@@ -46,6 +63,9 @@ def make_api(host: Host, doors: vmorders.OwnDoors) -> FastAPI:
         version=__version__,
         summary="A local Azure host",
         dependencies=[Depends(own_page)],
+        # The framework's own pages load their scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
         responses=described.refused(507),
     )
 
@@ -70,12 +90,13 @@ def make_api(host: Host, doors: vmorders.OwnDoors) -> FastAPI:
 
     Chosen = Annotated[Vm, Depends(vmorders.chooser(host))]  # noqa: N806  # a type
 
-    @api.get("/api/told", responses=described.answers(Told, 400, 404, 422, more={"ready": bool | None}))
+    @api.get("/api/told", responses=described.answers(Told, 400, 404, 422, more=_MORE))
     async def told(vm: Chosen, events: Annotated[int, Query(ge=0, le=EVENTS_LIMIT)] = EVENTS_LIMIT) -> Response:
-        """What the VM told the host: health, status, the newest events, observations."""
+        """What the VM told the host: health, status, the newest events, observations; what came of versions."""
         told = vm.told()
         told.events = told.events[len(told.events) - min(events, len(told.events)) :]
-        return bodies.json({**msgspec.to_builtins(told), "ready": told.ready})
+        asked = components.outcomes(vm, told)
+        return bodies.json({**msgspec.to_builtins(told), "ready": told.ready, "components": asked})
 
     @api.get("/api/extensions", responses=described.answers(list[WantedHandler], 400, 404, 422))
     async def extensions(vm: Chosen) -> Response:
@@ -167,6 +188,8 @@ def make_api(host: Host, doors: vmorders.OwnDoors) -> FastAPI:
         lines = host.ledger.transcript(limit)
         return bodies.json([one for one in lines if one.vm == vm] if vm else lines)
 
+    families.add_routes(api, host)
+    api.include_router(components.router(host))
     page.add_routes(api)
     stream.add_routes(api, host)
     scenes.add_routes(api, host)

@@ -59,8 +59,10 @@ class BlobStore:
 
     def take(self, path: str, unfinished: Unfinished) -> None:
         """Make a blob of what came in. Raises Unknown, Unwritable."""
-        unfinished.place(self._file(path))
-        blobproperties.forget(self._file(path))
+        file = self._file(path)
+        file.parent.mkdir(exist_ok=True)
+        unfinished.place(file)
+        blobproperties.forget(file)
 
     def get(self, path: str) -> bytes:
         """Raises Unknown."""
@@ -80,8 +82,9 @@ class BlobStore:
             return 0, b""
 
     def paths(self, prefix: str) -> list[str]:
-        """All blobs whose path begins so."""
-        found = (f"/{one.parent.name}/{one.name}" for one in self._folder.glob("*/*") if not one.name.startswith("."))
+        """All blobs whose path begins so: with a whole folder."""
+        folder = prefix.split("/")[1]
+        found = (f"/{folder}/{one.name}" for one in (self._folder / folder).glob("*") if not one.name.startswith("."))
         return sorted(path for path in found if path.startswith(prefix))
 
     def download(self, path: str, query: dict[str, str], base: str, *, replayed: bool = False) -> Content:

@@ -20,15 +20,15 @@ _HEAD = b'<?xml version="1.0" encoding="utf-8"?>\n'
 class Urls(msgspec.Struct, frozen=True, kw_only=True):
     """Where this VM finds things; each already signed where that is needed."""
 
-    wireserver: str
     status_blob: str
     manifest: dict[str, str]
     """By handler name."""
-    agent_manifest: str
+    families: dict[str, str]
+    """Manifests of agent families, by name."""
     artifacts_profile: str = ""
 
 
-def goal_state(vm: VmState, urls: Urls, *, with_role: bool = True) -> bytes:
+def goal_state(vm: VmState, wireserver: str, *, with_role: bool = True) -> bytes:
     root = ET.Element("GoalState")
     number = str(vm.fabric.number)
     _text(root, "Version", "2012-11-30")
@@ -46,7 +46,7 @@ def goal_state(vm: VmState, urls: Urls, *, with_role: bool = True) -> bytes:
         _text(role, "InstanceId", vm.identity.instance_id)
         _text(role, "State", "Started")
         configuration = ET.SubElement(role, "Configuration")
-        base = f"{urls.wireserver}/machine/{vm.identity.container_id}/{vm.identity.vm}"
+        base = f"{wireserver}/machine/{vm.identity.container_id}/{vm.identity.vm}"
         for name, kind in (
             ("HostingEnvironmentConfig", "hostingEnvironmentConfig"),
             ("SharedConfig", "sharedConfig"),
@@ -76,9 +76,14 @@ def shared_config(vm: VmState) -> bytes:
 def extensions_config(vm: VmState, urls: Urls, thumbprint: str, *, ticks_are_missing: bool = False) -> bytes:
     root = ET.Element("Extensions", version="1.0.0.0", goalStateIncarnation=str(vm.fabric.number))
     agent = ET.SubElement(root, "GuestAgentExtension")
-    family = ET.SubElement(ET.SubElement(agent, "GAFamilies"), "GAFamily")
-    _text(family, "Name", "Prod")
-    _text(ET.SubElement(family, "Uris"), "Uri", urls.agent_manifest)
+    families = ET.SubElement(agent, "GAFamilies")
+    for fields in _families(vm, urls):
+        family = ET.SubElement(families, "GAFamily")
+        for name, value in fields.items():
+            if name == "uris":
+                _text(ET.SubElement(family, "Uris"), "Uri", str(value[0]))
+            else:
+                _text(family, name[0].upper() + name[1:], str(value).lower() if isinstance(value, bool) else str(value))
     _text(agent, "Location", "local")
     _text(agent, "ServiceName", "CRP")
     if vm.required_features:
@@ -137,7 +142,7 @@ def vm_settings(vm: VmState, urls: Urls, thumbprint: str, *, ticks_are_missing: 
             "extensionGoalStatesSource": "FastTrack" if fast else "Fabric",
             "onHold": bool(vm.on_hold),
             "statusUploadBlob": {"statusBlobType": "BlockBlob", "value": urls.status_blob},
-            "gaFamilies": [{"name": "Prod", "uris": [urls.agent_manifest]}],
+            "gaFamilies": _families(vm, urls),
             "requiredFeatures": [{"name": name} for name in vm.required_features],
             "extensionGoalStates": [_fast_handler(one, urls, thumbprint) for one in version.handlers],
         }
@@ -171,6 +176,23 @@ def manifest(packages: list[tuple[str, str]]) -> bytes:
         _text(ET.SubElement(plugin, "Uris"), "Uri", url)
     ET.SubElement(root, "InternalPlugins")
     return _document(root)
+
+
+def _families(vm: VmState, urls: Urls) -> list[dict[str, Any]]:
+    """As vmSettings has them; in XML the names begin large."""
+    asked = {one.name: one for one in vm.components}
+    return [
+        {
+            "name": name,
+            **({"version": one.version} if (one := asked.get(name)) else {}),
+            **({"fromVersion": one.from_version} if one and one.from_version else {}),
+            # Said also when it is not so: without them an agent stays in the mode it is in.
+            "isVersionFromRSM": one is not None,
+            "isVMEnabledForRSMUpgrades": one is not None,
+            "uris": [manifest],
+        }
+        for name, manifest in urls.families.items()
+    ]
 
 
 def _depends_on(plugin: ET.Element, wanted: WantedHandler | WantedInstance) -> None:

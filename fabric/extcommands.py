@@ -13,8 +13,17 @@ from rich.console import Console
 from fabric import render
 from fabric.client import Client
 from fabric.errors import FabricError
-from fabric.options import client_option, json_object, json_option, rows, show
+from fabric.options import (
+    client_option,
+    fast_track_option,
+    json_object,
+    json_option,
+    rows,
+    show,
+    warn_of_fast_track,
+)
 from fabric.packages import PACKAGE_LIMIT, identify, sample_package
+from fabric.reports import dig, handlers
 
 _TERMINAL = {"success", "error"}
 
@@ -37,7 +46,7 @@ def ext() -> None:
 )
 @click.option("--name", default="", help="Publisher.Type, if the package does not say.")
 @click.option("--version", default="", help="If the package does not say.")
-@click.option("--fast-track", is_flag=True, help="Deliver by vmSettings instead of a new incarnation.")
+@fast_track_option
 @click.option(
     "--wait",
     type=click.FloatRange(0, 6000),
@@ -73,6 +82,7 @@ def ext_add(
     before = client.get("/api/told")["status_count"] if wait else 0
     added = client.post("/api/extensions", order)
     click.echo(f"{added['name']} {added['version']} is wanted, sequence number {added['sequence_number']}.")
+    warn_of_fast_track(client, used=fast_track)
     if wait:
         _wait(client, added, before, wait)
 
@@ -80,13 +90,14 @@ def ext_add(
 @ext.command("remove")
 @click.argument("name")
 @click.option("--now", is_flag=True, help="Vanish from the goal state without asking for uninstall.")
-@click.option("--fast-track", is_flag=True, help="Deliver by vmSettings instead of a new incarnation.")
+@fast_track_option
 @client_option
 def ext_remove(name: str, now: bool, fast_track: bool, client: Client) -> None:
     """Ask the VM to uninstall an extension."""
     query = {"now": str(now).lower(), "fast_track": str(fast_track).lower()}
     client.delete(f"/api/extensions/{quote(name, safe='')}", query)
     click.echo(f"{name} is to be uninstalled." if not now else f"{name} vanished from the goal state.")
+    warn_of_fast_track(client, used=fast_track)
 
 
 @ext.command("list")
@@ -135,12 +146,12 @@ def _wait(client: Client, added: dict[str, Any], before: int, seconds: float) ->
 
 def _reported(status: Any, added: dict[str, Any]) -> tuple[str, str]:
     """What the last blob says of this very sequence number."""
-    for one in render.handlers(status):
+    for one in handlers(status):
         if one.get("handlerName") != added["name"]:
             continue
         if one.get("handlerVersion") != added["version"]:
             # The version before is in force, and what is said of it may be why.
-            why = str(render.dig(one, "formattedMessage", "message") or "")
+            why = str(dig(one, "formattedMessage", "message") or "")
             if one.get("code") and f"update to {added['version']} failed" in why:
                 return "error", why
             continue
@@ -149,11 +160,11 @@ def _reported(status: Any, added: dict[str, Any]) -> tuple[str, str]:
             failed = one.get("status") == "NotReady"
             done = one.get("status") == "Ready" and not added["has_settings"]
             word = "error" if failed else "success" if done else ""
-            return word, str(render.dig(one, "formattedMessage", "message") or "")
-        if render.dig(runtime, "sequenceNumber") == added["sequence_number"]:
-            inner = render.dig(runtime, "settingsStatus", "status")
-            message = render.dig(inner, "formattedMessage", "message")
-            return str(render.dig(inner, "status")), str(message or "")
+            return word, str(dig(one, "formattedMessage", "message") or "")
+        if dig(runtime, "sequenceNumber") == added["sequence_number"]:
+            inner = dig(runtime, "settingsStatus", "status")
+            message = dig(inner, "formattedMessage", "message")
+            return str(dig(inner, "status")), str(message or "")
     return "", ""
 
 

@@ -75,7 +75,7 @@ _FITS: dict[str, tuple[str, ...]] = {
     "inconsistent": ("extensionsconfig",),
     "stale-ticks": ("extensionsconfig", "vmsettings"),
     "missing-ticks": ("extensionsconfig", "vmsettings"),
-    "replayed": ("manifest", "artifact"),
+    "replayed": ("manifest", "artifact", "agentmanifest", "agentartifact"),
 }
 
 

@@ -16,7 +16,7 @@ from fabric.clock import Clock
 from fabric.errors import FabricError, Refused, Unknown
 from fabric.files import Unfinished
 from fabric.inforce import Faults
-from fabric.packages import is_version
+from fabric.packages import FAMILY, is_version
 from fabric.places import Addresses, Door, Endpoints
 from fabric.recording import Recorder
 from fabric.stage import Stage
@@ -26,6 +26,8 @@ from fabric.told import Ledger, Line
 from fabric.vm import Vm, signed_url
 
 FIRST_TENANT, FIRST_VM = "default", "vm1"
+FIRST_FAMILY = "Prod"
+"""Of agents: VMs are told of it also while it is empty."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 """Of a VM or a tenant: it stands in paths, host names and namespaces."""
 
@@ -217,6 +219,28 @@ class Host:
         # A.B_C is another handler than A.B, and its packages begin alike.
         return [version for version in found if is_version(version)]
 
+    def publish_family(self, name: str, version: str, package: Unfinished) -> None:
+        """Put a package of an agent family into the repository. Blocking. Raises Unwritable."""
+        self.blobs.take(_agent_package(name, version), package)
+
+    def families(self) -> dict[str, list[str]]:
+        """The versions the repository has of each agent family, oldest first."""
+        matches = (_AGENT_PACKAGE.fullmatch(path) for path in self.blobs.paths("/agents/"))
+        found: dict[str, list[str]] = {}
+        for match in matches:
+            if match and is_version(match["version"]):
+                found.setdefault(match["name"], []).append(match["version"])
+        return {name: sorted(versions, key=_order) for name, versions in found.items()}
+
+    def family_names(self) -> list[str]:
+        """Of which VMs are told."""
+        return [FIRST_FAMILY, *(name for name in self.families() if name != FIRST_FAMILY)]
+
+    def announce_families(self) -> None:
+        """A goal state stays as it was read: the VMs need a new one to hear of another family."""
+        for vm in self.vms():
+            vm.want_all(lambda state: state.handlers, fast_track=False)
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _made(self, path: str, base: str, replayed: bool) -> bytes | None:
@@ -224,17 +248,18 @@ class Host:
         folder, _, file = path.lstrip("/").partition("/")
         if not file.endswith(".xml"):
             return None
-        if folder == "agents":
-            return documents.manifest([])
-        if folder != "manifests":
-            return None
         name = file.removesuffix(".xml")
-        versions = sorted(self.versions(name), key=_order)
-        if not versions:
+        if folder == "agents":
+            package, versions = _agent_package, self.families().get(name, [])
+        elif folder == "manifests":
+            package, versions = _package, sorted(self.versions(name), key=_order)
+        else:
             return None
-        if replayed:
-            versions.pop()
-        return documents.manifest([(one, self.signed(_package(name, one), base)) for one in versions])
+        # No extension without a package; a family may be empty.
+        if not versions and folder == "manifests":
+            return None
+        known = versions[:-1] if replayed else versions
+        return documents.manifest([(one, self.signed(package(name, one), base)) for one in known])
 
     def _settle(self) -> None:
         """At these addresses: goal states name URLs, and these may differ from the last run's."""
@@ -262,3 +287,11 @@ def _order(version: str) -> tuple[int, ...]:
 
 def _package(name: str, version: str) -> str:
     return f"/packages/{name}_{version}.zip"
+
+
+_AGENT_PACKAGE = re.compile(rf"/agents/(?P<name>{FAMILY.pattern})_(?P<version>[^/]+)\.zip")
+"""No family has the line that stands before the version in its name."""
+
+
+def _agent_package(name: str, version: str) -> str:
+    return f"/agents/{name}_{version}.zip"

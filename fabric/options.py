@@ -39,6 +39,21 @@ def client_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_client
 
 
+fast_track_option = click.option(
+    "--fast-track", is_flag=True, help="Deliver by vmSettings instead of a new incarnation."
+)
+
+
+def warn_of_fast_track(client: Client, *, used: bool) -> None:
+    """Say it if an order went by FastTrack to a VM that never looked there."""
+    if used and not client.get("/api/told?events=0")["requests"].get("vmsettings"):
+        click.echo(
+            "Warning: this VM has never asked for vmSettings, so its agent seems to have no FastTrack. It learns of "
+            "this with the next goal state of the fabric (any order without --fast-track); without one, never.",
+            err=True,
+        )
+
+
 def json_object(path: Path) -> dict[str, Any]:
     try:
         return msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8), type=dict[str, Any])

@@ -15,6 +15,16 @@ class ExtensionOrder(msgspec.Struct, forbid_unknown_fields=True):
     fast_track: bool = False
 
 
+class ComponentOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """A version of the agent, or of one of its components; its package must be in the repository."""
+
+    component: Annotated[str, msgspec.Meta(max_length=63, examples=["Prod"])]
+    """An agent family."""
+    version: Annotated[str, msgspec.Meta(max_length=80, examples=["9.9.9.9"])]
+    from_version: Annotated[str, msgspec.Meta(max_length=80)] = ""
+    """Only for who runs this one: an older version is taken on this condition only."""
+
+
 class Removed(msgspec.Struct, frozen=True):
     """What is wanted no more."""
 

@@ -20,6 +20,8 @@ _MANIFEST_LIMIT = 1024 * 1024
 _READ_LIMIT = 8 * 1024 * 1024
 _NAME_LIMIT = 120
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*(\.[A-Za-z0-9_]+){1,6}")
+FAMILY = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
+"""What an agent family may be called."""
 _VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,4}([.-]?(alpha|beta|rc)[0-9]{0,9})?")
 _FILE_NAME = re.compile(r"(?P<name>.+?)(?:-|__)(?P<version>\d[\w.]*)\.zip")
 
@@ -56,6 +58,25 @@ def identify(file: BinaryIO, *, file_name: str = "", name: str = "", version: st
     if not is_version(version):
         raise BadPackage(f"the version is {version[:80]!r}; say --version 1.0.0")
     return PackageName(name=name, version=version)
+
+
+def family_version(file: BinaryIO, *, file_name: str = "", version: str = "") -> str:
+    """Of a package of an agent family: what was said wins, then the file's name. Raises BadPackage.
+
+    What is in it is the agent's business.
+    """
+    careful: Any = _Careful(file)
+    try:
+        with zipfile.ZipFile(careful) as archive:
+            if not archive.infolist():
+                raise BadPackage("the zip is empty")
+    except _NO_ZIP as error:
+        raise BadPackage(f"this is no usable zip: {error}") from error
+    if not version and (match := _FILE_NAME.fullmatch(file_name)):
+        version = match["version"]
+    if not is_version(version):
+        raise BadPackage(f"the version is {version[:80]!r}; say --version 1.0.0")
+    return version
 
 
 def is_version(text: str) -> bool:

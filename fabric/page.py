@@ -1,4 +1,4 @@
-"""The portal's files: a page, its styles, its script. Nothing else is loaded, and nothing inline runs."""
+"""The portal's files: its page, the API's, their style and scripts. Nothing else is loaded, nothing inline runs."""
 
 import hashlib
 from pathlib import Path
@@ -23,6 +23,10 @@ def add_routes(api: FastAPI) -> None:
     @api.get("/", include_in_schema=False)
     async def page(request: Request) -> Response:
         return _file(request, "index.html")
+
+    @api.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        return _file(request, "docs.html")
 
     @api.get("/portal/{name}", include_in_schema=False)
     async def file(request: Request, name: str) -> Response:

@@ -102,7 +102,7 @@ class Recorder:
     def __init__(self, path: Path, host: "Host") -> None:
         """Raises Unwritable, FabricError."""
         self._host = host
-        paths = host.blobs.paths("/packages/") + host.blobs.paths("/status/")
+        paths = host.blobs.paths("/packages/") + host.blobs.paths("/agents/") + host.blobs.paths("/status/")
         blobs = {path: host.blobs.get(path) for path in paths}
         if sum(map(len, blobs.values())) > _BLOBS_LIMIT:
             raise FabricError(f"the repository has more than {_BLOBS_LIMIT} bytes: record from a fresh --root")

@@ -8,18 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-
-def dig(value: Any, *names: str) -> Any:
-    """What a document of the VM's holds at that path; None if it is of another shape."""
-    for name in names:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
-
-
-def handlers(status: Any) -> list[dict[str, Any]]:
-    """The handlers of a status blob, whatever else it is."""
-    found = dig(status, "aggregateStatus", "handlerAggregateStatus")
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+from fabric.reports import dig, handlers
 
 
 def plain(value: Any) -> str:
@@ -44,11 +33,47 @@ def told(value: dict[str, Any]) -> RenderableType:
         age = max(0, int(time.time() - value["status_at"]))
         text = f"Status blob {age} s old, by {value.get('status_by')}, {value.get('status_count')} so far"
         parts.append(Text(text, style="dim"))
+    if (agent := _agent(value.get("status"))) is not None:
+        parts.append(agent)
     parts += [Text(), _handlers(value.get("status"))]
+    if value.get("components"):
+        parts += [Text(), components(value["components"])]
     if value.get("observations"):
         parts += [Text(), _observations(value["observations"])]
     parts += [Text(), Text(f"{len(value.get('events', []))} telemetry events (--json shows them)", style="dim")]
     return Group(*parts)
+
+
+_STATES = {
+    "asked": ("asked for, not yet running", "yellow"),
+    "running": ("running", "green"),
+    "refused": ("refused", "bold red"),
+}
+
+
+def components(rows: list[dict[str, Any]]) -> RenderableType:
+    """Versions asked for, beside what the VM runs."""
+    if not rows:
+        return Text("No version is asked for.", style="dim")
+    table = _table("COMPONENT", "ASKED", "STATE", "RUNS", "REASON")
+    for one in rows:
+        from_version = f" (from {one['from_version']})" if one["from_version"] else ""
+        said = (Text(plain(one["reported"]) or "not told"), Text(plain(one["reason"])))
+        table.add_row(Text(one["component"]), Text(one["version"] + from_version), Text(*_STATES[one["state"]]), *said)
+    return table
+
+
+def _agent(status: Any) -> Text | None:
+    """Its version, and how its last update went."""
+    agent = dig(status, "aggregateStatus", "guestAgentStatus")
+    if dig(agent, "version") is None:
+        return None
+    text = Text(plain(f"Agent {dig(agent, 'version')}"))
+    update = dig(agent, "updateStatus")
+    if update is not None:
+        message = dig(update, "formattedMessage", "message")
+        text.append(plain(f"   update: {dig(update, 'status')}" + (f": {message}" if message else "")))
+    return text
 
 
 def _handlers(status: Any) -> Table:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fabric.client import Client
 from fabric.errors import FabricError
-from fabric.options import client_option
+from fabric.options import client_option, fast_track_option, warn_of_fast_track
 from fabric.runview import seen
 
 
@@ -26,7 +26,7 @@ from fabric.runview import seen
 @click.option("--timeout", type=click.IntRange(0), default=0, help="Seconds; 0 is none.")
 @click.option("--async", "asynchronous", is_flag=True, help="The host is told success at once, the outcome later.")
 @click.option("--output-blob", is_flag=True, help="Keep both streams in append blobs of this host.")
-@click.option("--fast-track", is_flag=True, help="Deliver by vmSettings instead of a new incarnation.")
+@fast_track_option
 @click.option("--remove", default="", metavar="NAME", help="Have the VM end this run and forget it.")
 @click.option(
     "--wait",
@@ -56,6 +56,7 @@ def run(
     if script is None:
         client.delete(f"/api/runs/{remove}", {"fast_track": str(fast_track).lower()})
         click.echo(f"{remove} is to be ended and forgotten.")
+        warn_of_fast_track(client, used=fast_track)
         return
     order = {
         "script": script.read_text(encoding="utf-8", errors="replace"),
@@ -74,6 +75,7 @@ def run(
     for url in (ordered["output_blob"], ordered["error_blob"]):
         if url:
             click.echo(url)
+    warn_of_fast_track(client, used=fast_track)
     if wait:
         _wait_for_run(client, ordered, wait)
 

@@ -13,7 +13,7 @@ import msgspec
 
 from fabric.errors import FabricError
 from fabric.faults import ENDPOINTS, GROUPS, Order
-from fabric.orders import ExtensionOrder
+from fabric.orders import ComponentOrder, ExtensionOrder
 
 STEPS_LIMIT = 1000
 
@@ -41,6 +41,8 @@ class Step(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     lift: bool = False
     """All faults."""
     want: ExtensionOrder | None = None
+    component: ComponentOrder | None = None
+    """A version to ask for; published before."""
     remove: str = ""
     """The name of an extension to be uninstalled."""
     hold: bool | None = None
@@ -57,6 +59,7 @@ class Step(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             "fault": self.fault is not None,
             "lift": self.lift,
             "want": self.want is not None,
+            "component": self.component is not None,
             "remove": bool(self.remove),
             "hold": self.hold is not None,
             "fast_track": self.fast_track is not None,

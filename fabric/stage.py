@@ -50,6 +50,8 @@ class Stage:
         vm = self._host.vm(step.vm)
         if step.want is not None:
             vm.order(step.want)
+        elif step.component is not None:
+            vm.ask(step.component)
         elif step.remove:
             vm.remove(step.remove, vanish=False, fast_track=False)
         elif step.hold is not None:

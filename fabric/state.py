@@ -48,6 +48,19 @@ class WantedHandler(msgspec.Struct, kw_only=True):
     """Of the package: base64 of a detached CMS signature; empty if nobody signed it."""
 
 
+class WantedComponent(msgspec.Struct, kw_only=True):
+    """A version of an agent family that is asked for."""
+
+    name: str
+    version: str
+    from_version: str = ""
+    """Only for who runs this one; an agent goes back for nobody else."""
+    incarnation: int = 0
+    """The goal state that said it first."""
+    asked_at: float = 0.0
+    """UTC, seconds."""
+
+
 class GoalStateVersion(msgspec.Struct, kw_only=True):
     """What one channel delivers: a tag the VM compares, a creation time, and the handlers as they were then."""
 
@@ -136,6 +149,8 @@ class VmState(msgspec.Struct, kw_only=True):
     on_hold: bool | None = None
     """None until the host was asked to hold extensions: then there is an artifacts profile."""
     required_features: list[str] = []
+    components: list[WantedComponent] = []
+    """Versions asked for, by agent family."""
     probe_ports: list[int] = []
 
     @property

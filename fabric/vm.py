@@ -7,9 +7,10 @@ from urllib.parse import quote
 import msgspec
 
 from fabric import documents, tenant, wishes
-from fabric.errors import Unknown
-from fabric.orders import ExtensionOrder
-from fabric.state import Health, Identity, KeyPair, Told, VmState, WantedHandler
+from fabric.errors import FabricError, Unknown
+from fabric.orders import ComponentOrder, ExtensionOrder
+from fabric.packages import is_version
+from fabric.state import Health, Identity, KeyPair, Told, VmState, WantedComponent, WantedHandler
 from fabric.told import STATUS_LIMIT, read_status
 
 if TYPE_CHECKING:
@@ -88,6 +89,21 @@ class Vm:
             wishes.deliver(state, state.handlers, fast_track=False, now=self.host.clock.now())
 
         self.change(edit)
+
+    def ask(self, order: ComponentOrder) -> WantedComponent:
+        """Ask for a version of an agent family. Raises Unknown: it is not published."""
+        if order.version not in self.host.families().get(order.component, []):
+            called = f"{order.component} {order.version}"
+            raise Unknown(f"no package {called} is published: azfabric family publish {order.component} PACKAGE.zip")
+        if order.from_version and not is_version(order.from_version):
+            raise FabricError(f"{order.from_version!r} is no version")
+        component = WantedComponent(name=order.component, version=order.version, from_version=order.from_version)
+        self.change(lambda state: wishes.ask(state, component, self.host.clock.now()))
+        return component
+
+    def ask_no_more(self, name: str = "") -> int:
+        """For any version of it, or of anything; how many were asked for. Raises Unknown."""
+        return self.change(lambda state: wishes.ask_no_more(state, name, self.host.clock.now()))
 
     def support_fast_track(self, supported: bool) -> None:
         def edit(state: VmState) -> None:
@@ -183,10 +199,9 @@ class Vm:
         versions = (state.fabric, state.fast_track, state.previous)
         names = {one.name for version in versions if version for one in version.handlers}
         return documents.Urls(
-            wireserver=self.addresses.wireserver,
             status_blob=self.signed(f"/status/{self.name}.status"),
             manifest={name: self.signed(f"/manifests/{name}.xml") for name in names},
-            agent_manifest=self.signed("/agents/Prod.xml"),
+            families={name: self.signed(f"/agents/{name}.xml") for name in self.host.family_names()},
             artifacts_profile=self.signed(f"/status/{self.name}.vmSettings"),
         )
 

@@ -47,8 +47,16 @@ def vm_add(name: str, address: str, own_ports: bool, tenant: str, root: Path, as
 @root_option
 def vm_remove(name: str, root: Path) -> None:
     """Forget the VM called NAME, and all it told."""
-    Client(root).delete(f"/api/vms/{quote(name, safe='')}")
+    client = Client(root)
+    had_the_rest = any(one["name"] == name and one["catch_all"] for one in client.get("/api/vms"))
+    client.delete(f"/api/vms/{quote(name, safe='')}")
     click.echo(f"{name} is gone.")
+    if had_the_rest:
+        click.echo(
+            f"Warning: {name} had every address that is nobody else's. Who asks from there is refused now, until "
+            "another VM takes them: azfabric vm add NAME",
+            err=True,
+        )
 
 
 @vm.command("move")

@@ -3,6 +3,7 @@
 import ipaddress
 from collections.abc import Callable
 from typing import Annotated, Any, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request
@@ -92,6 +93,8 @@ class ListedVm(msgspec.Struct, kw_only=True):
     name: str
     tenant: str
     address: str
+    catch_all: bool
+    """Whether requests from every address that is nobody else's are its."""
     container_id: str
     ready: bool | None
     heartbeats: int
@@ -124,7 +127,7 @@ def router(host: Host, doors: OwnDoors) -> APIRouter:
         """One more VM, known by its address within its tenant, or by ports of its own."""
         order = await bodies.order(request, VmOrder)
         if order.address:
-            _check_address(order.address)
+            _check_address(order.address, host.tenants[order.tenant].wireserver if order.tenant in host.tenants else "")
         if order.own_ports and order.address:
             raise FabricError("a VM is known by its address or by ports of its own, not by both")
         host.check_new(order.name, of=order.tenant)
@@ -210,6 +213,7 @@ def listed(vm: Vm, told: Told) -> ListedVm:
         name=vm.name,
         tenant=state.tenant,
         address=state.address,
+        catch_all=not state.address and not state.doors,
         container_id=state.identity.container_id,
         ready=told.ready,
         heartbeats=told.heartbeats,
@@ -232,8 +236,17 @@ def _ordered(kind: type[msgspec.Struct], answer: type[msgspec.Struct]) -> dict[s
     }
 
 
-def _check_address(text: str) -> None:
+def _check_address(text: str, wireserver: str) -> None:
+    """Whether requests may come from there to a host that is found at this URL. Raises FabricError."""
     try:
-        ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError as error:
         raise FabricError(f"{text[:60]!r} is no IP address") from error
+    host = urlsplit(wireserver).hostname
+    listening = ipaddress.ip_address(host) if host else None
+    if listening and listening.is_loopback and not (address.is_loopback and address.version == listening.version):
+        there = "one of 127.0.0.0/8" if listening.version == 4 else "::1"
+        raise FabricError(
+            f"this host listens at {listening}, and nothing that asks there comes from {address}: take {there}, "
+            "--own-ports, or a lab (azfabric lab up), where VMs have addresses of their own"
+        )

@@ -100,7 +100,7 @@ async def _goal_state(vm: Vm, request: Request, fault: Fault | None) -> Response
     if wait:
         headers["Preference-Applied"] = f"wait={wait:g}"
     with_role = fault is None or fault.fault != "no-role-instance"
-    return _xml(documents.goal_state(vm.state, vm.urls(), with_role=with_role), headers)
+    return _xml(documents.goal_state(vm.state, vm.addresses.wireserver, with_role=with_role), headers)
 
 
 def _certificates(vm: Vm, request: Request) -> Response:

@@ -3,7 +3,7 @@
 import msgspec
 
 from fabric.errors import FabricError, Unknown
-from fabric.state import EPOCH_TICKS, GoalStateVersion, VmState, WantedHandler
+from fabric.state import EPOCH_TICKS, GoalStateVersion, VmState, WantedComponent, WantedHandler
 
 
 def deliver(state: VmState, handlers: list[WantedHandler], *, fast_track: bool, now: float) -> None:
@@ -41,6 +41,25 @@ def without_handler(state: VmState, name: str, *, vanish: bool) -> list[WantedHa
     if vanish:
         return [one for one in handlers if one.name != name]
     return [msgspec.structs.replace(one, state="uninstall") if one.name == name else one for one in handlers]
+
+
+def ask(state: VmState, component: WantedComponent, now: float) -> None:
+    """Ask for this version instead of another of its family."""
+    state.components = [*(one for one in state.components if one.name != component.name), component]
+    deliver(state, state.handlers, fast_track=False, now=now)
+    component.incarnation, component.asked_at = state.fabric.number, now
+
+
+def ask_no_more(state: VmState, name: str, now: float) -> int:
+    """For this component, or for any if it has no name; how many there were. Raises Unknown."""
+    left = [one for one in state.components if name and one.name != name]
+    cleared = len(state.components) - len(left)
+    if name and not cleared:
+        raise Unknown(f"no version of {name[:63]!r} is asked for: azfabric want --list")
+    if cleared:
+        state.components = left
+        deliver(state, state.handlers, fast_track=False, now=now)
+    return cleared
 
 
 def forget_uninstalled(state: VmState, reported: set[str]) -> bool:

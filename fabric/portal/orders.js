@@ -3,7 +3,7 @@ import { dig, el, find, list, words } from "./dom.js";
 import { call } from "./host.js";
 import { RUNS } from "./report.js";
 
-let page; // {vm(), vms(), wanted(), say(text), choose(name)}
+let page; // {vm(), vms(), state(), told(), wanted(), say(text), choose(name)}
 let catalogue = null;
 let submits = {};
 
@@ -22,6 +22,7 @@ export function begin(given) {
   fault.elements.endpoint.addEventListener("change", fitFaults);
   fault.elements.fault.addEventListener("change", explainFault);
   fault.elements.value.addEventListener("input", sayMeaning);
+  find("want").querySelector("form").elements.component.addEventListener("input", fitVersions);
   const known = find("new-vm").querySelector("form");
   known.addEventListener("change", () => { known.elements.address.disabled = known.elements.known.value === "ports"; });
   dropping();
@@ -89,6 +90,10 @@ function object(elements, name) {
   return value;
 }
 
+/** What is said of an order by FastTrack to a VM that never looked there. */
+const unread = fast => fast && page.told() && !page.told().requests.vmsettings
+  ? " But this VM has never asked for vmSettings, so its agent seems to have no FastTrack: it learns of this with the next goal state of the fabric; without one, never." : "";
+
 const number = (elements, name) => elements[name].value === "" ? undefined : Number(elements[name].value);
 
 // -- extensions ---------------------------------------------------------------------------------------------------
@@ -122,7 +127,7 @@ async function addExtension(elements, wanted) {
     if (wanted && named.name !== wanted.name) throw new Wrong("package", `This package is ${named.name}, not ${wanted.name}: add it as an extension of its own.`);
   }
   const added = await post("/api/extensions", { name: named.name, version: named.version, settings, protected: secret, fast_track: elements.fast_track.checked });
-  return `${added.name} ${added.version} is wanted, sequence number ${added.sequence_number}.`;
+  return `${added.name} ${added.version} is wanted, sequence number ${added.sequence_number}.${unread(elements.fast_track.checked)}`;
 }
 
 function removing(now) {
@@ -132,7 +137,7 @@ function removing(now) {
     word: now ? "Remove" : "Uninstall", option: "Deliver by FastTrack (vmSettings)",
     run: async fast => {
       await call("DELETE", `/api/extensions/${encodeURIComponent(name)}`, undefined, { ...vmQuery(), now, fast_track: fast });
-      return now ? `${name} vanished from the goal state.` : `${name} is to be uninstalled.`;
+      return (now ? `${name} vanished from the goal state.` : `${name} is to be uninstalled.`) + unread(fast);
     },
   });
 }
@@ -188,13 +193,59 @@ async function runScript(elements) {
     user: elements.user.value.trim(), parameters: parameters(elements.parameters.value),
     // A file of its own each: that is what makes the output visible while the script runs.
     protected_parameters: parameters(elements.protected_parameters.value), output_blobs: true, fast_track: elements.fast_track.checked });
-  return `Run ${ordered.name} is wanted, sequence number ${ordered.sequence_number}.`;
+  return `Run ${ordered.name} is wanted, sequence number ${ordered.sequence_number}.${unread(elements.fast_track.checked)}`;
 }
 
 const endRun = name => confirm({ title: "Remove the run", text: `The VM ends ${name} if it still runs, and forgets it.`, word: "Remove", run: async () => {
   await call("DELETE", `/api/runs/${encodeURIComponent(name)}`, undefined, vmQuery());
   return `${name} is to be ended and forgotten.`;
 } });
+
+// -- versions -----------------------------------------------------------------------------------------------------
+
+let families = [];
+
+async function want() {
+  families = await call("GET", "/api/families");
+  open("want", askFor, form => {
+    const newest = families.find(one => one.name === "Prod") ?? families[0];
+    find("want-hint").textContent = newest ? `For ${page.vm()}. The host says so in a new goal state; whether and when the VM runs it is the VM's business.`
+      : `For ${page.vm()}. No package is published yet: give one below, or use azfabric family publish.`;
+    find("want-publish").open = !newest;
+    find("want-families").replaceChildren(...families.map(one => el("option", { value: one.name })));
+    form.elements.component.value = newest?.name ?? "";
+    fitVersions();
+  });
+}
+
+function fitVersions() {
+  const { component, version } = find("want").querySelector("form").elements;
+  const versions = families.find(one => one.name === component.value.trim())?.versions ?? [];
+  find("want-versions").replaceChildren(...versions.toReversed().map(value => el("option", { value })));
+  version.value = versions.at(-1) ?? "";
+}
+
+async function askFor(elements) {
+  const [component, version, file] = [elements.component.value.trim(), elements.version.value.trim(), elements.package.files[0]];
+  if (!component) throw new Wrong("component", "Name a component, as Prod or rdagent.");
+  if (!version && !file) throw new Wrong("version", "Name a version.");
+  let named = version;
+  if (file) {
+    try { named = (await call("PUT", `/api/families/${encodeURIComponent(component)}`, file, { file_name: file.name, version })).version; } catch (error) { throw new Wrong("package", error.message); }
+  }
+  const asked = await post("/api/components", { component, version: named, from_version: elements.from_version.value.trim() });
+  return `${asked.component} ${asked.version} is asked for, in incarnation ${asked.incarnation}.`;
+}
+
+async function askNoMore(name) {
+  await call("DELETE", `/api/components/${encodeURIComponent(name)}`, undefined, vmQuery());
+  page.say(`No version of ${name} is asked for any more.`);
+}
+
+async function askNothing() {
+  await call("DELETE", "/api/components", undefined, vmQuery());
+  page.say("No version is asked for any more.");
+}
 
 // -- faults -------------------------------------------------------------------------------------------------------
 
@@ -281,7 +332,8 @@ const rotate = () => confirm({ title: "Rotate the certificate", word: "Rotate", 
 const move = () => confirm({ title: "Move to another container", word: "Move", text: "The VM gets another container id without a word; requests with the old one are answered with 410 until it asks again.",
   run: async () => `The container is now ${(await post("/api/move", {})).container_id}.` });
 
-const forget = () => confirm({ title: "Forget the VM", word: "Forget", text: `${page.vm()} and all it told are forgotten. This cannot be undone.`, run: async () => {
+const forget = () => confirm({ title: "Forget the VM", word: "Forget", text: `${page.vm()} and all it told are forgotten. This cannot be undone.`
+  + (page.state()?.catch_all ? " It has every address that is nobody else's: who asks from there is refused until another VM takes them." : ""), run: async () => {
   const name = page.vm();
   await call("DELETE", `/api/vms/${encodeURIComponent(name)}`);
   return `${name} is forgotten.`;
@@ -296,4 +348,4 @@ const newVm = () => open("new-vm", async elements => {
 }, form => { form.elements.address.disabled = true; });
 
 const ORDERS = { add: () => add(""), update: name => add(name), uninstall: removing(false), vanish: removing(true), run: () => run(""), again: run, "end-run": endRun,
-  fault, lift, hold, rotate, move, "forget-vm": forget, "new-vm": newVm };
+  want, "want-no-more": askNoMore, "want-nothing": askNothing, fault, lift, hold, rotate, move, "forget-vm": forget, "new-vm": newVm };

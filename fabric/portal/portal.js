@@ -66,7 +66,7 @@ const askOutputs = asker(async () => {
 
 function forget() {
   [told, wanted, lines, toldOf] = [null, [], [], ""];
-  for (const id of ["extensions", "runs", "chart", "steps", "components", "requests", "events"]) find(id).replaceChildren();
+  for (const id of ["asked", "extensions", "runs", "chart", "steps", "components", "requests", "events"]) find(id).replaceChildren();
   shownOf.clear();
   outputs.clear();
   range = "latest";
@@ -148,6 +148,8 @@ function showNow() {
   find("faults-section").hidden = !here.length;
   morph(find("faults"), here);
   if (!told) return;
+  find("asked-section").hidden = !told.components.length;
+  if (changed("asked", told)) morph(find("asked"), views.askedCards(told.components));
   if (changed("extensions", told, wanted)) morph(find("extensions"), views.extensionCards(wanted, told.status));
   if (changed("runs", told, wanted, seenOutputs)) showRuns();
   if (changed("tables", told, lines)) views.tables(told, lines, time);
@@ -216,5 +218,5 @@ setInterval(() => {
   for (const one of document.querySelectorAll("[data-at]")) one.textContent = views.age(now() - Number(one.dataset.at));
 }, 1000);
 timelineHands();
-orders.begin({ vm: chosen, vms: () => [...vms.keys()], wanted: () => wanted, say, choose: name => { location.hash = `#vm/${encodeURIComponent(name)}`; } });
+orders.begin({ vm: chosen, vms: () => [...vms.keys()], state: () => vms.get(chosen()), told: () => told, wanted: () => wanted, say, choose: name => { location.hash = `#vm/${encodeURIComponent(name)}`; } });
 follow(news, line);

@@ -50,6 +50,21 @@ export function faultList(faults, vm, now) {
     el("button", { type: "button", class: "small", "data-order": "lift", "data-name": one.id, "aria-label": `Lift fault ${one.id}, ${one.fault} at ${one.endpoint}` }, "Lift")));
 }
 
+const ASKED = { asked: ["asked for, not yet running", "wait"], running: ["running", "good"], refused: ["refused", "bad"] };
+
+/** Versions the host asks for: whether the VM runs them, and if it refused, why. */
+export function askedCards(all) {
+  return all.map(one => {
+    const [text, kind] = ASKED[one.state] ?? ASKED.asked, title = `${one.component} ${one.version}`;
+    const runs = one.state === "running" ? "" : one.reported ? `, it runs ${words(one.reported, 80)}` : ", it has not said what it runs";
+    return el("li", { class: "card slim", "data-key": one.component },
+      el("div", { class: "what" }, el("strong", null, title), " ", badge(text, kind), el("span", { class: "quiet" }, ` since incarnation ${one.incarnation}`,
+        one.from_version ? `, from ${one.from_version} only` : "", runs),
+      one.state === "refused" ? el("p", { class: "message" }, words(one.reason, 1000) || "The VM gave no reason.") : null),
+      el("button", { type: "button", class: "small", "data-order": "want-no-more", "data-name": one.component, "aria-label": `Clear ${title}` }, "Clear"));
+  });
+}
+
 const pretty = value => value === null || value === undefined ? "none" : words(value, 20000);
 
 function settingsOf(wanted) {

@@ -230,6 +230,21 @@ def test_fast_track_is_no_new_incarnation(host: RunningHost, zipped: Path) -> No
     assert states[NAME] == "uninstall"
 
 
+def test_an_order_by_fast_track_that_nobody_may_read_is_told_so(own_host: RunningHost, zipped: Path) -> None:
+    said = "has never asked for vmSettings"
+    orders: list[tuple[str | Path, ...]] = [
+        ("ext", "add", zipped),
+        ("ext", "remove", NAME),
+        ("run", zipped, "--name", "a"),
+        ("run", "--remove", "a"),
+    ]
+    for order in orders:
+        assert said in run_azfabric(own_host.root, *order, "--fast-track").stderr
+        assert said not in run_azfabric(own_host.root, *order).stderr
+    vm_of(own_host).vm_settings()
+    assert said not in run_azfabric(own_host.root, "ext", "add", zipped, "--fast-track").stderr
+
+
 def test_the_sample_has_settings_of_its_own(host: RunningHost) -> None:
     run_azfabric(host.root, "ext", "add", "--sample")
     listed = json.loads(run_azfabric(host.root, "ext", "list", "--json").stdout)

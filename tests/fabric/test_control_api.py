@@ -55,7 +55,15 @@ def test_the_description_names_every_path_and_the_bodies(host: RunningHost) -> N
     )
     body = description["paths"]["/api/extensions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(body["properties"]) == {"name", "version", "settings", "protected", "fast_track"}
-    assert "swagger" in host.call("portal", "GET", "/docs").text
+
+
+def test_the_readable_description_loads_nothing_from_elsewhere(host: RunningHost) -> None:
+    answer = host.call("portal", "GET", "/docs")
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "/portal/docs.js" in answer.text
+    assert "//" not in answer.text.replace("<!doctype html>", "")
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert host.call("portal", "GET", "/redoc").status_code == 404
 
 
 @pytest.mark.parametrize(

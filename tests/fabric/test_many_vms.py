@@ -122,6 +122,8 @@ REFUSED = [
     ({"name": "new"}, 409, "--own-ports"),
     ({"name": "../x", "address": "127.0.0.9"}, 400, "letters, digits and dashes"),
     ({"name": "new", "address": "127.0.0.900"}, 400, "no IP address"),
+    ({"name": "new", "address": "10.0.0.4"}, 400, "127.0.0.0/8, --own-ports, or a lab"),
+    ({"name": "new", "address": "::1"}, 400, "nothing that asks there comes from ::1"),
     ({"name": "new", "tenant": "other", "address": "127.0.0.9"}, 404, "no tenant"),
     ({"name": "new", "address": "127.0.0.9", "own_ports": True}, 400, "not by both"),
     ({"name": "x" * 64, "address": "127.0.0.9"}, 400, "name"),
@@ -135,6 +137,15 @@ def test_a_vm_that_cannot_be_is_refused(
 ) -> None:
     answer = host.call("portal", "POST", "/api/vms", json=order)
     assert (answer.status_code, reason in answer.json()["reason"]) == (status, True), answer.text
+
+
+def test_a_host_that_listens_everywhere_takes_any_address(tmp_path: Path) -> None:
+    host = RunningHost(tmp_path / "root")
+    host.start("--address", "0.0.0.0")  # noqa: S104  # for this test only
+    try:
+        host.api("POST", "/api/vms", json={"name": "new", "address": "10.0.0.4"})
+    finally:
+        assert host.stop() == 0
 
 
 def test_all_of_them_survive_a_kill_with_their_ports(own_host: RunningHost) -> None:
@@ -153,10 +164,11 @@ def test_a_removed_vm_is_nobody(own_host: RunningHost) -> None:
     own_host.api("POST", "/api/vms", json={"name": "b", "address": "127.0.0.3"})
     other = From(own_host, "b", address="127.0.0.3")
     assert vm_of(other).health().status_code == 200
-    run_azfabric(own_host.root, "vm", "remove", "b")
+    assert run_azfabric(own_host.root, "vm", "remove", "b").stderr == ""
     # Its address is whoever's has all the rest.
     assert vm_of(other).instance_id.endswith("_vm1")
-    run_azfabric(own_host.root, "vm", "remove", "vm1")
+    assert [one["catch_all"] for one in own_host.api("GET", "/api/vms")] == [True]
+    assert "every address that is nobody else's" in run_azfabric(own_host.root, "vm", "remove", "vm1").stderr
     answer = own_host.call("wireserver", "GET", "/?comp=versions")
     assert (answer.status_code, "azfabric vm add" in answer.text) == (404, True)
     own_host.api("POST", "/api/vms", json={"name": "b", "address": "127.0.0.3"})

@@ -23,11 +23,16 @@ def page(host: RunningHost) -> str:
     return answer.text
 
 
+@pytest.fixture(scope="module")
+def docs(host: RunningHost) -> str:
+    return host.call("portal", "GET", "/docs").text
+
+
 # -- the files ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_browser_is_told_to_run_our_files_and_nothing_else(host: RunningHost) -> None:
-    for path in ("/", "/portal/portal.js", "/portal/icon.svg"):
+    for path in ("/", "/docs", "/portal/portal.js", "/portal/icon.svg"):
         answer = host.call("portal", "GET", path)
         rules = dict(one.strip().split(" ", 1) for one in answer.headers["Content-Security-Policy"].split(";"))
         assert rules["default-src"] == "'none'"
@@ -38,17 +43,18 @@ def test_the_browser_is_told_to_run_our_files_and_nothing_else(host: RunningHost
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_the_markup_holds_no_script_and_no_style(page: str) -> None:
-    assert re.findall(r"<script[^>]*>", page) == ['<script type="module" src="/portal/portal.js">']
-    assert not re.findall(r"\s(?:on\w+|style)=|javascript:|<style|<iframe|<object|<embed|<base|https?:", page)
+def test_the_markup_holds_no_script_and_no_style(page: str, docs: str) -> None:
+    for text, script in ((page, "portal.js"), (docs, "docs.js")):
+        assert re.findall(r"<script[^>]*>", text) == [f'<script type="module" src="/portal/{script}">']
+        assert not re.findall(r"\s(?:on\w+|style)=|javascript:|<style|<iframe|<object|<embed|<base|https?:", text)
 
 
-def test_every_file_the_page_names_is_served(host: RunningHost, page: str) -> None:
-    named = set(re.findall(r'(?:href|src)="(/portal/[^"]+)"', page))
+def test_every_file_the_pages_name_is_served(host: RunningHost, page: str, docs: str) -> None:
+    named = set(re.findall(r'(?:href|src)="(/portal/[^"]+)"', page + docs))
     for script in SCRIPTS:
         named |= {f"/portal/{one}" for one in re.findall(r'from "\./([\w.]+)"', script.read_text())}
     types = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-    assert {Path(one).name for one in named} == {one.name for one in FOLDER.iterdir()} - {"index.html"}
+    assert {Path(one).name for one in named} == {one.name for one in FOLDER.iterdir()} - {"index.html", "docs.html"}
     for path in sorted(named):
         answer = host.call("portal", "GET", path)
         assert answer.status_code == 200

@@ -63,13 +63,13 @@ class Vm:
 
 
 @contextmanager
-def reference_agent(folder: Path) -> Iterator[Vm]:
-    """Provisioning, in `vm1` of a lab of its own."""
+def reference_agent(folder: Path, *settings: str) -> Iterator[Vm]:
+    """Provisioning, in `vm1` of a lab of its own; `settings` are lines of its configuration."""
     subprocess.run([HERE / "fetch_waagent.sh", CACHE], check=True, timeout=120)
     lab = TestedLab(Lab(folder, f"w{uuid.uuid4().hex[:8]}"))
     log = folder / "waagent.log"
     lab.up("vm1", static=False, host=True)
-    words, environment = lab.lab.command("vm1", ("sh", str(HERE / "waagent_vm.sh"), str(CACHE)))
+    words, environment = lab.lab.command("vm1", ("sh", str(HERE / "waagent_vm.sh"), str(CACHE), *settings))
     with log.open("wb") as output:
         agent = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:

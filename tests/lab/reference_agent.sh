@@ -1,6 +1,6 @@
 #!/bin/sh
 # In a VM: what provisioning leaves there, and then the unmodified reference agent of PACKAGE, which looks at the goal
-# state each PERIOD seconds (by itself: six).
+# state each PERIOD seconds (by itself: six). SETTINGs are lines of its configuration.
 set -eu
 package=$1 period=${2:-}
 
@@ -16,6 +16,7 @@ sed -e 's/^ResourceDisk.Format=y/ResourceDisk.Format=n/' -e 's/^Logs.Collect=y/L
     -e '/^Extensions.*GoalStatePeriod=/d' "$package/etc/waagent.conf" >/etc/waagent.conf
 # Its own setting for those who have no time.
 [ -z "$period" ] || echo "Extensions.GoalStatePeriod=$period" >>/etc/waagent.conf
+[ $# -le 2 ] || { shift 2; printf '%s\n' "$@" >>/etc/waagent.conf; }
 cat >/var/lib/waagent/ovf-env.xml <<'END'
 <?xml version="1.0" encoding="utf-8"?>
 <Environment xmlns="http://schemas.dmtf.org/ovf/environment/1" xmlns:wa="http://schemas.microsoft.com/windowsazure">

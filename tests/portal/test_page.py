@@ -1,15 +1,17 @@
 """The page with a VM that the test plays: hostile words, phones, the dark, a host that goes away, every order."""
 
+import io
 import json
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Locator, Page, expect
 
-from tests.fabric.conftest import NAME, RunningHost, Vm, handler_status, package, status_blob, vm_of
+from tests.fabric.conftest import NAME, RunningHost, Vm, handler_status, package, running, status_blob, vm_of
 from tests.portal.conftest import OFFLINE, Watched
 
 MARKUP = "<img src=x onerror=\"document.title='caught'\"><script>document.title='caught'</script>&lt;b&gt;"
@@ -362,3 +364,143 @@ def test_what_is_open_and_focused_stays_while_news_come(vm: Vm, page: Page) -> N
     expect(page.locator("#extensions .message")).to_have_text("something new")
     expect(settings).to_be_visible()
     expect(summary).to_be_focused()
+
+
+def zipped() -> FilePayload:
+    """An agent's package, as a file to choose."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("HandlerManifest.json", "[]")
+    return {"name": "rdagent.zip", "mimeType": "application/zip", "buffer": buffer.getvalue()}
+
+
+def agent_blob(version: str, refused: str = "") -> bytes:
+    update = {"expectedVersion": version, "status": "Error", "code": 1, "formattedMessage": {"message": refused}}
+    agent = {"version": version, "status": "Ready", **({"updateStatus": update} if refused else {})}
+    aggregate = {"guestAgentStatus": agent, "handlerAggregateStatus": []}
+    return json.dumps({"version": "1.1", "aggregateStatus": aggregate}).encode()
+
+
+def test_a_version_is_asked_for_and_taken_back(host: RunningHost, vm: Vm, page: Page, watched: Watched) -> None:
+    # The host refuses orders, and the browser notes it.
+    watched.expected = ("the server responded with a status of 40",)
+    vm.report(agent_blob("0.1.0"))
+    expect(page.locator("#asked-section")).to_be_hidden()
+    page.get_by_role("button", name="Ask for a version").click()
+    dialog = page.get_by_role("dialog", name="Ask for a version")
+    expect(dialog).to_contain_text("No package is published yet")
+    dialog.get_by_role("button", name="Ask for it").click()
+    expect(dialog.locator("[data-error=component]")).to_contain_text("Name a component")
+    dialog.get_by_label("Component").fill("Prod")
+    dialog.get_by_label("Version", exact=True).fill("0.2.0")
+    dialog.get_by_role("button", name="Ask for it").click()
+    expect(dialog.locator("[data-error='']")).to_contain_text("azfabric family publish Prod")
+    dialog.get_by_label("Package").set_input_files(zipped())
+    dialog.get_by_role("button", name="Ask for it").click()
+    expect(dialog).to_be_hidden()
+    expect(page.locator("#said")).to_contain_text("Prod 0.2.0 is asked for, in incarnation")
+    card = page.locator("#asked .card")
+    # Nobody has done anything yet, and the page does not say so either.
+    expect(card.locator(".badge")).to_have_text("asked for, not yet running")
+    expect(card).to_contain_text("it runs 0.1.0")
+    vm_of(host).report(agent_blob("0.1.0", MARKUP))
+    expect(card.locator(".badge")).to_have_text("refused")
+    expect(card.locator(".message")).to_contain_text("<img src=x")
+    vm_of(host).report(agent_blob("0.2.0"))
+    expect(card.locator(".badge")).to_have_text("running")
+    # What is published is offered, the newest first.
+    host.api("PUT", "/api/families/rdagent", params={"version": "0.9.0"}, data=zipped()["buffer"])
+    host.api("PUT", "/api/families/rdagent", params={"version": "0.10.0"}, data=zipped()["buffer"])
+    page.get_by_role("button", name="Ask for a version").click()
+    dialog.get_by_label("Component").fill("rdagent")
+    expect(dialog.get_by_label("Version", exact=True)).to_have_value("0.10.0")
+    dialog.get_by_text("To go back to an older version").click()
+    dialog.get_by_label("Only from version").fill("0.11.0")
+    dialog.get_by_role("button", name="Ask for it").click()
+    expect(card).to_have_count(2)
+    expect(card.nth(1)).to_contain_text("rdagent 0.10.0")
+    expect(card.nth(1)).to_contain_text("from 0.11.0 only")
+    page.get_by_role("button", name="Clear rdagent 0.10.0").click()
+    expect(card).to_have_count(1)
+    assert [one["component"] for one in host.api("GET", "/api/components")] == ["Prod"]
+    page.get_by_role("button", name="Clear all").click()
+    expect(page.locator("#asked-section")).to_be_hidden()
+    assert host.api("GET", "/api/components") == []
+
+
+def test_a_blackout_of_agent_packages_only(host: RunningHost, vm: Vm, page: Page) -> None:
+    host.api("PUT", "/api/families/Prod", params={"version": "0.2.0"}, data=zipped()["buffer"])
+    page.get_by_role("button", name="Inject fault").click()
+    dialog = page.get_by_role("dialog", name="Inject a fault")
+    dialog.get_by_label("Where").select_option("agent-artifacts")
+    dialog.get_by_label("What goes wrong").select_option("status")
+    dialog.get_by_role("button", name="Inject", exact=True).click()
+    expect(page.locator("#faults")).to_contain_text("status at agent-artifacts, value 503")
+    config = vm_of(host).config()
+    family = config.findtext("GuestAgentExtension/GAFamilies/GAFamily/Uris/Uri") or ""
+    plugin = config.find("Plugins/Plugin")
+    assert plugin is not None
+    assert host.call("blob", "GET", family).status_code == 503
+    assert host.call("blob", "GET", plugin.get("location", "")).status_code == 200
+    page.get_by_role("button", name="Lift fault").click()
+    expect(page.locator("#faults-section")).to_be_hidden()
+    assert host.call("blob", "GET", family).status_code == 200
+
+
+def test_the_api_is_described_without_a_network(host: RunningHost, watched: Watched) -> None:
+    page = watched.open(f"{host.endpoints['portal']}/docs")
+    expect(page.locator("#summary")).to_contain_text("operations")
+    asked = page.evaluate("performance.getEntriesByType('resource').map(one => new URL(one.name).origin)")
+    assert set(asked) == {host.endpoints["portal"]}
+    described = host.api("GET", "/openapi.json")["paths"]
+    operations = page.locator("#operations > li")
+    expect(operations).to_have_count(sum(len(one) for one in described.values()))
+    page.locator("#operations details").evaluate_all("all => all.forEach(one => { one.open = true; })")
+    text = page.locator("#operations").inner_text()
+    assert "[object" not in text
+    assert "undefined" not in text
+    # What is in lists and in lists of lists is explained too.
+    assert "sequence_number integer" in text
+    page.get_by_role("searchbox").fill("post /api/components")
+    expect(operations).to_have_count(1)
+    expect(operations).to_contain_text("from_version string")
+    expect(operations).to_contain_text("up to 80 characters")
+    expect(operations).to_contain_text("There is no such thing")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.get_by_role("searchbox").fill("no such thing anywhere")
+    expect(operations).to_have_text("No operation matches.")
+
+
+def test_who_never_reads_vm_settings_is_named(tmp_path: Path, watched: Watched) -> None:
+    with running(tmp_path / "root") as host:
+        host.add(settings={})
+        page = watched.open(host.endpoints["portal"])
+
+        def uninstall() -> Locator:
+            page.get_by_role("button", name=f"Uninstall {NAME}").click()
+            dialog = page.get_by_role("dialog", name="Uninstall")
+            dialog.get_by_label("Deliver by FastTrack").check()
+            dialog.get_by_role("button", name="Uninstall", exact=True).click()
+            expect(page.locator("#said")).to_contain_text(f"{NAME} is to be uninstalled.")
+            return page.locator("#said")
+
+        expect(uninstall()).to_contain_text("has never asked for vmSettings")
+        vm_of(host).vm_settings()
+        # Wanted again, with a page that has not said anything yet.
+        host.add(settings={})
+        page.reload()
+        expect(uninstall()).not_to_contain_text("vmSettings")
+        page.goto("about:blank")
+
+
+def test_forgetting_the_vm_that_has_the_rest_is_warned_of(host: RunningHost, page: Page) -> None:
+    page.get_by_role("button", name="Forget VM").click()
+    expect(page.get_by_role("dialog")).to_contain_text("every address that is nobody else's")
+    page.keyboard.press("Escape")
+    host.api("POST", "/api/vms", json={"name": "other", "own_ports": True})
+    page.locator("#vms a", has_text="other").click()
+    expect(page.locator("#head .vm-name")).to_have_text("other")
+    page.get_by_role("button", name="Forget VM").click()
+    expect(page.get_by_role("dialog")).not_to_contain_text("nobody else's")
+    page.keyboard.press("Escape")
+    host.api("DELETE", "/api/vms/other")
