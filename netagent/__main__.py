@@ -51,7 +51,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
         component.answer(RepairNetwork, agent.repair_network)
         component.answer(SwitchNetwork, agent.switch_network)
         emitter.emit("Start", f"{NAME} {__version__}")
-        await component.run(agent.listen(), agent.observe(duties.look), *duties.loops(), emitter.deliver())
+        await component.run(agent.listen(), agent.observe(), *duties.loops(), emitter.deliver())
 
 
 def main() -> int:

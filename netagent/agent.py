@@ -4,19 +4,21 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 
 from ipc.component import Component
 from ipc.contract.every import HealthReport
 from ipc.contract.netagent import (
     ChangeView,
+    FirewallView,
     GetNetwork,
     LeaseView,
     Network,
     NetworkChanged,
     NetworkPlan,
     PlanNetwork,
+    ProbeView,
     RepairNetwork,
     SwitchNetwork,
     WireServerFound,
@@ -38,6 +40,63 @@ _REST = 9
 _REOPEN_SECONDS = 5.0
 
 logger = logging.getLogger("netagent")
+
+
+class Parts(Protocol):
+    """What acts beside the reconciler."""
+
+    def leases(self) -> list[LeaseView]:
+        """Our own."""
+        ...
+
+    def problems(self) -> list[str]:
+        """What a person should know."""
+        ...
+
+    def ailments(self) -> list[str]:
+        """Those of them for which netagent is not well."""
+        ...
+
+    def probes(self) -> list[ProbeView]:
+        """Each port of the goal state."""
+        ...
+
+    async def firewall(self) -> FirewallView | None:
+        """Our table; None where it does not concern us."""
+        ...
+
+    async def look(self, picture: Picture) -> None:
+        """After each look, and after what it led to."""
+        ...
+
+    async def off(self) -> None:
+        """Take back everything."""
+        ...
+
+
+class NoParts:
+    """Nobody acts."""
+
+    def leases(self) -> list[LeaseView]:
+        return []
+
+    def problems(self) -> list[str]:
+        return []
+
+    def ailments(self) -> list[str]:
+        return []
+
+    def probes(self) -> list[ProbeView]:
+        return []
+
+    async def firewall(self) -> FirewallView | None:
+        return None
+
+    async def look(self, picture: Picture) -> None:
+        """Nothing."""
+
+    async def off(self) -> None:
+        """Nothing."""
 
 
 class NetAgent:
@@ -68,8 +127,7 @@ class NetAgent:
         self._wireserver: WireServerState | None = None
         self._kept = False
         self._reconciler: Reconciler | None = None
-        self._own_leases: Callable[[], list[LeaseView]] = list
-        self._own_problems: Callable[[], list[str]] = list
+        self._parts: Parts = NoParts()
 
     @property
     def url(self) -> str:
@@ -80,16 +138,9 @@ class NetAgent:
         """Have everything looked at again."""
         self._dirty.set()
 
-    def keep_up(
-        self,
-        reconciler: Reconciler,
-        own_leases: Callable[[], list[LeaseView]],
-        own_problems: Callable[[], list[str]],
-    ) -> None:
-        """Have `reconciler` act on what is found; `own_leases` and problems are shown with it."""
-        self._reconciler = reconciler
-        self._own_leases = own_leases
-        self._own_problems = own_problems
+    def keep_up(self, reconciler: Reconciler, parts: "Parts") -> None:
+        """Have them act on what is found."""
+        self._reconciler, self._parts = reconciler, parts
 
     async def get_network(self, _: GetNetwork) -> Network:
         picture, wireserver = self._picture, self._wireserver
@@ -105,10 +156,12 @@ class NetAgent:
             addresses=picture.addresses[:400],
             routes=picture.routes[:400],
             rules=picture.rules[:100],
-            leases=[*self._own_leases(), *_others(picture)][:50],
+            leases=[*self._parts.leases(), *_others(picture)][:50],
             resolver=picture.resolver,
             wireserver=wireserver,
             observed_at=self._observed_at,
+            firewall=await self._parts.firewall(),
+            probes=self._parts.probes()[:100],
             held=reconciler.held()[:50] if reconciler else [],
             reachable=reconciler.reachable if reconciler else None,
             problems=self._problems()[:50],
@@ -132,6 +185,8 @@ class NetAgent:
         """Off and on."""
         reconciler, picture = await self._fresh(SwitchNetwork.wire_name())
         made = await reconciler.switch(picture, on=request.on, keep=request.keep)
+        if not request.on:
+            await self._parts.off()
         self.wake()
         return self._answer(reconciler, made)
 
@@ -150,7 +205,7 @@ class NetAgent:
 
     def _problems(self) -> list[str]:
         reconciled = list(self._reconciler.problems) if self._reconciler else []
-        return [*reconciled, *self._own_problems(), *(self._picture.problems if self._picture else [])]
+        return [*reconciled, *self._parts.problems(), *(self._picture.problems if self._picture else [])]
 
     async def listen(self) -> None:
         """Keep the kernel's announcements coming, for ever."""
@@ -162,8 +217,8 @@ class NetAgent:
                 self._dirty.set()
                 await asyncio.sleep(_REOPEN_SECONDS)
 
-    async def observe(self, each_look: Callable[[Picture], Awaitable[None]] | None = None) -> None:
-        """Look when woken and once a period, for ever; `each_look` is told what was found."""
+    async def observe(self) -> None:
+        """Look when woken and once a period, for ever."""
         while True:
             self._dirty.clear()
             began = time.monotonic()
@@ -176,8 +231,7 @@ class NetAgent:
                 trouble = self._seen(picture)
                 if self._reconciler is not None:
                     await self._reconciler.look(picture)
-                if each_look is not None:
-                    await each_look(picture)
+                await self._parts.look(picture)
                 self._component.judge(self._health(trouble))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._pause()):
@@ -192,7 +246,7 @@ class NetAgent:
         problems = [trouble] if trouble else []
         problems += [f"left alone: {one.what}: {one.held.partition(';')[0]}" for one in held]
         if self._reconciler is not None and (self._reconciler.writes or self._reconciler.chosen.refused):
-            problems += [*self._reconciler.problems, *self._own_problems()]
+            problems += [*self._reconciler.problems, *self._parts.ailments()]
         return HealthReport(state="degraded", what="; ".join(problems)[:500]) if problems else HealthReport(state="ok")
 
     def _seen(self, picture: Picture) -> str:
@@ -201,7 +255,7 @@ class NetAgent:
         for problem in picture.problems:
             if before is None or problem not in before.problems:
                 logger.warning("%s", problem)
-        leases = {one.source: one for one in self._own_leases() if one.wireserver}
+        leases = {one.source: one for one in self._parts.leases() if one.wireserver}
         own = next(iter(leases.values()), None)
         found = choose_wireserver(self._configured, picture.leases, picture.routes)
         if own is not None and not self._configured:

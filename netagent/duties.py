@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ipc.component import Component
-from ipc.contract.netagent import LeaseChanged, LeaseView
+from ipc.contract.netagent import FirewallView, LeaseChanged, LeaseView, ProbeView
 from ipc.record import Emitter
 from netagent.agent import NetAgent
 from netagent.config import Settings
@@ -18,6 +18,7 @@ from netagent.dhcp.lease import Lease
 from netagent.imds import ImdsError, ask_imds
 from netagent.own import Clients, seconds_left
 from netagent.reconcile import Reconciler
+from netagent.services import Services
 from netagent.watch import Picture
 
 _ASLEEP_SECONDS = 5.0
@@ -63,21 +64,47 @@ class Duties:
             changed=self._lease_changed,
         )
         self._reconciler.lease_by(self._clients)
-        agent.keep_up(self._reconciler, self._own_leases, lambda: list(self._clients.problems.values()))
+        self._services = Services(component, settings, emitter, self._reconciler, state=state, local=local)
+        agent.keep_up(self._reconciler, self)
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """Run for ever."""
-        return [self._ask_host(), self._ask_metadata()]
+        return [self._ask_host(), self._ask_metadata(), *self._services.loops()]
 
-    async def look(self, _: Picture) -> None:
+    def problems(self) -> list[str]:
+        """What a person should know."""
+        return [*self._clients.problems.values(), *self._services.problems]
+
+    def ailments(self) -> list[str]:
+        """Without a lease there is no network; the rest is told, and left to people."""
+        return list(self._clients.problems.values())
+
+    def probes(self) -> list[ProbeView]:
+        """Each port of the goal state."""
+        return self._services.probes()
+
+    async def firewall(self) -> FirewallView | None:
+        """Our table."""
+        return await self._services.firewall()
+
+    async def off(self) -> None:
+        """Take back what is not the reconciler's."""
+        await self._services.off()
+
+    async def look(self, picture: Picture) -> None:
         """After each look."""
         offset = _suspended()
         if offset - self._offset > _ASLEEP_SECONDS:
             self._emitter.emit("Network", f"the machine slept for {offset - self._offset:.0f} s")
             self._clients.resumed()
         self._offset = offset
+        primary = self._reconciler.primary
+        link = primary.name if primary is not None else ""
+        self._services.look(picture, self._agent.url, self._clients.leases.get(link), link)
+        await self._services.names()
 
-    def _own_leases(self) -> list[LeaseView]:
+    def leases(self) -> list[LeaseView]:
+        """Our own."""
         return [
             LeaseView(
                 link=link,

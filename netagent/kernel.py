@@ -15,6 +15,8 @@ _TRIES = 5
 _PATIENCE = 5.0
 _SO_RCVBUFFORCE = 33
 _QUEUE_BYTES = 1024 * 1024
+_NETFILTER, _NFTABLES_GROUP = 12, 1 << 6
+"""NETLINK_NETFILTER and its group NFNLGRP_NFTABLES."""
 
 _numbers = itertools.count(1)
 
@@ -24,10 +26,20 @@ async def wakes(dirty: asyncio.Event, pause: Callable[[], float]) -> None:
 
     What comes within `pause` seconds of the last is looked at once.
     """
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0) as watched:
+    await _wakes(dirty, pause, 0, netlink.GROUPS)
+
+
+async def firewall_wakes(dirty: asyncio.Event, pause: Callable[[], float]) -> None:
+    """The same for nft's rules."""
+    await _wakes(dirty, pause, _NETFILTER, _NFTABLES_GROUP)
+
+
+async def _wakes(dirty: asyncio.Event, pause: Callable[[], float], protocol: int, groups: int) -> None:
+    kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    with socket.socket(socket.AF_NETLINK, kind, protocol) as watched:
         with contextlib.suppress(PermissionError):
             watched.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _QUEUE_BYTES)
-        watched.bind((0, netlink.GROUPS))
+        watched.bind((0, groups))
         while True:
             await _readable(watched)
             _drain(watched)
