@@ -87,9 +87,9 @@ class Duties:
         """Our table."""
         return await self._services.firewall()
 
-    async def off(self) -> None:
-        """Take back what is not the reconciler's."""
-        await self._services.off()
+    async def off(self) -> list[str]:
+        """Take back what is not the reconciler's; what could not be."""
+        return await self._services.off()
 
     async def look(self, picture: Picture) -> None:
         """After each look."""
