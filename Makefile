@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help up down status test format bench messages packages clean
+# What tests/vm needs beside packages; elsewhere `make test` says that it leaves them out.
+VMS := $(shell test "$$(id -u)" = 0 && unshare --mount --pid --fork true 2>/dev/null && echo yes)
+
+.PHONY: help up down status test test-vm vm format bench messages packages clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
@@ -18,8 +21,16 @@ down: $(VENV)/up.stamp ## end what `make up` left behind
 status: $(VENV)/up.stamp ## components, host, extensions
 	@$(BIN)/agentctl status
 
-test: packages $(VENV)/dev.stamp ## format, lint, types, import direction, documents and every test
-	$(BIN)/pytest
+test: packages $(VENV)/dev.stamp $(if $(VMS),vm) ## format, lint, types, import direction, documents and every test
+	@$(if $(VMS),:,echo "tests/vm is left out: it needs root and namespaces")
+	$(BIN)/pytest $(if $(VMS),,--ignore=tests/vm)
+
+test-vm: packages $(VENV)/dev.stamp vm ## the tests in VMs that networkd, NetworkManager or ifupdown manage
+	$(BIN)/pytest tests/vm
+
+vm: $(VENV)/dev.stamp
+	@packaging/debian-packages.sh packaging/vm-packages.txt
+	@$(BIN)/python tests/vm/rootfs.py
 
 format: $(VENV)/dev.stamp ## write the code as the gate wants it
 	$(BIN)/ruff check --fix
