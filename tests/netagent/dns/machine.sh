@@ -23,10 +23,11 @@ for folder in etc usr var run; do
     }
 done
 for package in "$@"; do
-    for folder in etc usr lib sbin; do
+    for folder in etc usr lib bin sbin; do
         [ ! -d "$package/$folder" ] || cp -r "$package/$folder/." "$(readlink -f "/$folder")/"
     done
 done
+ldconfig
 for user in systemd-resolve:x:64000 systemd-network:x:64001; do
     echo "$user:64000::/:/usr/sbin/nologin" >>/etc/passwd
     echo "$user:" >>/etc/group
