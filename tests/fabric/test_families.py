@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -326,3 +328,26 @@ def test_a_scenario_asks_for_a_version(clean: RunningHost, tmp_path: Path) -> No
     file.write_text('[[step]]\ncomponent = {component = "Prod", version = "9.9.9.9"}\n')
     run_azfabric(clean.root, "scenario", "run", file)
     assert of_fabric(clean)["Prod"]["Version"] == "9.9.9.9"
+
+
+def test_a_recording_has_the_packages_from_before_and_those_that_came(tmp_path: Path) -> None:
+    host, recording = RunningHost(tmp_path / "root"), tmp_path / "recording.jsonl"
+    host.start()
+    publish(host, "Prod", "9.9.9.9")
+    assert host.stop() == 0
+    host.start("--record", str(recording))
+    try:
+        publish(host, "rdagent", "0.2.0")
+        ask(host, "Prod", "9.9.9.9")
+        ask(host, "rdagent", "0.2.0")
+        for family in ("Prod", "rdagent"):
+            for channel in BOTH:
+                for url in in_manifest(host, family, channel).values():
+                    assert fetched(host, url, channel)[0] == 200
+    finally:
+        assert (host.stop(), host.bugs()) == (0, [])
+    command = [sys.executable, "-P", "-m", "fabric", "replay", str(recording), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout)
+    assert (result["orders"], result["differences"]) == (3, [])
