@@ -154,15 +154,12 @@ def test_the_whole_agent_makes_a_fresh_vm_ready_and_leaves_it_as_it_was(lab: Tes
     subprocess.run(told, check=True, capture_output=True)
     lab.lab.ask(orders.SetProbe("vm1", Probe(port=8080, http="/", interval=0.2, threshold=2)))
     until(lambda: probed() == "up", "the probe to be answered")
-    # Without guestagent the VM is not Ready.
-    supervisord = (sys.executable, "-m", "supervisor.supervisorctl", "-s", f"unix://{root}/run/supervisor.sock")
-    lab.said("vm1", *supervisord, "stop", "guestagent")
-    until(lambda: probed() == "down", "the probe to be refused")
     # Who is not root has no business at the WireServer; names he may ask for.
     nobody = ("setpriv", "--reuid=65534", "--clear-groups", "curl", "-s", "-m", "1", f"http://{HOST}/?comp=versions")
     if os.geteuid() == 0:
         assert lab.run("vm1", *nobody).returncode == 28
     lab.said("vm1", *agentctl, "down", "--root", str(root))
+    until(lambda: probed() == "down", "the probe to be refused")
     assert lab.said("vm1", "ip", "-json", "route") in {"", "[]", "[ ]"}
     assert lab.said("vm1", "nft", "list", "ruleset") == ""
     assert resolver() == before

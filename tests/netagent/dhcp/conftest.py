@@ -142,7 +142,9 @@ class Cable:
         self._talkers.append(Talker(command))
         return self._talkers[-1]
 
-    def serve(self, command: list[str], log: Path, ready: str, environment: dict[str, str] | None = None) -> Callable[[], None]:
+    def serve(
+        self, command: list[str], log: Path, ready: str, environment: dict[str, str] | None = None
+    ) -> Callable[[], None]:
         """A server at the host, which says `ready` in its log; what is returned ends it."""
         with log.open("wb") as file:
             child = subprocess.Popen(

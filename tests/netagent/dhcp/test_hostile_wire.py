@@ -1,7 +1,6 @@
 """The same table on a real wire: a hostile server answers first, then a good one."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
