@@ -119,7 +119,9 @@ EXAMPLES: list[Message] = [
         )],
         held=[ChangeView(what="add route", why="it is missing", held="somebody undid it")], reachable=True,
         firewall=FirewallView(state="on", packets={"denied": 3}),
-        probes=[ProbeView(port=8080, answers=True, probes=4, last_source="168.63.129.16", last_at=12.5, problem="none")],
+        probes=[ProbeView(
+            port=8080, answers=True, probes=4, last_source="168.63.129.16", last_at=12.5, problem="none"
+        )],
         problems=["none"],
         observed_at=9.5,
     ),
