@@ -31,7 +31,7 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Between tries, give or take a tenth. RFC 2131's 4 to 64 s cost minutes where packets are lost."""
 _REQUEST_TRIES = 3
 _REBOOT_TRIES, _REBOOT_TRIES_OF_OLD = 3, 2
-_EARLY_UNICASTS, _EARLY_TRIES = 3, 5
+_EARLY_UNICASTS, _EARLY_TRIES = 2, 5
 PROBES, PROBE_PAUSE = 3, 0.2
 """A shortened RFC 5227: its own timers would cost six seconds at each start."""
 DECLINE_PAUSE = 10.0

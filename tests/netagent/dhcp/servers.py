@@ -46,7 +46,7 @@ class Isc:
         """)
         command = ["dhcpd", "-f", "-4", "-cf", str(self._folder / "dhcpd.conf")]
         command += ["-lf", str(self._folder / "leases"), "--no-pid", "br0"]
-        self._end = self._cable.serve(command, self._folder / "log", "Server starting service.")
+        self._end = self._cable.serve(command, self._folder / "log", "Sending on   Socket")
 
     def stop(self) -> None:
         assert self._end is not None
@@ -57,6 +57,8 @@ class Isc:
 
 
 class Kea:
+    """Its server identifier is its own address: it hears nothing that is sent to another one."""
+
     def __init__(self, cable: Cable, folder: Path) -> None:
         self._cable, self._folder = cable, folder
         self._end: Callable[[], None] | None = None
@@ -71,7 +73,6 @@ class Kea:
             {"name": "rfc-routes", "data": ROUTES},
             {"name": "ms-routes", "data": ROUTES},
             {"name": "wireserver", "data": "168.63.129.16"},
-            {"name": "dhcp-server-identifier", "data": "168.63.129.16"},
         ]
         definitions = [
             {"name": "rfc-routes", "code": 121, "type": "binary"},

@@ -34,6 +34,8 @@ def test_it_gets_everything_that_azure_sends(cable: Cable, server: Server, kept:
     assert {one["gateway"] for one in lease["routes"]} == {"10.0.0.1"}
     assert (lease["seconds"], lease["renew_after"], lease["rebind_after"]) == (600, 300, 525)
     assert cable.addresses() == [f"{lease['address']}/24"]
+    owner.tell("state")
+    assert owner.wait_for("state")["state"] == "BOUND"
     assert json.loads(kept.read_text())["address"] == lease["address"]
     assert "1 received" in cable.in_vm("ping -c 1 -W 5 168.63.129.16")
 
