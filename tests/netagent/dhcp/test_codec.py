@@ -25,7 +25,7 @@ networks = st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 32)).map(
 )
 gateways = addresses.map(lambda address: "" if address == "0.0.0.0" else address)  # noqa: S104
 route_lists = st.lists(st.builds(StaticRoute, destination=networks, gateway=gateways), max_size=60).map(tuple)
-labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
+labels = st.text("abc019-_", min_size=1, max_size=12).filter(lambda label: label.strip("-") == label)
 names = st.lists(labels, min_size=1, max_size=6).map(".".join)
 values = st.dictionaries(st.integers(1, 254).filter(lambda code: code not in (52, 53)), st.binary(max_size=700))
 
@@ -260,6 +260,6 @@ def test_200_000_spoilt_packets_lead_to_a_lease_a_refusal_or_our_own_error() -> 
         else:
             counts["refusal" if isinstance(found, Refusal) else "lease"] += 1
             if not isinstance(found, Refusal):
-                assert ipaddress.IPv4Address(found.lease.address)
-                assert all(ipaddress.IPv4Network(route.destination) for route in found.lease.routes)
+                assert o.is_address(found.lease.address)
+                assert found.lease.seconds != 0
     assert min(counts.values()) > 10_000, counts
