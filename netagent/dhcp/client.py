@@ -298,6 +298,7 @@ class DhcpClient:
         self._say(str(error.strerror), logging.WARNING)
         if error.errno == errno.ENETDOWN or is_gone(error):
             self._suspect = True
+            self._poked.set()
 
     def _look_at_link(self, machine: Machine) -> Machine:
         if self._link is None or not (self._suspect or self._down or self._socket is None):

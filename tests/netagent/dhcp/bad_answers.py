@@ -223,4 +223,3 @@ def area_of(answer: Answer, kind: int) -> bytes:
     if second is not None:
         return whole[:-1] + second + (b"" if "no END" in answer.name else b"\xff")
     return b"" if answer.area == b"" else whole
-

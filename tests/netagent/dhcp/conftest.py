@@ -60,7 +60,6 @@ class Talker:
             try:
                 self._child.wait(5)
             except subprocess.TimeoutExpired:
-                print("KILLED", self._child.args)
                 self._child.kill()
                 self._child.wait()
         self._listener.join(5)
@@ -132,6 +131,16 @@ class Cable:
         owner.wait_for("ready")
         return owner
 
+    def neighbour(self, kept: Path) -> Talker:
+        """Another client, at the host's end of the same wire."""
+        self.on_host("ip link add p8 type veth peer name eth8 address 00:0d:3a:08:08:08")
+        self.on_host("ip link set p8 master br0 up")
+        self.on_host("ip link set eth8 up")
+        program = [sys.executable, "-m", "tests.netagent.dhcp.owner", "eth8", str(kept), "{}"]
+        neighbour = self._talker(self.host_command(*program))
+        neighbour.wait_for("ready")
+        return neighbour
+
     def hostile(self) -> Talker:
         """The server without scruples, at the host."""
         hostile = self._talker(self.host_command(sys.executable, "-m", "tests.netagent.dhcp.hostile", "br0"))
@@ -142,7 +151,9 @@ class Cable:
         self._talkers.append(Talker(command))
         return self._talkers[-1]
 
-    def serve(self, command: list[str], log: Path, ready: str, environment: dict[str, str] | None = None) -> Callable[[], None]:
+    def serve(
+        self, command: list[str], log: Path, ready: str, environment: dict[str, str] | None = None
+    ) -> Callable[[], None]:
         """A server at the host, which says `ready` in its log; what is returned ends it."""
         with log.open("wb") as file:
             child = subprocess.Popen(

@@ -11,7 +11,7 @@ GOOD = "10.0.0.20"
 BAD = "10.0.0.99"
 """The address of one that may not."""
 
-ROUTES = bytes.fromhex("000a000001" "20a83f81100a000001" "20a9fea9fe0a000001")
+ROUTES = bytes.fromhex("000a00000120a83f81100a00000120a9fea9fe0a000001")
 """Default, WireServer, metadata service: as Azure sends them."""
 SEARCH = b"\x03lab\x07example\x00\x05other\xc0\x04"
 

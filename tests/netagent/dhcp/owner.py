@@ -82,6 +82,7 @@ class Owner:
         client = self.client
         if word == "start":
             self.start()
+            await asyncio.sleep(0)  # it asks at once, before it is asked anything
         elif word == "stop":
             await self.stop()
         elif word == "inform":

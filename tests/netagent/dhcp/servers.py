@@ -28,7 +28,13 @@ class Isc:
         self._end: Callable[[], None] | None = None
         (folder / "leases").touch()
 
-    def start(self, first: str = "10.0.0.10", last: str = "10.0.0.20", seconds: int = 600) -> None:
+    def start(
+        self,
+        first: str = "10.0.0.10",
+        last: str = "10.0.0.20",
+        seconds: int = 600,
+        network: str = "10.0.0.0",
+    ) -> None:
         routes = ", ".join(str(one) for one in bytes.fromhex(ROUTES))
         (self._folder / "dhcpd.conf").write_text(f"""
             authoritative; ddns-update-style none; ping-check false;
@@ -37,7 +43,7 @@ class Isc:
             option wireserver code 245 = ip-address;
             default-lease-time {seconds}; max-lease-time {seconds}; min-lease-time 1; min-secs 0;
             server-identifier 168.63.129.16;
-            subnet 10.0.0.0 netmask 255.255.255.0 {{
+            subnet {network} netmask 255.255.255.0 {{
                 range {first} {last};
                 option routers 10.0.0.1; option domain-name-servers 168.63.129.16; option domain-name "{DOMAIN}";
                 option domain-search "{DOMAIN}", "cloudapp.net"; option interface-mtu 1400;
