@@ -18,6 +18,7 @@ from bench.table import Figures, show
 
 ROUNDS = 11
 PATIENCE = 20.0
+LINK = "azvmbench0"
 
 OURS = """
 import asyncio, sys
@@ -27,7 +28,7 @@ from netagent.dhcp.client import DhcpClient, DhcpSettings
 def on_lease(lease):
     Path(sys.argv[2]).touch()
 
-client = DhcpClient("eth0", kept=Path(sys.argv[1]), settings=DhcpSettings(), on_lease=on_lease, on_lost=print)
+client = DhcpClient(sys.argv[3], kept=Path(sys.argv[1]), settings=DhcpSettings(), on_lease=on_lease, on_lost=print)
 asyncio.run(client.run())
 """
 BARE = "import asyncio, pathlib, sys; asyncio.run(asyncio.sleep(0)); pathlib.Path(sys.argv[2]).touch()"
@@ -45,11 +46,13 @@ class Wire:
         self.folder = folder
         wait = "ip link set lo up && echo up && exec cat"
         self._host = self._start(["unshare", "-rn", "sh", "-c", wait])
-        self._vm = self._start([*self.enter(self._host), "unshare", "-n", "sh", "-c", wait])
-        self.run("host", f"ip link add p0 type veth peer name eth0 netns {self._vm.pid}")
+        # dhcpcd keeps its leases and its lock where it always does: here these places are nobody else's.
+        private = "mount -t tmpfs private /run; test ! -d /var/lib/dhcpcd || mount -t tmpfs private /var/lib/dhcpcd; "
+        self._vm = self._start([*self.enter(self._host), "unshare", "-n", "-m", "sh", "-ec", private + wait])
+        self.run("host", f"ip link add p0 type veth peer name {LINK} netns {self._vm.pid}")
         self.run("host", "ip address add 10.0.0.1/24 dev p0")
         self.run("host", "ip link set p0 up")
-        self.run("vm", "ip link set eth0 up")
+        self.run("vm", f"ip link set {LINK} up")
         (folder / "dhcpd.conf").write_text(DHCPD)
         (folder / "leases").touch()
         command = f"dhcpd -f -4 -cf {folder}/dhcpd.conf -lf {folder}/leases --no-pid p0"
@@ -66,16 +69,17 @@ class Wire:
         return child
 
     def enter(self, child: subprocess.Popen[str]) -> list[str]:
-        return ["nsenter", f"--target={child.pid}", "--user", "--net", "--preserve-credentials"]
+        return ["nsenter", f"--target={child.pid}", "--user", "--net", "--mount", "--preserve-credentials"]
 
-    def run(self, where: str, command: str) -> None:
+    def run(self, where: str, command: str, *, check: bool = True) -> None:
         child = self._host if where == "host" else self._vm
-        subprocess.run([*self.enter(child), *command.split()], check=True, capture_output=True)
+        subprocess.run([*self.enter(child), *command.split()], check=check, capture_output=True)
 
     def bound(self, command: list[str]) -> float:
         """Milliseconds from start to the sign that there is a lease."""
         sign = self.folder / "bound"
         sign.unlink(missing_ok=True)
+        self.run("vm", "find /run/dhcpcd /var/lib/dhcpcd -xdev -type f -delete", check=False)
         started = time.monotonic()
         child = subprocess.Popen(
             [*self.enter(self._vm), *command],
@@ -94,7 +98,7 @@ class Wire:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, 9)
             child.wait()
-            self.run("vm", "ip address flush dev eth0")
+            self.run("vm", f"ip address flush dev {LINK}")
 
     def end(self) -> None:
         self._server.kill()
@@ -118,7 +122,7 @@ def clients(folder: Path) -> dict[str, Callable[[], list[str]]]:
     sign, lease = folder / "bound", folder / "client-lease"
     script = folder / "script"
     script.write_text(
-        f'#!/bin/sh\ncase "$reason$1" in BOUND*|REBOOT*|*bound) : > {sign};; PREINIT*|*deconfig) ip link set eth0 up;; esac\n'
+        f'#!/bin/sh\ncase "$reason$1" in BOUND|bound) : > {sign};; PREINIT*|*deconfig) ip link set {LINK} up;; esac\n'
     )
     script.chmod(0o755)
     configuration = folder / "client.conf"
@@ -127,21 +131,19 @@ def clients(folder: Path) -> dict[str, Callable[[], list[str]]]:
     def fresh(*command: str) -> Callable[[], list[str]]:
         def start() -> list[str]:
             lease.unlink(missing_ok=True)
-            for left in Path("/var/lib/dhcpcd").glob("eth0.lease*"):
-                left.unlink()
             return list(command)
 
         return start
 
     found = {
-        "ours": fresh(sys.executable, "-P", "-c", OURS, str(lease), str(sign)),
+        "ours": fresh(sys.executable, "-P", "-c", OURS, str(lease), str(sign), LINK),
         "bare python": fresh(sys.executable, "-P", "-c", BARE, str(lease), str(sign)),
     }
     dhclient = ["-4", "-d", "-sf", str(script), "-lf", str(lease), "-pf", f"{folder}/pid", "-cf", str(configuration)]
     peers = {
-        "dhclient": [*dhclient, "eth0"],
-        "dhcpcd": ["-B", "-4", "-A", "--nodelay", "-f", "/dev/null", "-c", str(script), "eth0"],
-        "udhcpc": ["-f", "-q", "-i", "eth0", "-s", str(script)],
+        "dhclient": [*dhclient, LINK],
+        "dhcpcd": ["-B", "-4", "-A", "--nodelay", "-f", "/dev/null", "-c", str(script), LINK],
+        "udhcpc": ["-f", "-q", "-i", LINK, "-s", str(script)],
     }
     for name, words in peers.items():
         if shutil.which(name):

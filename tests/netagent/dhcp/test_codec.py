@@ -133,11 +133,11 @@ def test_what_a_client_says_fits_table_5() -> None:
         present = {code for code in (o.ADDRESS, o.SERVER, o.HOST_NAME, o.WANTED, o.TEXT) if code in read.options}
         found[name] = (read.kind, read.client, present)
     assert found == {
-        "discover": (1, "0.0.0.0", {50, 12, 55}),
-        "offered": (3, "0.0.0.0", {50, 54, 12, 55}),
-        "known": (3, "0.0.0.0", {50, 12, 55}),
+        "discover": (1, "0.0.0.0", {50, 12, 55}),  # noqa: S104
+        "offered": (3, "0.0.0.0", {50, 54, 12, 55}),  # noqa: S104
+        "known": (3, "0.0.0.0", {50, 12, 55}),  # noqa: S104
         "more": (3, "10.0.0.4", {12, 55}),
-        "decline": (4, "0.0.0.0", {50, 54, 56}),
+        "decline": (4, "0.0.0.0", {50, 54, 56}),  # noqa: S104
         "release": (7, "10.0.0.4", {54}),
         "inform": (8, "10.0.0.4", {55}),
     }
@@ -200,14 +200,14 @@ def test_arp() -> None:
         body = b"\0\1\x08\0\6\4" + operation.to_bytes(2) + sender + craft.ip(sender_address) + MAC + craft.ip(target)
         return MAC + sender + b"\x08\x06" + body
 
-    assert arp.conflict(frame_of(other, "10.0.0.4", "0.0.0.0"), MAC, address) == other
+    assert arp.conflict(frame_of(other, "10.0.0.4", "0.0.0.0"), MAC, address) == other  # noqa: S104
     assert arp.conflict(frame_of(other, "10.0.0.4", "10.0.0.9", 1), MAC, address) == other
-    assert arp.conflict(frame_of(other, "0.0.0.0", "10.0.0.4", 1), MAC, address) == other  # probes as we do
+    assert arp.conflict(frame_of(other, "0.0.0.0", "10.0.0.4", 1), MAC, address) == other  # probes as we do  # noqa: S104
     assert arp.conflict(frame_of(other, "10.0.0.5", "10.0.0.4", 1), MAC, address) is None  # only asks
     assert arp.conflict(frame_of(other, "10.0.0.5", "10.0.0.4"), MAC, address) is None
-    assert arp.conflict(frame_of(arp.GATEWAY_MAC, "10.0.0.4", "0.0.0.0"), MAC, address) is None
-    assert arp.conflict(frame_of(MAC, "10.0.0.4", "0.0.0.0"), MAC, address) is None
-    assert arp.conflict(frame_of(other, "10.0.0.4", "0.0.0.0")[:41], MAC, address) is None
+    assert arp.conflict(frame_of(arp.GATEWAY_MAC, "10.0.0.4", "0.0.0.0"), MAC, address) is None  # noqa: S104
+    assert arp.conflict(frame_of(MAC, "10.0.0.4", "0.0.0.0"), MAC, address) is None  # noqa: S104
+    assert arp.conflict(frame_of(other, "10.0.0.4", "0.0.0.0")[:41], MAC, address) is None  # noqa: S104
 
 
 @given(st.binary(max_size=60))
