@@ -1,7 +1,7 @@
 """What a client must survive, from what was seen to break others: a table for the codec and for the real wire.
 
-`REFUSED`: an OFFER or ACK like this names the address .99 and must not be believed. `KEPT`: an answer like this is used,
-and what it leads to is named.
+`REFUSED`: an OFFER or ACK like this names the address .99 and must not be believed. `KEPT`: an answer like this is
+used, and what it leads to is named.
 """
 
 from typing import Any

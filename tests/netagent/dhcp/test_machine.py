@@ -1,5 +1,6 @@
 """The state machine with a clock that the test turns."""
 
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -144,7 +145,7 @@ def test_it_tries_again_at_1_2_4_8_and_16_seconds_give_or_take_a_tenth() -> None
     world = World().start()
     world.advance(200)
     times = [when for when, _, _ in world.sent]
-    pauses = [after - before for before, after in zip(times, times[1:], strict=False)]
+    pauses = [after - before for before, after in itertools.pairwise(times)]
     assert len(pauses) > 10
     for pause, wanted in zip(pauses, [1, 2, 4, 8] + [16] * 20, strict=False):
         assert wanted * 0.9 <= pause <= wanted * 1.1

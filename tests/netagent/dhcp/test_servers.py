@@ -46,9 +46,8 @@ def test_it_renews_in_time_and_the_kernel_complains_to_nobody(cable: Cable, serv
     owner.tell("start")
     first = owner.wait_for("lease")
     second = owner.wait_for("lease")
-    third = owner.wait_for("lease")
-    assert first["address"] == second["address"] == third["address"]
-    assert first["started"] < second["started"] < third["started"]
+    assert first["address"] == second["address"]
+    assert first["started"] < second["started"]
     names, values = [
         line.split() for line in cable.in_vm("cat /proc/net/snmp").splitlines() if line.startswith("Icmp:")
     ]
@@ -132,6 +131,10 @@ def test_an_inform_touches_no_lease(cable: Cable, server: Server, kept: Path) ->
     assert (lease["address"], lease["seconds"], lease["wireserver"]) == ("10.0.0.200", None, "168.63.129.16")
     assert len(lease["routes"]) == 3
     assert not kept.exists()
-    server.stop()
+
+
+def test_an_inform_that_nobody_answers_ends(cable: Cable, kept: Path) -> None:
+    cable.in_vm("ip address add 10.0.0.200/24 dev eth0")
+    owner = cable.owner(kept)
     owner.tell("inform 10.0.0.200")
     assert owner.wait_for("informed")["lease"] is None
