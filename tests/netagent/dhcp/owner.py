@@ -24,6 +24,12 @@ def say(event: str, **facts: Any) -> None:
     sys.stdout.flush()
 
 
+def resident_kib() -> int:
+    """Not ru_maxrss: that one is inherited from whoever started us."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
+
+
 class SaysLog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         say("log", level=record.levelname, text=record.getMessage())
@@ -97,14 +103,12 @@ class Owner:
                 await client.release()
                 say("released")
             elif word == "state":
-                # Not ru_maxrss: that one is inherited from whoever started us.
-                memory = next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in line)
                 lease = client.lease
                 say(
                     "state",
                     state=client.state,
                     address=lease.address if lease else "",
-                    memory=int(memory.split()[1]),
+                    memory=resident_kib(),
                 )
 
 
