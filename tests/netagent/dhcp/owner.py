@@ -7,7 +7,6 @@ what is written to its standard input: `start`, `stop`, `renew NAME`, `link`, `r
 import asyncio
 import json
 import logging
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +22,12 @@ from netagent.dhcp.lease import Lease
 def say(event: str, **facts: Any) -> None:
     sys.stdout.write(json.dumps({"event": event, **facts}) + "\n")
     sys.stdout.flush()
+
+
+def resident_kib() -> int:
+    """Not ru_maxrss: that one is inherited from whoever started us."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
 
 
 class SaysLog(logging.Handler):
@@ -98,14 +103,12 @@ class Owner:
                 await client.release()
                 say("released")
             elif word == "state":
-                usage = resource.getrusage(resource.RUSAGE_SELF)
                 lease = client.lease
                 say(
                     "state",
                     state=client.state,
                     address=lease.address if lease else "",
-                    cpu=usage.ru_utime + usage.ru_stime,
-                    memory=usage.ru_maxrss,
+                    memory=resident_kib(),
                 )
 
 
