@@ -8,11 +8,12 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, BinaryIO, Literal, get_args
 
 from ipc.bus import Bus
-from ipc.contract.netagent import GetNetwork, Network
+from ipc.contract.netagent import GetNetwork, Network, NetworkPlan, SwitchNetwork
 from ipc.errors import NoAnswer, Refused
+from ipc.message import R, Request
 from ipc.places import Places
 
 Manager = Literal["networkd", "NetworkManager", "ifupdown"]
@@ -21,7 +22,7 @@ LEASES: tuple[Lease, ...] = get_args(Lease)
 MANAGERS: tuple[Manager, ...] = get_args(Manager)
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
-PATIENCE = 60.0
+PATIENCE = 30.0
 SHORT = 20
 """Seconds of a short lease: renewed after 10."""
 ADDRESS = "10.0.0.4"
@@ -124,6 +125,9 @@ class Machine:
             self._furnish(Path(f"/proc/{self._first}/root/run/vm/root"))
             self.server: subprocess.Popen[bytes] | None = None
             self.serve()
+            # Something that takes a connection, as WireServer does.
+            words = ("-m", "http.server", "--directory=/run/dhcp", f"--bind={WIRESERVER}", "80")
+            self._start(*self._in_network("host"), sys.executable, *words)
             self._boot()
         except BaseException:
             self.end()
@@ -195,6 +199,26 @@ class Machine:
         (inside / "leases").touch()
         self.server = self._start(*self._in_network("host"), *words)
 
+    def acknowledged(self) -> int:
+        """How often dhcpd has given out or renewed the lease."""
+        return self.log().count("DHCPACK on ")
+
+    def watch_routes(self) -> Callable[[], list[str]]:
+        """From now on: each change to routes, with the numbers of their protocols. Not what goes with a link."""
+        changes = self.folder / "routes.log"
+        with changes.open("wb") as log:
+            self._start(*self._in_network("vm"), "stdbuf", "--output=L", "ip", "-N", "monitor", "route", log=log)
+        # It has begun when it tells of this one.
+        probe = "198.51.100.1"
+
+        def begun() -> bool:
+            self._network("vm", "ip", "route", "replace", "blackhole", probe)
+            return probe in changes.read_text()
+
+        self.until(begun, "the kernel's announcements")
+        self._network("vm", "ip", "route", "delete", "blackhole", probe)
+        return lambda: [line for line in changes.read_text().splitlines() if probe not in line]
+
     def netagent(self, settings: str = "") -> "Agent":
         """The real process, as a unit of the VM's systemd, with these lines in its table of the configuration."""
         return Agent(self, settings)
@@ -254,10 +278,9 @@ class Machine:
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def _start(self, *command: str) -> subprocess.Popen[bytes]:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True
-        )
+    def _start(self, *command: str, log: BinaryIO | None = None) -> subprocess.Popen[bytes]:
+        log = log or self._log
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         self._children.append(child)
         return child
 
@@ -292,7 +315,10 @@ class Agent:
 
     def network(self) -> Network | None:
         """What it answers, None as long as it answers nothing."""
-        return asyncio.run(self._ask())
+        try:
+            return asyncio.run(self._ask(GetNetwork()))
+        except (NoAnswer, Refused):
+            return None
 
     def sees(self, condition: Callable[[Network], bool], what: str) -> Network:
         """Its first answer of which this is true."""
@@ -310,12 +336,14 @@ class Agent:
         assert last is not None
         return last
 
-    async def _ask(self) -> Network | None:
+    def switch(self, *, on: bool) -> NetworkPlan:
+        """What `agentctl net on` and `off` ask for."""
+        return asyncio.run(self._ask(SwitchNetwork(on=on)))
+
+    async def _ask(self, request: Request[R]) -> R:
         bus = Bus(self.places, "test", "0")
         try:
-            return await bus.ask(GetNetwork(), within=5.0)
-        except (NoAnswer, Refused):
-            return None
+            return await bus.ask(request, within=10.0)
         finally:
             bus.close()
 
