@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -69,8 +70,8 @@ class Parts(Protocol):
         """After each look, and after what it led to."""
         ...
 
-    async def off(self) -> None:
-        """Take back everything."""
+    async def off(self) -> list[str]:
+        """Take back everything; what could not be."""
         ...
 
 
@@ -95,8 +96,8 @@ class NoParts:
     async def look(self, picture: Picture) -> None:
         """Nothing."""
 
-    async def off(self) -> None:
-        """Nothing."""
+    async def off(self) -> list[str]:
+        return []
 
 
 class NetAgent:
@@ -185,10 +186,9 @@ class NetAgent:
         """Off and on."""
         reconciler, picture = await self._fresh(SwitchNetwork.wire_name())
         made = await reconciler.switch(picture, on=request.on, keep=request.keep)
-        if not request.on:
-            await self._parts.off()
+        left = await self._parts.off() if not request.on else []
         self.wake()
-        return self._answer(reconciler, made)
+        return self._answer(reconciler, made, left)
 
     async def _fresh(self, asked: str) -> tuple[Reconciler, Picture]:
         if self._reconciler is None or self._picture is None:
@@ -199,9 +199,9 @@ class NetAgent:
             raise Refused(asked, "failed", f"the network cannot be read: {error}") from error
         return self._reconciler, picture
 
-    def _answer(self, reconciler: Reconciler, changes: list[ChangeView]) -> NetworkPlan:
-        chosen = reconciler.chosen
-        return NetworkPlan(mode=chosen.mode, why=chosen.why, changes=changes[:200], problems=self._problems()[:50])
+    def _answer(self, reconciler: Reconciler, changes: list[ChangeView], left: Sequence[str] = ()) -> NetworkPlan:
+        chosen, problems = reconciler.chosen, [*reconciler.problems, *left]
+        return NetworkPlan(mode=chosen.mode, why=chosen.why, changes=changes[:200], problems=problems[:50])
 
     def _problems(self) -> list[str]:
         reconciled = list(self._reconciler.problems) if self._reconciler else []

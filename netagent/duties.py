@@ -1,7 +1,6 @@
 """What netagent does besides looking: leases of its own, what instance metadata says, and whether the host answers."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Coroutine
@@ -15,6 +14,7 @@ from netagent.agent import NetAgent
 from netagent.config import Settings
 from netagent.dhcp.client import DhcpSettings
 from netagent.dhcp.lease import Lease
+from netagent.hostname import host_name, host_names
 from netagent.imds import ImdsError, ask_imds
 from netagent.own import Clients, seconds_left
 from netagent.reconcile import Reconciler
@@ -58,7 +58,7 @@ class Duties:
         )
         self._clients = Clients(
             state,
-            lambda: DhcpSettings(arp_probe=settings.arp_probe, host_name=_host_name()),
+            lambda: DhcpSettings(arp_probe=settings.arp_probe, host_name=host_name()),
             accepts=self._reconciler.accepts,
             configure=self._reconciler.leased,
             changed=self._lease_changed,
@@ -69,7 +69,7 @@ class Duties:
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """Run for ever."""
-        return [self._ask_host(), self._ask_metadata(), *self._services.loops()]
+        return [self._ask_host(), self._ask_metadata(), self._follow_host_name(), *self._services.loops()]
 
     def problems(self) -> list[str]:
         """What a person should know."""
@@ -87,9 +87,9 @@ class Duties:
         """Our table."""
         return await self._services.firewall()
 
-    async def off(self) -> None:
-        """Take back what is not the reconciler's."""
-        await self._services.off()
+    async def off(self) -> list[str]:
+        """Take back what is not the reconciler's; what could not be."""
+        return await self._services.off()
 
     async def look(self, picture: Picture) -> None:
         """After each look."""
@@ -125,6 +125,18 @@ class Duties:
         self._emitter.emit("Lease", f"{link}: {address or 'no lease'}: {why}", ok=lease is not None)
         self._agent.wake()
 
+    async def _follow_host_name(self) -> None:
+        """The tenant's DNS has the name of the last DHCPREQUEST: tell a new one at once, the NIC stays up."""
+        told = ""
+        try:
+            async for name in host_names():
+                if told and name != told and self._reconciler.mode == "own":
+                    self._emitter.emit("HostName", f"{name} is told to the DHCP server")
+                    self._clients.publish(name)
+                told = name
+        except OSError as error:
+            logger.warning("changes of the host name are not heard: %s", error)
+
     async def _ask_host(self) -> None:
         while True:
             await self._reconciler.writing.wait()
@@ -150,9 +162,3 @@ class Duties:
 def _suspended() -> float:
     """Seconds this machine has slept since it booted: only one of the two clocks goes on meanwhile."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
-
-
-def _host_name() -> str:
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/hostname").read_text().strip()
-    return ""

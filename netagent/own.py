@@ -65,8 +65,11 @@ class Clients:
 
     def publish(self, host_name: str) -> None:
         """Tell the servers another host name (option 12), without anything else."""
-        for client in self._clients.values():
-            client.renew(host_name)
+        for name, client in self._clients.items():
+            try:
+                client.renew(host_name)
+            except DhcpError as error:
+                self.problems[name] = f"host name {host_name!r} cannot be told: {error}"
 
     def state(self, link: str) -> str:
         """RFC 2131's name of it; empty without a client."""

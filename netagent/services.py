@@ -1,6 +1,7 @@
 """What netagent does for the VM besides addresses and routes: firewall, probe ports, name servers."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -31,6 +32,8 @@ from netagent.routability import unroutable
 from netagent.watch import Picture
 
 _PERIOD = 60.0
+_PROBE_PERIOD = 15.0
+_UNANSWERED_LIMIT = 1
 _BURST = 1.0
 _ASK_SECONDS = 2.0
 
@@ -68,6 +71,8 @@ class Services:
         self._link = ""
         self._host = ""
         self._responder = ProbeResponder()
+        self._unanswered = 0
+        self._names_dirty = asyncio.Event()
         self._picture: Picture | None = None
         self._problems: dict[str, list[str]] = {}
         for event in (StatusChanged, GoalStateArrived, TruthChanged):
@@ -89,6 +94,8 @@ class Services:
         self._host = urlsplit(wireserver).hostname or ""
         if before is None or before.links != picture.links or self._wanted_state() != self._firewall_state:
             self._dirty.set()
+        if before is not None and before != picture:
+            self._names_dirty.set()
         self._lease, self._link = lease, link
         primary = self._reconciler.primary
         self._problems["route"] = unroutable(self._reconciler.nics, primary, picture) if self._responder.ports else []
@@ -146,14 +153,18 @@ class Services:
             for port, problem in sorted(self._responder.problems.items())
         ]
 
-    async def off(self) -> None:
-        """Take back all of ours, now."""
+    async def off(self) -> list[str]:
+        """Take back all of ours, now; what could not be."""
+        if self._local:
+            return []
         await self._apply_firewall(on=False)
         self._given = None
         try:
             await asyncio.to_thread(self._keeper.undo)
+            self._problems["names"] = []
         except DnsError as error:
             self._problems["names"] = [str(error)]
+        return [*self._problems["firewall"], *self._problems["names"]]
 
     # -- firewall --------------------------------------------------------------------------------------------------
 
@@ -223,7 +234,7 @@ class Services:
                 self._asked.clear()
                 await self._learn()
                 self._problems["probe"] = list(self._responder.problems.values())
-                await self._wait(self._asked, _PERIOD)
+                await _wait(self._asked, _PROBE_PERIOD if self._responder.ports else _PERIOD)
         finally:
             await self._responder.close()
 
@@ -231,10 +242,15 @@ class Services:
         """While the others are away the ports stay, and what was true is not known any more."""
         try:
             truth = await self._component.bus.ask(GetTruth(), within=_ASK_SECONDS)
+        except (NoAnswer, Refused, FrameError):
+            # One that is started again must not take the VM out of the load balancer.
+            self._unanswered += 1
+            if self._unanswered > _UNANSWERED_LIMIT:
+                self._responder.ready, self._responder.reason = False, "rdagent does not answer"
+        else:
+            self._unanswered = 0
             self._responder.ready = truth.host.ready is True
             self._responder.reason = truth.host.problem or "the host was not told Ready"
-        except (NoAnswer, Refused, FrameError):
-            self._responder.ready, self._responder.reason = False, "rdagent does not answer"
         try:
             status = await self._component.bus.ask(GetStatus(), within=_ASK_SECONDS)
         except (NoAnswer, Refused, FrameError):
@@ -261,10 +277,12 @@ class Services:
         """Whether the first name server answers, where netagent has anything to say."""
         while True:
             await self._reconciler.writing.wait()
+            self._names_dirty.clear()
             resolver = self._picture.resolver if self._picture is not None else None
             if self._settings.dns and resolver is not None and resolver.nameservers:
                 self._problems["dns"] = await self._judge_names(resolver.nameservers[0], resolver.search[:1])
-            await asyncio.sleep(_PERIOD)
+            await asyncio.sleep(_BURST)
+            await _wait(self._names_dirty, _PERIOD)
 
     async def _judge_names(self, server: str, search: list[str]) -> list[str]:
         try:
@@ -278,12 +296,11 @@ class Services:
             self._emitter.emit("Names", line, ok=False)
         return [line]
 
-    async def _wait(self, event: asyncio.Event, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await event.wait()
-        except TimeoutError:
-            return
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _lacks(picture: Picture, wanted: DnsWanted) -> bool:

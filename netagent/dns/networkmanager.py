@@ -11,27 +11,35 @@ class NetworkManager:
 
     def apply(self, wanted: DnsWanted, old: Old = ()) -> None:
         """Raises DnsError."""
-        run("nmcli", *modify(wanted.link, wanted.nameservers, wanted.search, "+"))
+        self._run(modify(wanted.link, wanted.nameservers, wanted.search, "+"))
         for one in old:
             same = one.link == wanted.link
             servers = tuple(server for server in one.nameservers if not same or server not in wanted.nameservers)
             search = tuple(name for name in one.search if not same or name not in wanted.search)
-            if servers or search:
-                run("nmcli", *modify(one.link, servers, search, "-"))
+            self._run(modify(one.link, servers, search, "-"))
 
     def undo(self, given: DnsWanted) -> None:
         """Raises DnsError."""
-        run("nmcli", *modify(given.link, given.nameservers, given.search, "-"))
+        self._run(modify(given.link, given.nameservers, given.search, "-"))
+
+    def _run(self, commands: list[list[str]]) -> None:
+        for arguments in commands:
+            run("nmcli", *arguments)
 
 
-def modify(link: str, nameservers: tuple[str, ...], search: tuple[str, ...], sign: str) -> list[str]:
-    """Arguments of nmcli. Adding what is there, or removing what is not, changes nothing."""
-    arguments = ["--wait", "10", "device", "modify", link]
-    versions = {ipaddress.ip_address(one).version for one in nameservers}
-    for version in sorted(versions):
-        servers = [one for one in nameservers if ipaddress.ip_address(one).version == version]
-        arguments += [f"{sign}ipv{version}.dns", ",".join(servers)]
-    if search:
-        # NetworkManager has one list for each family; the resolver has their sum.
-        arguments += [f"{sign}ipv4.dns-search", ",".join(search)]
-    return arguments
+def modify(link: str, nameservers: tuple[str, ...], search: tuple[str, ...], sign: str) -> list[list[str]]:
+    """Arguments of nmcli. Adding what is there, or removing what is not, changes nothing.
+
+    IPv4 first and by itself: a profile may have IPv6 switched off, and refuses all that comes with it.
+    """
+    commands = []
+    for version in (4, 6):
+        settings = []
+        if servers := [one for one in nameservers if ipaddress.ip_address(one).version == version]:
+            settings += [f"{sign}ipv{version}.dns", ",".join(servers)]
+        if search and version == 4:
+            # NetworkManager has one list for each family; the resolver has their sum.
+            settings += [f"{sign}ipv4.dns-search", ",".join(search)]
+        if settings:
+            commands.append(["--wait", "10", "device", "modify", link, *settings])
+    return commands

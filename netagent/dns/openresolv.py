@@ -1,7 +1,10 @@
 """resolvconf(8), openresolv's or Debian's: one entry of ours beside those of others."""
 
+from netagent.dns.errors import DnsError
 from netagent.dns.program import run
 from netagent.dns.wanted import DnsWanted, Old
+
+_GONE = "No resolv.conf for interface"
 
 
 class Openresolv:
@@ -19,8 +22,12 @@ class Openresolv:
 
     def undo(self, given: DnsWanted) -> None:
         """Also of what was never there. Raises DnsError."""
-        # -f: what is not there is gone already; Debian's other resolvconf does not know the option and does not mind.
-        run("resolvconf", "-f", "-d", _entry(given))
+        try:
+            run("resolvconf", "-d", _entry(given))
+        except DnsError as error:
+            # openresolv says so, Debian's resolvconf does not mind.
+            if _GONE not in str(error):
+                raise
 
 
 def _entry(wanted: DnsWanted) -> str:

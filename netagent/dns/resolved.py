@@ -12,6 +12,7 @@ from netagent.dns.wanted import DnsWanted, Old
 _SECONDS = 5.0
 _BUSY = "org.freedesktop.resolve1.LinkBusy"
 _NOBODY = {"org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner"}
+_NOT_STARTED = "org.freedesktop.DBus.Error.Spawn."
 _DENIED = {"org.freedesktop.DBus.Error.AccessDenied", "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"}
 
 
@@ -41,8 +42,9 @@ class _Refused(Exception):
 class Resolved:
     """`bus`: `SYSTEM`, or a D-Bus address."""
 
-    def __init__(self, bus: str = "SYSTEM") -> None:
+    def __init__(self, bus: str = "SYSTEM", seconds: float = _SECONDS) -> None:
         self._bus = bus
+        self._seconds = seconds
 
     def apply(self, wanted: DnsWanted, old: Old = ()) -> None:
         """Raises DnsError."""
@@ -68,35 +70,37 @@ class Resolved:
         from jeepney.io.blocking import open_dbus_connection
 
         try:
-            with open_dbus_connection(self._bus, auth_timeout=_SECONDS) as connection:
+            with open_dbus_connection(self._bus, auth_timeout=self._seconds) as connection:
                 try:
-                    _call(connection, _RESOLVED, calls)
+                    _call(connection, _RESOLVED, calls, self._seconds)
                 except _Refused as refused:
                     if refused.name != _BUSY:
                         raise
-                    _call(connection, _NETWORKD, calls)
+                    _call(connection, _NETWORKD, calls, self._seconds)
         except _Refused as refused:
             raise _told(refused) from refused
         except TimeoutError as error:
-            raise DnsError(f"systemd-resolved did not answer within {_SECONDS:g} s: look at its service") from error
+            raise DnsError(
+                f"systemd-resolved did not answer within {self._seconds:g} s: look at its service"
+            ) from error
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise Absent(f"the system bus does not answer ({error}): start dbus, or set DNS off") from error
 
 
-def _call(connection: Any, service: _Service, calls: list[tuple[str, str, tuple[Any, ...]]]) -> None:
+def _call(connection: Any, service: _Service, calls: list[tuple[str, str, tuple[Any, ...]]], seconds: float) -> None:
     from jeepney import DBusAddress, HeaderFields, MessageType, new_method_call
 
     address = DBusAddress(service.path, bus_name=service.name, interface=service.interface)
     for method, signature, body in calls:
         message = new_method_call(address, method or service.revert, signature, body)
-        reply = connection.send_and_get_reply(message, timeout=_SECONDS)
+        reply = connection.send_and_get_reply(message, timeout=seconds)
         if reply.header.message_type == MessageType.error:
             text = " ".join(str(one) for one in reply.body)[:300]
             raise _Refused(str(reply.header.fields.get(HeaderFields.error_name)), text)
 
 
 def _told(refused: _Refused) -> DnsError:
-    if refused.name in _NOBODY:
+    if refused.name in _NOBODY or refused.name.startswith(_NOT_STARTED):
         return Absent(f"systemd-resolved owns the resolver and does not run ({refused}): start it, or set DNS off")
     if refused.name in _DENIED:
         return DnsError(f"systemd-resolved refused ({refused}): run netagent as root, or allow it in polkit")

@@ -28,7 +28,22 @@ from ipc.contract.guestagent import (
     RunStarted,
     RunView,
 )
-from ipc.contract.netagent import Address, Network, Resolver, Route, WireServerFound, WireServerState
+from ipc.contract.netagent import (
+    Address,
+    ChangeView,
+    FirewallView,
+    LeaseChanged,
+    LeaseView,
+    Network,
+    NetworkPlan,
+    ProbeView,
+    Resolver,
+    Route,
+    Rule,
+    SwitchNetwork,
+    WireServerFound,
+    WireServerState,
+)
 from ipc.contract.rdagent import ComponentTruth, HostView, Truth, TruthChanged
 from ipc.contract.telemetry import Entry, GetTimeline, JournalGrew, Record, Recorded, Timeline
 from ipc.frame import Header, Kind, encode
@@ -66,6 +81,7 @@ EXAMPLES: list[Message] = [
                 handler_status="Ready", status="success", code=0, message="ok", step="enabling", since=8.5,
             )
         ],
+        probe_ports=[17017],
     ),
     GoalStateArrived(goal_state="incarnation_4"),
     GetExtension(name="greeter"),
@@ -95,6 +111,18 @@ EXAMPLES: list[Message] = [
         routes=[Route(destination="default", gateway="10.0.0.1", link="eth0", metric=100, protocol=16)],
         resolver=Resolver(manager="file", nameservers=["168.63.129.16"], search=["internal"]),
         wireserver=WireServerState(url="http://168.63.129.16", found_in="lease", detail="dhclient.eth0.leases"),
+        why="configured: observe", primary="eth0", managers={"eth0": "dhclient"},
+        rules=[Rule(source="10.1.0.4/32", table=16803, priority=16803, protocol=168)],
+        leases=[LeaseView(
+            link="eth0", source="netagent", address="10.0.0.4/24", wireserver="168.63.129.16", state="BOUND",
+            server="10.0.0.1", seconds=20, seconds_left=9,
+        )],
+        held=[ChangeView(what="add route", why="it is missing", held="somebody undid it")], reachable=True,
+        firewall=FirewallView(state="on", packets={"denied": 3}),
+        probes=[ProbeView(
+            port=8080, answers=True, probes=4, last_source="168.63.129.16", last_at=12.5, problem="none"
+        )],
+        problems=["none"],
         observed_at=9.5,
     ),
     WireServerFound(url="http://168.63.129.16", found_in="route", detail="168.63.129.16/32"),
@@ -103,6 +131,9 @@ EXAMPLES: list[Message] = [
     GetTimeline(after=3, limit=10, component="guestagent", subject="Contoso.Tools.Greeter"),
     Timeline(entries=[ENTRY], cursor=4, dropped=2),
     JournalGrew(cursor=4),
+    NetworkPlan(mode="repair", why="static", changes=[ChangeView(what="add route", why="missing")], problems=["none"]),
+    SwitchNetwork(on=False, keep=False),
+    LeaseChanged(link="eth0", address="10.0.0.4/24", why="lease of 10.0.0.1"),
     # 1.1
     RunScript(
         name="job", script=b"#!/bin/sh\n\xff\x00", script_path="/root/job.sh",

@@ -2,16 +2,19 @@
 
 import io
 import json
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fabric.components import outcome
+from fabric.components import AskedComponent, outcome
 from fabric.state import Told, WantedComponent
 from tests.fabric.conftest import RunningHost, Vm, parsed, run_azfabric, vm_of
 
@@ -235,24 +238,31 @@ def test_a_component_that_is_watched_by_itself_speaks_for_itself(clean: RunningH
     assert observe(Value="0.2.0")["state"] == "running"
 
 
-@given(
-    status=st.recursive(
-        st.none() | st.booleans() | st.text(max_size=3) | st.integers(),
-        lambda inner: (
-            st.lists(inner, max_size=2)
-            | st.dictionaries(
-                st.sampled_from(["aggregateStatus", "guestAgentStatus", "updateStatus", "status", "version", "message"])
-                | st.just("formattedMessage"),
-                inner,
-                max_size=3,
-            )
-        ),
-    ),
-    value=st.none() | st.text(max_size=3) | st.integers(),
+ODD: st.SearchStrategy[Any] = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.just("1.0")
+    | st.text(max_size=3)
+    | st.lists(st.integers(), max_size=2)
 )
-def test_whatever_a_vm_says_is_no_mistake_of_ours(status: Any, value: Any) -> None:
-    told = Told(status=status, observations={"azvmagent.x": {"Value": value}} if value else {})
-    assert outcome(WantedComponent(name="x", version="1.0"), told).state in {"asked", "running", "refused"}
+
+
+def perhaps(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """A document with some of these, or something else in its place."""
+    return st.fixed_dictionaries({}, optional=fields) | ODD
+
+
+UPDATE = perhaps(status=st.just("Error") | ODD, expectedVersion=ODD, formattedMessage=perhaps(message=ODD))
+AGENT = perhaps(version=ODD, updateStatus=UPDATE)
+
+
+@given(status=perhaps(aggregateStatus=perhaps(guestAgentStatus=AGENT)), value=ODD, observed=st.booleans())
+def test_whatever_a_vm_says_is_no_mistake_of_ours(status: Any, value: Any, observed: bool) -> None:
+    told = Told(status=status, observations={"azvmagent.x": {"Value": value}} if observed else {})
+    found = outcome(WantedComponent(name="x", version="1.0"), told)
+    # Of the types that are described.
+    assert msgspec.convert(msgspec.to_builtins(found), AskedComponent) == found
 
 
 @pytest.mark.parametrize(
@@ -326,3 +336,26 @@ def test_a_scenario_asks_for_a_version(clean: RunningHost, tmp_path: Path) -> No
     file.write_text('[[step]]\ncomponent = {component = "Prod", version = "9.9.9.9"}\n')
     run_azfabric(clean.root, "scenario", "run", file)
     assert of_fabric(clean)["Prod"]["Version"] == "9.9.9.9"
+
+
+def test_a_recording_has_the_packages_from_before_and_those_that_came(tmp_path: Path) -> None:
+    host, recording = RunningHost(tmp_path / "root"), tmp_path / "recording.jsonl"
+    host.start()
+    publish(host, "Prod", "9.9.9.9")
+    assert host.stop() == 0
+    host.start("--record", str(recording))
+    try:
+        publish(host, "rdagent", "0.2.0")
+        ask(host, "Prod", "9.9.9.9")
+        ask(host, "rdagent", "0.2.0")
+        for family in ("Prod", "rdagent"):
+            for channel in BOTH:
+                for url in in_manifest(host, family, channel).values():
+                    assert fetched(host, url, channel)[0] == 200
+    finally:
+        assert (host.stop(), host.bugs()) == (0, [])
+    command = [sys.executable, "-P", "-m", "fabric", "replay", str(recording), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout)
+    assert (result["orders"], result["differences"]) == (3, [])

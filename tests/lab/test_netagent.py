@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from fabric.lab import orders
+from fabric.lab.probe import Probe
 from tests.lab.conftest import TestedLab, until
 
 HOST, IMDS = "168.63.129.16", "169.254.169.254"
@@ -128,3 +131,40 @@ def test_a_change_that_cuts_off_the_host_is_taken_back(lab: TestedLab, netagent:
     shown = agent.agentctl("net", "show")
     assert shown.returncode == 1
     assert "cut off" in shown.stdout
+
+
+def test_the_whole_agent_makes_a_fresh_vm_ready_and_leaves_it_as_it_was(lab: TestedLab, folder: Path) -> None:
+    lab.up("vm1", static=False, host=True)
+    root, host_root = folder / f"agent-of-{lab.lab.name}", folder / "lab" / lab.lab.name
+    agentctl = (sys.executable, "-P", "-m", "agentctl")
+
+    def resolver() -> str:
+        return lab.said("vm1", "cat", "/etc/resolv.conf")
+
+    def probed() -> str:
+        (one,) = lab.shown("vm1")["probes"]
+        return str(one["state"])
+
+    before = resolver()
+    lab.said("vm1", *agentctl, "up", "--no-host", "--detach", "--root", str(root))
+    until(lambda: "nameserver 168.63.129.16" in resolver(), "the name server")
+    assert "contoso.internal.cloudapp.net" in resolver()
+    assert lab.said("vm1", "getent", "ahostsv4", "vm1.contoso.internal.cloudapp.net").startswith("10.0.0.4")
+    # A new name is in DNS without a new lease or a link that goes down.
+    lab.said("vm1", "hostname", "web7")
+    until(
+        lambda: lab.run("vm1", "getent", "ahostsv4", "web7.contoso.internal.cloudapp.net").returncode == 0, "its name"
+    )
+    told = [sys.executable, "-P", "-m", "fabric", "probe", "8080", "--root", str(host_root)]
+    subprocess.run(told, check=True, capture_output=True)
+    lab.lab.ask(orders.SetProbe("vm1", Probe(port=8080, http="/", interval=0.2, threshold=2)))
+    until(lambda: probed() == "up", "the probe to be answered")
+    # Who is not root has no business at the WireServer; names he may ask for.
+    nobody = ("setpriv", "--reuid=65534", "--clear-groups", "curl", "-s", "-m", "1", f"http://{HOST}/?comp=versions")
+    if os.geteuid() == 0:
+        assert lab.run("vm1", *nobody).returncode == 28
+    lab.said("vm1", *agentctl, "down", "--root", str(root))
+    until(lambda: probed() == "down", "the probe to be refused")
+    assert lab.said("vm1", "ip", "-json", "route") in {"", "[]", "[ ]"}
+    assert lab.said("vm1", "nft", "list", "ruleset") == ""
+    assert resolver() == before
