@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
 from ipc.bus import Bus
-from ipc.contract.netagent import GetNetwork, Network, NetworkPlan, SwitchNetwork
+from ipc.contract.netagent import ChangeView, GetNetwork, Network, NetworkPlan, SwitchNetwork
 from ipc.errors import NoAnswer, Refused
 from ipc.message import R, Request
 from ipc.places import Places
@@ -79,7 +79,7 @@ _SERVERS = {
     "endless": (_DNSMASQ, ("dnsmasq", "--keep-in-foreground", "--conf-file=/run/dhcp/conf", "--pid-file=")),
     "short": (
         _DHCPD,
-        ("dhcpd", "-f", "-4", "-q", "-cf", "/run/dhcp/conf", "-lf", "/run/dhcp/leases", "--no-pid", "lan0"),
+        ("dhcpd", "-f", "-d", "-4", "-cf", "/run/dhcp/conf", "-lf", "/run/dhcp/leases", "--no-pid", "lan0"),
     ),
 }
 _UNITS: dict[Manager, tuple[str, ...]] = {
@@ -212,11 +212,11 @@ class Machine:
         probe = "198.51.100.1"
 
         def begun() -> bool:
-            self._network("vm", "ip", "route", "replace", "blackhole", probe)
+            self._network("vm", "ip", "route", "add", "blackhole", probe)
+            self._network("vm", "ip", "route", "delete", "blackhole", probe)
             return probe in changes.read_text()
 
         self.until(begun, "the kernel's announcements")
-        self._network("vm", "ip", "route", "delete", "blackhole", probe)
         return lambda: [line for line in changes.read_text().splitlines() if probe not in line]
 
     def netagent(self, settings: str = "") -> "Agent":
@@ -320,6 +320,10 @@ class Agent:
         except (NoAnswer, Refused):
             return None
 
+    def held(self) -> list[ChangeView]:
+        """What it leaves alone, and why."""
+        return self.sees(lambda _: True, "an answer").held
+
     def sees(self, condition: Callable[[Network], bool], what: str) -> Network:
         """Its first answer of which this is true."""
         last: Network | None = None
@@ -351,8 +355,13 @@ class Agent:
 def _leader(pid: int) -> int:
     """The first process of the namespace below systemd-nspawn, 0 as long as there is none."""
     for child in _children(pid):
-        namespaces = next(line for line in Path(f"/proc/{child}/status").read_text().splitlines() if "NSpid" in line)
-        if len(namespaces.split()) == 4 and namespaces.split()[-1] == "1":
+        try:
+            lines = Path(f"/proc/{child}/status").read_text().splitlines()
+        except OSError:
+            continue  # systemd-nspawn's helper has done its work
+        namespaces = next(line for line in lines if line.startswith("NSpid:")).split()
+        # Ours, the one of the holder, and its own.
+        if len(namespaces) == 4 and namespaces[-1] == "1":
             return child
         if found := _leader(child):
             return found
