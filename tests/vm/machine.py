@@ -173,14 +173,17 @@ class Machine:
         return {route["dst"] for route in self.ip("-4", "route", "show") if "gateway" in route}
 
     def addressed(self) -> bool:
-        """Whether the lease's address is there."""
-        return any(
-            one["local"] == ADDRESS for link in self.ip("-4", "address", "show", "eth0") for one in link["addr_info"]
-        )
+        """Whether the lease's address is there, with the lease's prefix length."""
+        links = self.ip("-4", "address", "show", "eth0")
+        return (ADDRESS, 24) in {(one["local"], one["prefixlen"]) for link in links for one in link["addr_info"]}
 
     def leased(self) -> bool:
-        """Whether all is there that the lease is for."""
+        """Whether address and routes of the lease are there."""
         return self.addressed() and self.routes() >= PLATFORM
+
+    def resolves(self) -> bool:
+        """Whether the manager has written down whom to ask for names; it may do so after all else."""
+        return "nameserver" in self.attempt("cat", "/etc/resolv.conf").stdout
 
     def until(self, condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
         """Its first true value."""
@@ -238,6 +241,8 @@ class Machine:
         else:
             # A file that is there is left to the manager; for one that is not, systemd makes that link at boot.
             resolver.touch()
+            # It comes with systemd-resolved, works only while that runs, and NetworkManager would rely on it.
+            (root / "usr/sbin/resolvconf").unlink()
 
     def _boot(self) -> None:
         seen = {CHECKOUT, Path(sys.prefix)} | ({Path(sys.base_prefix)} - {Path("/usr")})
@@ -245,6 +250,8 @@ class Machine:
             *self._in_network(""),
             # Entering the namespace of a cgroup does not move anybody into it.
             *("sh", "-c", 'echo 0 >/sys/fs/cgroup/cgroup.procs && exec "$@"', "enter"),
+            # The VM may set its own network's sysctls, as any VM may.
+            *("env", "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network"),
             "systemd-nspawn",
             "--directory=/run/vm/root",
             "--network-namespace-path=/run/netns/vm",
@@ -263,7 +270,7 @@ class Machine:
             "systemd.show_status=error",
         )
         self._leader = self.until(lambda: _leader(spawn.pid), "the VM's first process")
-        self.until(self.leased, "the lease")
+        self.until(lambda: self.leased() and self.resolves(), "the lease")
 
     def _ended(self) -> list[str]:
         """What should run and does not."""
