@@ -103,7 +103,7 @@ _FILES: dict[Manager, tuple[str, str]] = {
 class Machine:
     """Up when made. `folder` is the agent's root, at the same path inside."""
 
-    def __init__(self, base: Path, folder: Path, manager: Manager, lease: Lease) -> None:
+    def __init__(self, base: Path, folder: Path, manager: Manager, lease: Lease, *, openresolv: bool = False) -> None:
         self.folder = folder
         self.manager = manager
         self.lease = lease
@@ -122,6 +122,7 @@ class Machine:
             line = self._holder.stdout.readline()
             assert line, self.log()
             self._first = int(line)
+            self._openresolv = openresolv
             self._furnish(Path(f"/proc/{self._first}/root/run/vm/root"))
             self.server: subprocess.Popen[bytes] | None = None
             self.serve()
@@ -243,6 +244,8 @@ class Machine:
             resolver.touch()
             # It comes with systemd-resolved, works only while that runs, and NetworkManager would rely on it.
             (root / "usr/sbin/resolvconf").unlink()
+        if self._openresolv:
+            subprocess.run(["dpkg-deb", "--extract", root / "opt/fetched/openresolv.deb", root], check=True)
 
     def _boot(self) -> None:
         seen = {CHECKOUT, Path(sys.prefix)} | ({Path(sys.base_prefix)} - {Path("/usr")})
