@@ -245,7 +245,10 @@ class Machine:
             # It comes with systemd-resolved, works only while that runs, and NetworkManager would rely on it.
             (root / "usr/sbin/resolvconf").unlink()
         if self._openresolv:
-            subprocess.run(["dpkg-deb", "--extract", root / "opt/fetched/openresolv.deb", root], check=True)
+            # Not by --extract: /sbin is a link and has to remain one.
+            package = ["dpkg-deb", "--fsys-tarfile", root / "opt/fetched/openresolv.deb"]
+            packed = subprocess.run(package, check=True, capture_output=True).stdout
+            subprocess.run(["tar", "-x", "--keep-directory-symlink", "-C", root], input=packed, check=True)
 
     def _boot(self) -> None:
         seen = {CHECKOUT, Path(sys.prefix)} | ({Path(sys.base_prefix)} - {Path("/usr")})

@@ -112,3 +112,22 @@ def test_switched_off_nothing_of_ours_is_left(boot: MakeMachine, manager: Manage
     agent.stop()
     assert machine.addressed()
     assert "default" in machine.routes()
+
+
+@pytest.mark.parametrize("manager", MANAGERS)
+def test_stopped_it_leaves_what_the_lease_wants_and_started_it_takes_its_own_back(
+    boot: MakeMachine, manager: Manager
+) -> None:
+    machine = boot(manager)
+    agent = machine.netagent()
+    agent.sees(lambda seen: seen.mode == "repair" and seen.reachable is True, "mode repair")
+    lose(machine, *sorted(PLATFORM))
+    machine.until(machine.leased, "the routes")
+    agent.stop()
+    assert machine.leased()
+    assert set(ours(machine)) <= PLATFORM
+    machine.run(*RESTART[manager])
+    machine.until(machine.leased, "the routes of the manager")
+    agent.start()
+    machine.until(lambda: ours(machine) == [], "the end of ours beside the manager's own")
+    assert machine.leased()
