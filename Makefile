@@ -46,6 +46,8 @@ bench: packages $(VENV)/dev.stamp ## measurements beside the reference agent
 	$(BIN)/python -m bench.portal
 	$(BIN)/python -m bench.rest
 	$(BIN)/python -m bench.fleet
+	$(BIN)/python -m bench.network
+	$(BIN)/python -m bench.dhcp
 
 packages: ## the Debian packages the tests use (installs them as root, else says which are missing)
 	@packaging/debian-packages.sh packaging/test-packages.txt

@@ -11,7 +11,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     mode: Configured = "auto"
     """`observe` writes nothing. `repair` puts back what Azure needs, beside a manager. `delegate` does that, and gives
     the VM its further addresses. `own` is the DHCP client. `off` takes back all of ours. `auto` chooses."""
-    nics: list[str] = []
+    nics: tuple[str, ...] = ()
     """Only these; empty: all that are NICs."""
     default_route: bool = True
     """Whether `repair` also puts back a lost default route."""

@@ -120,8 +120,11 @@ def legacy_tables(names: Path = Path("/proc/net/ip_tables_names")) -> tuple[str,
     try:
         with names.open("rb") as file:
             return tuple(file.read(1024).decode("ascii", "replace").split())
+    except PermissionError:
+        # It is there, so there are some; which, only root is told.
+        return ("unknown",)
     except OSError:
-        # Readable by root only, absent where the module is not loaded.
+        # Absent where the kernel's part of it is not loaded.
         return ()
 
 

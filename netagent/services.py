@@ -35,6 +35,7 @@ _PERIOD = 60.0
 _PROBE_PERIOD = 15.0
 _UNANSWERED_LIMIT = 1
 _BURST = 1.0
+_LATELY = 120.0
 _ASK_SECONDS = 2.0
 
 logger = logging.getLogger("netagent")
@@ -216,6 +217,7 @@ class Services:
             obstacles, notes = blocked(
                 listing.text, ports, self._host, whole=listing.whole, legacy=nft.legacy_tables(), uid=os.getuid()
             )
+            obstacles = [one for one in obstacles if one.certain or not self._is_probed(one.port)]
         except FirewallError as error:
             found = [f"what blocks the probe cannot be seen: {error}"]
         else:
@@ -224,6 +226,12 @@ class Services:
             for line in found:
                 self._emitter.emit("Probe", line, ok=False)
         self._problems["blocked"] = found
+
+    def _is_probed(self, port: int) -> bool:
+        """A handshake that was finished lately proves both ways: what is not understood is harmless then."""
+        counter = self._responder.counters.get(port)
+        lately = counter is not None and time.time() - counter.last_at < _LATELY
+        return counter is not None and lately and counter.last_source == self._host
 
     # -- probes ----------------------------------------------------------------------------------------------------
 

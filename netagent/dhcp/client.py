@@ -117,11 +117,14 @@ class DhcpClient:
             self._socket = DhcpSocket(self._link)
             self._down = not is_up(self._link)
             machine = self._start(self._socket)
-            while True:
+            while not self._released.is_set():
                 await self._wait()
                 # Another MAC makes another machine.
                 machine = self._look_at_link(machine)
                 await self._turn(machine)
+            # The port is free for whoever comes next.
+            self._close()
+            await asyncio.get_running_loop().create_future()
         finally:
             self._machine = None
             self._released.set()
@@ -295,6 +298,7 @@ class DhcpClient:
         self._say(str(error.strerror), logging.WARNING)
         if error.errno == errno.ENETDOWN or is_gone(error):
             self._suspect = True
+            self._poked.set()
 
     def _look_at_link(self, machine: Machine) -> Machine:
         if self._link is None or not (self._suspect or self._down or self._socket is None):

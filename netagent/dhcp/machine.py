@@ -31,7 +31,7 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Between tries, give or take a tenth. RFC 2131's 4 to 64 s cost minutes where packets are lost."""
 _REQUEST_TRIES = 3
 _REBOOT_TRIES, _REBOOT_TRIES_OF_OLD = 3, 2
-_EARLY_UNICASTS, _EARLY_TRIES = 3, 5
+_EARLY_UNICASTS, _EARLY_TRIES = 2, 5
 PROBES, PROBE_PAUSE = 3, 0.2
 """A shortened RFC 5227: its own timers would cost six seconds at each start."""
 DECLINE_PAUSE = 10.0
@@ -139,7 +139,8 @@ class Machine:
     def link_up(self, now: float) -> list[Action]:
         """Carrier came back, or the machine was resumed: we may be on another network."""
         self._down = False
-        return self._wish(now, "link")
+        self._wish(now, "link")
+        return self.timer(now)
 
     def link_down(self) -> list[Action]:
         """Nothing can be sent; what we have is kept as long as it runs."""
@@ -153,7 +154,8 @@ class Machine:
         """Before it is time, for instance to publish another host name."""
         if host_name:
             self._who = msgspec.structs.replace(self._who, host_name=host_name)
-        return self._wish(now, "renew")
+        self._wish(now, "renew")
+        return self.timer(now)
 
     def release(self, now: float) -> list[Action]:
         """The end: nothing happens after it."""
@@ -449,12 +451,11 @@ class Machine:
 
     # -- wishes from outside -------------------------------------------------------------------------------------------
 
-    def _wish(self, now: float, what: Literal["renew", "link"]) -> list[Action]:
+    def _wish(self, now: float, what: Literal["renew", "link"]) -> None:
         """At most one a second is obeyed: a flapping link is no reason for a flood."""
         if not self._halted:
             self._nudge = "link" if "link" in (what, self._nudge) else what
             self._nudge_at = max(now, self._nudged + _NUDGE_PAUSE)
-        return self.timer(now)
 
     def _obey_nudge(self, now: float) -> None:
         what, self._nudge, self._nudge_at, self._nudged = self._nudge, None, math.inf, now

@@ -10,7 +10,7 @@ import time
 
 import msgspec
 
-from netagent.dns.wanted import DnsWanted, check_domain
+from netagent.dns.wanted import NAME_LIMIT, DnsWanted, check_domain
 
 _HEADER = struct.Struct(">HHHHHH")
 _QUESTION = struct.Struct(">HH")
@@ -36,7 +36,9 @@ async def check(wanted: DnsWanted, *, port: int = 53, seconds: float = 2.0, trie
     """Ask; an answer other than expected is said, never raised."""
     started = time.monotonic()
     server = wanted.nameservers[0]
-    name = f"{secrets.token_hex(8)}.{wanted.search[0] if wanted.search else _NOWHERE}"
+    # A domain too long for one label more cannot be asked about.
+    domain = next((one for one in wanted.search if len(one) + 17 <= NAME_LIMIT), _NOWHERE)
+    name = f"{secrets.token_hex(8)}.{domain}"
     reason = f"no answer within {tries * seconds:g} s"
     for _ in range(tries):
         try:

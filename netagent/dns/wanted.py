@@ -9,6 +9,7 @@ from netagent.dns.errors import BadWish
 
 NAMESERVERS_LIMIT = 8
 SEARCH_LIMIT = 32
+NAME_LIMIT = 253
 
 _LINK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
@@ -44,7 +45,7 @@ Old = tuple[DnsWanted, ...]
 
 def check_domain(name: str) -> None:
     """Letters, digits, hyphens, underscores and dots. Raises BadWish."""
-    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+    if len(name) > NAME_LIMIT or not all(_LABEL.fullmatch(label) for label in name.split(".")):
         raise BadWish(f"{name[:80]!r} is no domain: look at the lease")
 
 

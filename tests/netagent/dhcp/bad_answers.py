@@ -1,7 +1,7 @@
-"""What a client must survive (section 9 of the network facts, and more): a table for the codec and for the real wire.
+"""What a client must survive, from what was seen to break others: a table for the codec and for the real wire.
 
-`REFUSED`: an OFFER or ACK like this names the address .99 and must not be believed. `KEPT`: an answer like this is used,
-and what it leads to is named.
+`REFUSED`: an OFFER or ACK like this names the address .99 and must not be believed. `KEPT`: an answer like this is
+used, and what it leads to is named.
 """
 
 from typing import Any
@@ -70,7 +70,7 @@ REFUSED = [
     Answer("a fragment", frame={"fragment": 0x2000}),
     Answer("to another port", frame={"port": 69}),
     Answer("from another port", frame={"from_port": 53}),
-    Answer("yiaddr 0.0.0.0", head={"yours": "0.0.0.0"}),
+    Answer("yiaddr 0.0.0.0", head={"yours": "0.0.0.0"}),  # noqa: S104
     Answer("yiaddr 255.255.255.255", head={"yours": "255.255.255.255"}),
     Answer("yiaddr multicast", head={"yours": "224.0.0.99"}),
     Answer("yiaddr 127.0.0.1", head={"yours": "127.0.0.1"}),
@@ -183,7 +183,7 @@ KEPT = [
     ),
     Answer(
         "a router that is none, then one",
-        options={3: ip("0.0.0.0") + ip("10.0.0.1"), 121: None, 249: None},
+        options={3: ip("0.0.0.0") + ip("10.0.0.1"), 121: None, 249: None},  # noqa: S104
         expect={"routes": ROUTER_ONLY},
     ),
     Answer("no router at all", options={3: None, 121: None, 249: None}, expect={"routes": ()}),
@@ -198,7 +198,7 @@ KEPT = [
     Answer("DNS of no bytes", options={6: b""}, expect={"nameservers": ()}),
     Answer(
         "DNS at odd places",
-        options={6: ip("0.0.0.0") + ip("255.255.255.255") + ip("10.0.0.53") + ip("127.0.0.1")},
+        options={6: ip("0.0.0.0") + ip("255.255.255.255") + ip("10.0.0.53") + ip("127.0.0.1")},  # noqa: S104
         expect={"nameservers": ("10.0.0.53",)},
     ),
     Answer("245 of 3 bytes", options={245: b"\xa8\x3f\x81"}, expect={"wireserver": ""}),

@@ -60,7 +60,6 @@ class Talker:
             try:
                 self._child.wait(5)
             except subprocess.TimeoutExpired:
-                print("KILLED", self._child.args)
                 self._child.kill()
                 self._child.wait()
         self._listener.join(5)
@@ -131,6 +130,16 @@ class Cable:
         owner = self._talker(self.vm_command(*program))
         owner.wait_for("ready")
         return owner
+
+    def neighbour(self, kept: Path) -> Talker:
+        """Another client, at the host's end of the same wire."""
+        self.on_host("ip link add p8 type veth peer name eth8 address 00:0d:3a:08:08:08")
+        self.on_host("ip link set p8 master br0 up")
+        self.on_host("ip link set eth8 up")
+        program = [sys.executable, "-m", "tests.netagent.dhcp.owner", "eth8", str(kept), "{}"]
+        neighbour = self._talker(self.host_command(*program))
+        neighbour.wait_for("ready")
+        return neighbour
 
     def hostile(self) -> Talker:
         """The server without scruples, at the host."""

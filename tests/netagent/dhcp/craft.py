@@ -59,7 +59,7 @@ def bootp(area: bytes, *, xid: int, mac: bytes, **other: Any) -> bytes:
         xid,
         0,
         0,
-        ip(other.get("client", "0.0.0.0")),
+        ip(other.get("client", "0.0.0.0")),  # noqa: S104
         ip(other.get("yours", GOOD)),
         b"\0" * 4,
         b"\0" * 4,
@@ -67,11 +67,12 @@ def bootp(area: bytes, *, xid: int, mac: bytes, **other: Any) -> bytes:
         other.get("sname", b""),
         other.get("file", b""),
     )
-    return head + other.get("cookie", b"\x63\x82\x53\x63") + area
+    cookie: bytes = other.get("cookie", b"\x63\x82\x53\x63")
+    return head + cookie + area
 
 
 def internet_checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) // 2 * 2]))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) // 2 * 2]))
     total += data[-1] << 8 if len(data) % 2 else 0
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
@@ -94,7 +95,7 @@ def ethernet(payload: bytes, *, mac: bytes, source: str = SERVER, **other: Any) 
     def head(checksum: int) -> bytes:
         protocol, fragment = other.get("protocol", 17), other.get("fragment", 0)
         first = struct.pack("!BBHHHBBH", 0x40 | size, 0, total, 7, fragment, 64, protocol, checksum)
-        return first + source_ip + to + extra
+        return bytes(first + source_ip + to + extra)
 
     checksum = other.get("ip_checksum", internet_checksum(head(0)))
     return mac + bytes.fromhex("123456789abc") + b"\x08\x00" + head(checksum) + udp

@@ -28,6 +28,11 @@ def read_options(area: bytes) -> dict[int, bytes]:
     return found
 
 
+def say(facts: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
+
+
 def unpacked(values: dict[str, Any]) -> dict[str, Any]:
     """Bytes come as `x` and hexadecimal digits."""
     return {key: bytes.fromhex(value[1:]) if str(value)[:1] == "x" else value for key, value in values.items()}
@@ -68,7 +73,7 @@ def heard(frame: bytes) -> dict[str, Any] | None:
 def main() -> None:
     raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
     raw.bind((sys.argv[1], 0x0800))
-    print(json.dumps({"event": "ready"}), flush=True)
+    say({"event": "ready"})
     plan: dict[str, Any] = {}
     while True:
         readable, _, _ = select.select([raw, sys.stdin], [], [])
@@ -77,12 +82,12 @@ def main() -> None:
             if not line:
                 return
             plan = json.loads(line)
-            print(json.dumps({"event": "planned"}), flush=True)
+            say({"event": "planned"})
         if raw in readable:
             data, sender = raw.recvfrom(2048)
             asked = None if sender[2] == socket.PACKET_OUTGOING else heard(data)
             if asked is not None:
-                print(json.dumps({"event": "asked", **asked}), flush=True)
+                say({"event": "asked", **asked})
                 answer(raw, plan, asked)
 
 

@@ -1,7 +1,7 @@
 """A program for a test's VM: what netagent does around the DHCP client, and no more.
 
-Configures what it is given with `ip`, says on its standard output what happened, one JSON document a line, and does what
-is written to its standard input: `start`, `stop`, `renew NAME`, `link`, `release`, `inform ADDRESS`, `state`.
+Configures what it is given with `ip`, says on its standard output what happened, one JSON document a line, and does
+what is written to its standard input: `start`, `stop`, `renew NAME`, `link`, `release`, `inform ADDRESS`, `state`.
 """
 
 import asyncio
@@ -21,7 +21,8 @@ from netagent.dhcp.lease import Lease
 
 
 def say(event: str, **facts: Any) -> None:
-    print(json.dumps({"event": event, **facts}), flush=True)
+    sys.stdout.write(json.dumps({"event": event, **facts}) + "\n")
+    sys.stdout.flush()
 
 
 class SaysLog(logging.Handler):
@@ -82,6 +83,7 @@ class Owner:
         client = self.client
         if word == "start":
             self.start()
+            await asyncio.sleep(0)  # it asks at once, before it is asked anything
         elif word == "stop":
             await self.stop()
         elif word == "inform":

@@ -28,7 +28,13 @@ class Isc:
         self._end: Callable[[], None] | None = None
         (folder / "leases").touch()
 
-    def start(self, first: str = "10.0.0.10", last: str = "10.0.0.20", seconds: int = 600) -> None:
+    def start(
+        self,
+        first: str = "10.0.0.10",
+        last: str = "10.0.0.20",
+        seconds: int = 600,
+        network: str = "10.0.0.0",
+    ) -> None:
         routes = ", ".join(str(one) for one in bytes.fromhex(ROUTES))
         (self._folder / "dhcpd.conf").write_text(f"""
             authoritative; ddns-update-style none; ping-check false;
@@ -37,7 +43,7 @@ class Isc:
             option wireserver code 245 = ip-address;
             default-lease-time {seconds}; max-lease-time {seconds}; min-lease-time 1; min-secs 0;
             server-identifier 168.63.129.16;
-            subnet 10.0.0.0 netmask 255.255.255.0 {{
+            subnet {network} netmask 255.255.255.0 {{
                 range {first} {last};
                 option routers 10.0.0.1; option domain-name-servers 168.63.129.16; option domain-name "{DOMAIN}";
                 option domain-search "{DOMAIN}", "cloudapp.net"; option interface-mtu 1400;
@@ -46,7 +52,7 @@ class Isc:
         """)
         command = ["dhcpd", "-f", "-4", "-cf", str(self._folder / "dhcpd.conf")]
         command += ["-lf", str(self._folder / "leases"), "--no-pid", "br0"]
-        self._end = self._cable.serve(command, self._folder / "log", "Server starting service.")
+        self._end = self._cable.serve(command, self._folder / "log", "Sending on   Socket")
 
     def stop(self) -> None:
         assert self._end is not None
@@ -57,6 +63,8 @@ class Isc:
 
 
 class Kea:
+    """Its server identifier is its own address: it hears nothing that is sent to another one."""
+
     def __init__(self, cable: Cable, folder: Path) -> None:
         self._cable, self._folder = cable, folder
         self._end: Callable[[], None] | None = None
@@ -71,7 +79,6 @@ class Kea:
             {"name": "rfc-routes", "data": ROUTES},
             {"name": "ms-routes", "data": ROUTES},
             {"name": "wireserver", "data": "168.63.129.16"},
-            {"name": "dhcp-server-identifier", "data": "168.63.129.16"},
         ]
         definitions = [
             {"name": "rfc-routes", "code": 121, "type": "binary"},

@@ -81,7 +81,7 @@ def test_a_checksum_left_to_hardware_is_not_looked_at() -> None:
 
 
 def test_an_inform_is_answered_without_times() -> None:
-    answer = Answer("inform", options={51: None}, head={"yours": "0.0.0.0", "client": "10.0.0.7"})
+    answer = Answer("inform", options={51: None}, head={"yours": "0.0.0.0", "client": "10.0.0.7"})  # noqa: S104
     found = message.parse(frame.unwrap(wire(answer, craft.ACK, craft.BAD), checksum_ready=True))
     accepted = check_inform(found, OURS, "10.0.0.7")
     assert isinstance(accepted, Accepted)

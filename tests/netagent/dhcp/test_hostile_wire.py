@@ -83,8 +83,8 @@ def test_an_odd_answer_is_used_as_far_as_it_goes(server: Talker, owner: Talker, 
 
 
 def test_a_rogue_nak_of_another_server_is_nobody_s(server: Talker, owner: Talker) -> None:
-    rogue = reply(Answer("nak", options={54: craft.ip("10.0.0.66")}), craft.NAK, "0.0.0.0")
-    nameless = reply(Answer("nak", options={54: None}), craft.NAK, "0.0.0.0")
+    rogue = reply(Answer("nak", options={54: craft.ip("10.0.0.66")}), craft.NAK, "0.0.0.0")  # noqa: S104
+    nameless = reply(Answer("nak", options={54: None}), craft.NAK, "0.0.0.0")  # noqa: S104
     plan(server, DISCOVER=[rogue, GOOD_OFFER], REQUEST=[rogue, nameless, GOOD_ACK, rogue])
     assert bound(owner)["address"] == craft.GOOD
 
@@ -125,7 +125,7 @@ def test_floods_cost_little_and_hold_nothing_up(server: Talker, owner: Talker) -
 
 
 def test_refusals_of_its_own_server_are_obeyed_and_lived_through(server: Talker, owner: Talker) -> None:
-    nak = reply(Answer("nak"), craft.NAK, "0.0.0.0", once=True)
+    nak = reply(Answer("nak"), craft.NAK, "0.0.0.0", once=True)  # noqa: S104
     plan(server, DISCOVER=[GOOD_OFFER], REQUEST=[nak])
     owner.tell("start")
     server.wait_for("asked", kind="REQUEST")

@@ -34,6 +34,8 @@ def test_it_gets_everything_that_azure_sends(cable: Cable, server: Server, kept:
     assert {one["gateway"] for one in lease["routes"]} == {"10.0.0.1"}
     assert (lease["seconds"], lease["renew_after"], lease["rebind_after"]) == (600, 300, 525)
     assert cable.addresses() == [f"{lease['address']}/24"]
+    owner.tell("state")
+    assert owner.wait_for("state")["state"] == "BOUND"
     assert json.loads(kept.read_text())["address"] == lease["address"]
     assert "1 received" in cable.in_vm("ping -c 1 -W 5 168.63.129.16")
 
@@ -44,9 +46,8 @@ def test_it_renews_in_time_and_the_kernel_complains_to_nobody(cable: Cable, serv
     owner.tell("start")
     first = owner.wait_for("lease")
     second = owner.wait_for("lease")
-    third = owner.wait_for("lease")
-    assert first["address"] == second["address"] == third["address"]
-    assert first["started"] < second["started"] < third["started"]
+    assert first["address"] == second["address"]
+    assert first["started"] < second["started"]
     names, values = [
         line.split() for line in cable.in_vm("cat /proc/net/snmp").splitlines() if line.startswith("Icmp:")
     ]
@@ -130,6 +131,10 @@ def test_an_inform_touches_no_lease(cable: Cable, server: Server, kept: Path) ->
     assert (lease["address"], lease["seconds"], lease["wireserver"]) == ("10.0.0.200", None, "168.63.129.16")
     assert len(lease["routes"]) == 3
     assert not kept.exists()
-    server.stop()
+
+
+def test_an_inform_that_nobody_answers_ends(cable: Cable, kept: Path) -> None:
+    cable.in_vm("ip address add 10.0.0.200/24 dev eth0")
+    owner = cable.owner(kept)
     owner.tell("inform 10.0.0.200")
     assert owner.wait_for("informed")["lease"] is None

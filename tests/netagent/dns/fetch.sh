@@ -11,8 +11,7 @@ cd "$work"
 fetch() {
     # A simulation: nothing is installed.
     needed=$(apt-get install -s --no-install-recommends "$package" | sed -n 's/^Inst \([^ ]*\) .*/\1/p')
-    # shellcheck disable=SC2086  # a list of words is meant
-    apt-get download -qq $(printf '%s\n' "$package" $needed | sort -u)
+    printf '%s\n' "$package" "$needed" | sort -u | xargs apt-get download -qq
 }
 fetch 2>/dev/null || { apt-get update -qq && fetch; }
 for archive in *.deb; do

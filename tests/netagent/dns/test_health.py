@@ -54,6 +54,12 @@ def test_a_refusal_is_not(dnsmasq: int) -> None:
     assert (found.healthy, found.reason) == (False, "REFUSED")
 
 
+def test_the_longest_domain(dnsmasq: int) -> None:
+    longest = ".".join(["x" * 62] * 4)
+    assert looked(dnsmasq, longest + "y").reason == "REFUSED"
+    assert looked(dnsmasq, longest + "y", "a.example").reason == "NXDOMAIN"
+
+
 def test_nobody_there() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.bind(("127.0.0.1", 0))

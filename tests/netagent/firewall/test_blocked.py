@@ -2,7 +2,9 @@
 
 import asyncio
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -202,10 +204,20 @@ def test_iptables_legacy_is_said_to_be_unseen(street: Street, listener: int) -> 
     read = "from netagent import nft; print(*nft.legacy_tables())"
     tables = tuple(street.vm.run(*street.ours(read)).split())
     listing = street.vm.act(nft.everything)
+    assert tables == ("filter",)
     assert blocked(listing.text, (PORT,), WIRESERVER, legacy=tables) == (
         [],
         ["iptables-legacy rules are not looked at (tables filter)"],
     )
+
+
+def test_what_only_root_may_read_is_there(tmp_path: Path) -> None:
+    assert nft.legacy_tables(tmp_path / "missing") == ()
+    names = tmp_path / "names"
+    names.touch(0)
+    read = f"from pathlib import Path; from netagent import nft; print(*nft.legacy_tables(Path({str(names)!r})))"
+    dropped = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-P", "-c", read]
+    assert subprocess.run(dropped, capture_output=True, text=True).stdout == "unknown\n"
 
 
 def test_sets_that_were_left_out_may_hold_anything(street: Street) -> None:
