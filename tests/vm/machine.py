@@ -246,9 +246,9 @@ class Machine:
             (root / "usr/sbin/resolvconf").unlink()
         if self._openresolv:
             # Not by --extract: /sbin is a link and has to remain one.
-            package = ["dpkg-deb", "--fsys-tarfile", root / "opt/fetched/openresolv.deb"]
+            package = ["dpkg-deb", "--fsys-tarfile", str(root / "opt/fetched/openresolv.deb")]
             packed = subprocess.run(package, check=True, capture_output=True).stdout
-            subprocess.run(["tar", "-x", "--keep-directory-symlink", "-C", root], input=packed, check=True)
+            subprocess.run(["tar", "-x", "--keep-directory-symlink", "-C", str(root)], input=packed, check=True)
 
     def _boot(self) -> None:
         seen = {CHECKOUT, Path(sys.prefix)} | ({Path(sys.base_prefix)} - {Path("/usr")})
