@@ -186,6 +186,16 @@ class Machine:
         """Whether the manager has written down whom to ask for names; it may do so after all else."""
         return "nameserver" in self.attempt("cat", "/etc/resolv.conf").stdout
 
+    def settled(self) -> bool:
+        """Whether the start is over, the manager's own too."""
+        if self.attempt("systemctl", "is-system-running").stdout not in {"running\n", "degraded\n"}:
+            return False
+        if self.manager == "networkd":
+            return "ADMIN_STATE=configured" in self.run("cat", "/run/systemd/netif/links/2")
+        if self.manager == "NetworkManager":
+            return self.run("nmcli", "--get-values", "STARTUP", "general") == "started\n"
+        return True
+
     def until(self, condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
         """Its first true value."""
         deadline = time.monotonic() + patience
@@ -277,6 +287,8 @@ class Machine:
         )
         self._leader = self.until(lambda: _leader(spawn.pid), "the VM's first process")
         self.until(lambda: self.leased() and self.resolves(), "the lease")
+        # Until then a manager may write once more what a test has just deleted.
+        self.until(self.settled, "the end of its start")
 
     def _ended(self) -> list[str]:
         """What should run and does not."""

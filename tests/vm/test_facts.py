@@ -15,7 +15,7 @@ def test_with_a_short_lease_two_managers_repair_at_the_next_renewal_and_ifupdown
     for manager, machine in machines.items():
         machine.until(lambda: machine.acknowledged() >= given[manager] + 2, "two renewals")  # noqa: B023 - called here
         if manager == "ifupdown":
-            assert WIRESERVER not in machine.routes()
+            assert WIRESERVER not in machine.routes(), machine.manager
         else:
             machine.until(machine.leased, "the route")
 
@@ -27,4 +27,4 @@ def test_with_an_endless_lease_nobody_does_anything(boot: MakeMachine) -> None:
     machines[0].attempt("timeout", "5", "ip", "monitor", "link")
     for machine, seen in zip(machines, changes, strict=True):
         assert [line for line in seen() if "." in line] == []
-        assert WIRESERVER not in machine.routes()
+        assert WIRESERVER not in machine.routes(), machine.manager
