@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ipc.contract.netagent import Link
+from netagent.platform import network_of
 
 CLIENTS = frozenset({"dhclient", "dhcpcd", "udhcpc"})
 NETWORKD, NETWORK_MANAGER = "systemd-networkd", "NetworkManager"
@@ -19,6 +20,7 @@ _CONNECTED = re.compile(r"^(?:connection-uuid=.+|managed=true)\s*$", re.MULTILIN
 def find_managers(nics: Sequence[Link], *, root: Path = Path("/")) -> dict[str, str]:
     """By NIC, in words. Reads /proc and /run; what cannot be read is passed over. Blocking, a few milliseconds."""
     programs = _running(root)
+    names = {nic.name for nic in nics}
     found: dict[str, str] = {}
     for nic in nics:
         if NETWORKD[:15] in programs and _says(root / f"run/systemd/netif/links/{nic.index}", _MANAGED):
@@ -27,32 +29,26 @@ def find_managers(nics: Sequence[Link], *, root: Path = Path("/")) -> dict[str, 
             found[nic.name] = NETWORK_MANAGER
         else:
             for client in sorted(CLIENTS & programs.keys()):
-                # dhcpcd without a name takes every NIC.
-                if any(nic.name in words or (client == "dhcpcd" and len(words) < 2) for words in programs[client]):
+                # dhcpcd that names none takes every NIC.
+                all_of_them = client == "dhcpcd" and any(not names & words for words in programs[client])
+                if all_of_them or any(nic.name in words for words in programs[client]):
                     found[nic.name] = client
                     break
     return found
 
 
-def _running(root: Path) -> dict[str, list[list[str]]]:
-    """Command lines of the programs we know, in our own network namespace."""
-    ours = _namespace(root / "proc/self")
-    found: dict[str, list[list[str]]] = {}
+def _running(root: Path) -> dict[str, list[set[str]]]:
+    """The words of the command lines of the programs we know, in our own network namespace."""
+    ours = network_of(root / "proc/self")
+    found: dict[str, list[set[str]]] = {}
     for process in (root / "proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             name = (process / "comm").read_text(errors="replace").strip()
-            if name in _PROGRAMS and _namespace(process) in {ours, None}:
-                words = (process / "cmdline").read_bytes().decode("utf-8", "replace").rstrip("\0").split("\0")
-                found.setdefault(name, []).append(words)
+            if name in _PROGRAMS and network_of(process) == ours:
+                # Some write a title of their own there, with blanks.
+                line = (process / "cmdline").read_bytes().decode("utf-8", "replace").replace("\0", " ")
+                found.setdefault(name, []).append(set(line.split()))
     return found
-
-
-def _namespace(process: Path) -> Path | None:
-    try:
-        return (process / "ns/net").readlink()
-    except OSError:
-        # Who may not look takes it for its own: rather one manager too many than a fight.
-        return None
 
 
 def _says(path: Path, pattern: re.Pattern[str]) -> bool:

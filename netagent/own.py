@@ -26,7 +26,7 @@ class Clients:
         settings: Callable[[], DhcpSettings],
         *,
         accepts: Callable[[Lease], bool],
-        configure: Callable[[str, Lease, int | None], None],
+        configure: Callable[[str, Lease], None],
         changed: Callable[[str, Lease | None, str], None],
     ) -> None:
         """`kept` is the folder of lease files. `configure` gives the address at once; `changed` is told of each change:
@@ -108,7 +108,7 @@ class Clients:
         before = self.leases.get(name)
         self.leases[name] = lease
         try:
-            self._configure(name, lease, seconds_left(lease))
+            self._configure(name, lease)
         except (NetlinkError, OSError) as error:
             self.problems[name] = f"{lease.address}/{lease.prefix} cannot be given to {name}: {error}"
             logger.warning("%s", self.problems[name])

@@ -21,6 +21,8 @@ class DeleteRoute(msgspec.Struct, frozen=True):
 class AddAddress(msgspec.Struct, frozen=True):
     address: Address
     why: str
+    passes: float | None = None
+    """Seconds of CLOCK_BOOTTIME; None: never."""
 
 
 class DeleteAddress(msgspec.Struct, frozen=True):
@@ -60,7 +62,7 @@ def plan(wanted: Wanted, found: Picture) -> list[Change]:
     changes += [_mtu(one, links[one.link].mtu) for one in wanted.mtus if links[one.link].mtu != one.mtu]
     present = {(one.link, one.address) for one in found.addresses}
     changes += [
-        AddAddress(one.address, one.why)
+        AddAddress(one.address, one.why, one.passes)
         for one in wanted.addresses
         if (one.address.link, one.address.address) not in present
     ]

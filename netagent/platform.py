@@ -25,6 +25,14 @@ def asset_tag(root: Path = Path("/")) -> str:
     return ""
 
 
+def network_of(process: Path) -> int:
+    """A number of the network namespace a process is in (`/proc/PID`). Raises OSError.
+
+    `ns/net` would say it too, but only to who may trace the process; this file is one for each namespace.
+    """
+    return (process / "net/dev").stat().st_ino
+
+
 def may_write() -> bool:
     """Whether this process has CAP_NET_ADMIN (capabilities(7))."""
     with contextlib.suppress(OSError, ValueError):

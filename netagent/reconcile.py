@@ -25,7 +25,7 @@ from netagent.nics import choose_nics, choose_primary
 from netagent.plan import AddAddress, AddRoute, Change, DeleteAddress, describe, inverse, plan
 from netagent.platform import KEEPS_GIVERS, asset_tag, may_write, synthetic_nics
 from netagent.reach import reaches
-from netagent.requests import FOR_EVER, PROTOCOL
+from netagent.requests import PROTOCOL
 from netagent.restraint import Restraint
 from netagent.steps import make
 from netagent.wanted import Remembered, Wanted
@@ -225,17 +225,17 @@ class Reconciler:
             self._emitter.emit("Network", f"{describe(one)}: switched off")
         return [ChangeView(what=describe(one), why=one.why) for one in made]
 
-    def leased(self, link: str, lease: Lease, seconds: int | None) -> None:
+    def leased(self, link: str, lease: Lease) -> None:
         """Give the address of a new or renewed lease at once: the server's answers to a renewal come to it.
 
         Raises NetlinkError, OSError.
         """
         if self._picture is None:
             return
-        address = wanted.leased_address(link, lease)
-        self._remember_address(address.address)
+        one = wanted.leased_address(link, lease)
+        self._remember_address(one.address.address)
         links = {one.name: one for one in self._picture.links}
-        make(AddAddress(address, "leased"), links, lifetime=FOR_EVER if seconds is None else max(1, seconds))
+        make(AddAddress(one.address, one.why, one.passes), links)
         self._wake()
 
     # -- deciding --------------------------------------------------------------------------------------------------

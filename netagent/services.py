@@ -26,6 +26,7 @@ from netagent.dns.keeper import DnsKeeper
 from netagent.dns.wanted import DnsWanted
 from netagent.firewall import FirewallError, ruleset
 from netagent.kernel import firewall_wakes
+from netagent.platform import network_of
 from netagent.probe import ProbeResponder
 from netagent.reconcile import Reconciler
 from netagent.routability import unroutable
@@ -320,6 +321,6 @@ def _lacks(picture: Picture, wanted: DnsWanted) -> bool:
 def _is_the_machines() -> bool:
     """Whether our network is that of the whole machine: in a mere network namespace /etc is somebody else's."""
     try:
-        return Path("/proc/1/ns/net").readlink() == Path("/proc/self/ns/net").readlink()
+        return network_of(Path("/proc/1")) == network_of(Path("/proc/self"))
     except OSError:
         return False

@@ -1,6 +1,7 @@
 """Changes made in the kernel, one at a time."""
 
 import errno
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,9 +26,9 @@ _IPV4_SETTINGS = Path("/proc/sys/net/ipv4/conf")
 _ALREADY = frozenset({errno.EEXIST, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENOENT})
 
 
-def make(change: Change, links: dict[str, Link], *, lifetime: int = requests.FOR_EVER) -> None:
+def make(change: Change, links: dict[str, Link]) -> None:
     """Raises NetlinkError (refused by the kernel, or the link has gone), OSError. Blocking, less than a millisecond."""
-    request = _request(change, links, lifetime)
+    request = _request(change, links)
     if isinstance(change, DeleteAddress):
         _keep_neighbours(change.address.link)
     try:
@@ -49,7 +50,7 @@ def _keep_neighbours(link: str) -> None:
         raise NetlinkError(f"{setting} must be 1 and cannot be written: {error.strerror}") from error
 
 
-def _request(change: Change, links: dict[str, Link], lifetime: int) -> Callable[[int], bytes]:
+def _request(change: Change, links: dict[str, Link]) -> Callable[[int], bytes]:
     def index(name: str) -> int:
         if name not in links:
             raise NetlinkError(f"{name} is gone")
@@ -60,8 +61,11 @@ def _request(change: Change, links: dict[str, Link], lifetime: int) -> Callable[
             return lambda sequence: requests.add_route(route, index(route.link), sequence)
         case DeleteRoute(route=route):
             return lambda sequence: requests.delete_route(route, index(route.link), sequence)
-        case AddAddress(address=address):
-            return lambda sequence: requests.add_address(address, index(address.link), sequence, lifetime=lifetime)
+        case AddAddress(address=address, passes=passes):
+            left = (
+                requests.FOR_EVER if passes is None else max(1, round(passes - time.clock_gettime(time.CLOCK_BOOTTIME)))
+            )
+            return lambda sequence: requests.add_address(address, index(address.link), sequence, lifetime=left)
         case DeleteAddress(address=address):
             return lambda sequence: requests.delete_address(address, index(address.link), sequence)
         case AddRule(rule=rule):

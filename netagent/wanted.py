@@ -33,6 +33,8 @@ class WantedRoute(msgspec.Struct, frozen=True, kw_only=True):
 class WantedAddress(msgspec.Struct, frozen=True, kw_only=True):
     address: Address
     why: str
+    passes: float | None = None
+    """When its lease does, seconds of CLOCK_BOOTTIME; None: never. The kernel drops it then, even if we are gone."""
 
 
 class WantedMtu(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,8 +158,9 @@ def own(nics: Sequence[Link], primary: str, leases: Mapping[str, OurLease]) -> W
         lease = leases.get(nic.name)
         if lease is None:
             continue
-        why = f"lease of {lease.server}"
-        addresses.append(WantedAddress(address=leased_address(nic.name, lease), why=why))
+        address = leased_address(nic.name, lease)
+        addresses.append(address)
+        why = address.why
         if lease.mtu is not None and _mtu_fits(lease.mtu, nic):
             mtus.append(WantedMtu(link=nic.name, mtu=lease.mtu, why=why))
         if not nic.up:
@@ -184,8 +187,11 @@ def secondary(nic: Link, address: str, gateway: str, prefix: int, why: str) -> t
     return made, rule
 
 
-def leased_address(link: str, lease: OurLease) -> Address:
-    return Address(link=link, address=f"{lease.address}/{lease.prefix}", protocol=PROTOCOL)
+def leased_address(link: str, lease: OurLease) -> WantedAddress:
+    """For as long as the lease has."""
+    address = Address(link=link, address=f"{lease.address}/{lease.prefix}", protocol=PROTOCOL)
+    passes = None if lease.seconds is None else lease.started + lease.seconds
+    return WantedAddress(address=address, why=f"lease of {lease.server}", passes=passes)
 
 
 def _with_the_host(lease: OurLease) -> list[tuple[str, str]]:

@@ -50,6 +50,17 @@ class Isc:
                 option rfc-routes {routes}; option ms-routes {routes}; option wireserver 168.63.129.16;
             }}
         """)
+        self._run()
+
+    def serve(self, configuration: str) -> None:
+        """With a configuration of the test's own."""
+        (self._folder / "dhcpd.conf").write_text(configuration)
+        self._run()
+
+    def configuration(self) -> str:
+        return (self._folder / "dhcpd.conf").read_text()
+
+    def _run(self) -> None:
         command = ["dhcpd", "-f", "-4", "-cf", str(self._folder / "dhcpd.conf")]
         command += ["-lf", str(self._folder / "leases"), "--no-pid", "br0"]
         self._end = self._cable.serve(command, self._folder / "log", "Sending on   Socket")
