@@ -23,9 +23,9 @@ def base() -> Path:
 def boot(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeMachine]:
     made: list[Machine] = []
 
-    def one(manager: Manager, lease: Lease = "endless") -> Machine:
+    def one(manager: Manager, lease: Lease = "endless", **more: bool) -> Machine:
         # A short name: sockets go there.
-        made.append(Machine(base, tmp_path_factory.mktemp("vm"), manager, lease))
+        made.append(Machine(base, tmp_path_factory.mktemp("vm"), manager, lease, **more))
         return made[-1]
 
     yield one

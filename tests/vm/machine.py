@@ -8,11 +8,12 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, BinaryIO, Literal, get_args
 
 from ipc.bus import Bus
-from ipc.contract.netagent import GetNetwork, Network
+from ipc.contract.netagent import ChangeView, GetNetwork, Network, NetworkPlan, SwitchNetwork
 from ipc.errors import NoAnswer, Refused
+from ipc.message import R, Request
 from ipc.places import Places
 
 Manager = Literal["networkd", "NetworkManager", "ifupdown"]
@@ -21,7 +22,7 @@ LEASES: tuple[Lease, ...] = get_args(Lease)
 MANAGERS: tuple[Manager, ...] = get_args(Manager)
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
-PATIENCE = 60.0
+PATIENCE = 30.0
 SHORT = 20
 """Seconds of a short lease: renewed after 10."""
 ADDRESS = "10.0.0.4"
@@ -78,7 +79,7 @@ _SERVERS = {
     "endless": (_DNSMASQ, ("dnsmasq", "--keep-in-foreground", "--conf-file=/run/dhcp/conf", "--pid-file=")),
     "short": (
         _DHCPD,
-        ("dhcpd", "-f", "-4", "-q", "-cf", "/run/dhcp/conf", "-lf", "/run/dhcp/leases", "--no-pid", "lan0"),
+        ("dhcpd", "-f", "-d", "-4", "-cf", "/run/dhcp/conf", "-lf", "/run/dhcp/leases", "--no-pid", "lan0"),
     ),
 }
 _UNITS: dict[Manager, tuple[str, ...]] = {
@@ -102,7 +103,7 @@ _FILES: dict[Manager, tuple[str, str]] = {
 class Machine:
     """Up when made. `folder` is the agent's root, at the same path inside."""
 
-    def __init__(self, base: Path, folder: Path, manager: Manager, lease: Lease) -> None:
+    def __init__(self, base: Path, folder: Path, manager: Manager, lease: Lease, *, openresolv: bool = False) -> None:
         self.folder = folder
         self.manager = manager
         self.lease = lease
@@ -121,9 +122,13 @@ class Machine:
             line = self._holder.stdout.readline()
             assert line, self.log()
             self._first = int(line)
+            self._openresolv = openresolv
             self._furnish(Path(f"/proc/{self._first}/root/run/vm/root"))
             self.server: subprocess.Popen[bytes] | None = None
             self.serve()
+            # Something that takes a connection, as WireServer does.
+            words = ("-m", "http.server", "--directory=/run/dhcp", f"--bind={WIRESERVER}", "80")
+            self._start(*self._in_network("host"), sys.executable, *words)
             self._boot()
         except BaseException:
             self.end()
@@ -169,14 +174,27 @@ class Machine:
         return {route["dst"] for route in self.ip("-4", "route", "show") if "gateway" in route}
 
     def addressed(self) -> bool:
-        """Whether the lease's address is there."""
-        return any(
-            one["local"] == ADDRESS for link in self.ip("-4", "address", "show", "eth0") for one in link["addr_info"]
-        )
+        """Whether the lease's address is there, with the lease's prefix length."""
+        links = self.ip("-4", "address", "show", "eth0")
+        return (ADDRESS, 24) in {(one["local"], one["prefixlen"]) for link in links for one in link["addr_info"]}
 
     def leased(self) -> bool:
-        """Whether all is there that the lease is for."""
+        """Whether address and routes of the lease are there."""
         return self.addressed() and self.routes() >= PLATFORM
+
+    def resolves(self) -> bool:
+        """Whether the manager has written down whom to ask for names; it may do so after all else."""
+        return "nameserver" in self.attempt("cat", "/etc/resolv.conf").stdout
+
+    def settled(self) -> bool:
+        """Whether the start is over, the manager's own too."""
+        if self.attempt("systemctl", "is-system-running").stdout not in {"running\n", "degraded\n"}:
+            return False
+        if self.manager == "networkd":
+            return "ADMIN_STATE=configured" in self.run("cat", "/run/systemd/netif/links/2")
+        if self.manager == "NetworkManager":
+            return self.run("nmcli", "--get-values", "STARTUP", "general") == "started\n"
+        return True
 
     def until(self, condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
         """Its first true value."""
@@ -194,6 +212,26 @@ class Machine:
         (inside / "conf").write_text(text)
         (inside / "leases").touch()
         self.server = self._start(*self._in_network("host"), *words)
+
+    def acknowledged(self) -> int:
+        """How often dhcpd has given out or renewed the lease."""
+        return self.log().count("DHCPACK on ")
+
+    def watch_routes(self) -> Callable[[], list[str]]:
+        """From now on: each change to routes, with the numbers of their protocols. Not what goes with a link."""
+        changes = self.folder / "routes.log"
+        with changes.open("wb") as log:
+            self._start(*self._in_network("vm"), "stdbuf", "--output=L", "ip", "-N", "monitor", "route", log=log)
+        # It has begun when it tells of this one.
+        probe = "198.51.100.1"
+
+        def begun() -> bool:
+            self._network("vm", "ip", "route", "add", "blackhole", probe)
+            self._network("vm", "ip", "route", "delete", "blackhole", probe)
+            return probe in changes.read_text()
+
+        self.until(begun, "the kernel's announcements")
+        return lambda: [line for line in changes.read_text().splitlines() if probe not in line]
 
     def netagent(self, settings: str = "") -> "Agent":
         """The real process, as a unit of the VM's systemd, with these lines in its table of the configuration."""
@@ -214,6 +252,13 @@ class Machine:
         else:
             # A file that is there is left to the manager; for one that is not, systemd makes that link at boot.
             resolver.touch()
+            # It comes with systemd-resolved, works only while that runs, and NetworkManager would rely on it.
+            (root / "usr/sbin/resolvconf").unlink()
+        if self._openresolv:
+            # Not by --extract: /sbin is a link and has to remain one.
+            package = ["dpkg-deb", "--fsys-tarfile", str(root / "opt/fetched/openresolv.deb")]
+            packed = subprocess.run(package, check=True, capture_output=True).stdout
+            subprocess.run(["tar", "-x", "--keep-directory-symlink", "-C", str(root)], input=packed, check=True)
 
     def _boot(self) -> None:
         seen = {CHECKOUT, Path(sys.prefix)} | ({Path(sys.base_prefix)} - {Path("/usr")})
@@ -221,6 +266,8 @@ class Machine:
             *self._in_network(""),
             # Entering the namespace of a cgroup does not move anybody into it.
             *("sh", "-c", 'echo 0 >/sys/fs/cgroup/cgroup.procs && exec "$@"', "enter"),
+            # The VM may set its own network's sysctls, as any VM may.
+            *("env", "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network"),
             "systemd-nspawn",
             "--directory=/run/vm/root",
             "--network-namespace-path=/run/netns/vm",
@@ -239,7 +286,9 @@ class Machine:
             "systemd.show_status=error",
         )
         self._leader = self.until(lambda: _leader(spawn.pid), "the VM's first process")
-        self.until(self.leased, "the lease")
+        self.until(lambda: self.leased() and self.resolves(), "the lease")
+        # Until then a manager may write once more what a test has just deleted.
+        self.until(self.settled, "the end of its start")
 
     def _ended(self) -> list[str]:
         """What should run and does not."""
@@ -254,10 +303,9 @@ class Machine:
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def _start(self, *command: str) -> subprocess.Popen[bytes]:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True
-        )
+    def _start(self, *command: str, log: BinaryIO | None = None) -> subprocess.Popen[bytes]:
+        log = log or self._log
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         self._children.append(child)
         return child
 
@@ -292,7 +340,14 @@ class Agent:
 
     def network(self) -> Network | None:
         """What it answers, None as long as it answers nothing."""
-        return asyncio.run(self._ask())
+        try:
+            return asyncio.run(self._ask(GetNetwork()))
+        except (NoAnswer, Refused):
+            return None
+
+    def held(self) -> list[ChangeView]:
+        """What it leaves alone, and why."""
+        return self.sees(lambda _: True, "an answer").held
 
     def sees(self, condition: Callable[[Network], bool], what: str) -> Network:
         """Its first answer of which this is true."""
@@ -310,12 +365,14 @@ class Agent:
         assert last is not None
         return last
 
-    async def _ask(self) -> Network | None:
+    def switch(self, *, on: bool) -> NetworkPlan:
+        """What `agentctl net on` and `off` ask for."""
+        return asyncio.run(self._ask(SwitchNetwork(on=on)))
+
+    async def _ask(self, request: Request[R]) -> R:
         bus = Bus(self.places, "test", "0")
         try:
-            return await bus.ask(GetNetwork(), within=5.0)
-        except (NoAnswer, Refused):
-            return None
+            return await bus.ask(request, within=10.0)
         finally:
             bus.close()
 
@@ -323,8 +380,13 @@ class Agent:
 def _leader(pid: int) -> int:
     """The first process of the namespace below systemd-nspawn, 0 as long as there is none."""
     for child in _children(pid):
-        namespaces = next(line for line in Path(f"/proc/{child}/status").read_text().splitlines() if "NSpid" in line)
-        if len(namespaces.split()) == 4 and namespaces.split()[-1] == "1":
+        try:
+            lines = Path(f"/proc/{child}/status").read_text().splitlines()
+        except OSError:
+            continue  # systemd-nspawn's helper has done its work
+        namespaces = next(line for line in lines if line.startswith("NSpid:")).split()
+        # Ours, the one of the holder, and its own.
+        if len(namespaces) == 4 and namespaces[-1] == "1":
             return child
         if found := _leader(child):
             return found

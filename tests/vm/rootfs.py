@@ -61,6 +61,7 @@ shift 5
 mkdir "$base/root/opt/fetched"
 cd "$base/root/opt/fetched"
 apt-get download -qq "$@" || { apt-get update -qq; apt-get download -qq "$@"; }
+for file in *.deb; do mv "$file" "${file%%_*}.deb"; done
 cd /
 rm -rf "$base/root/var/cache/apt/archives" "$base/root/var/lib/apt/lists"
 cp -a "$base/root" "$made"

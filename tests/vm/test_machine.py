@@ -13,8 +13,6 @@ from tests.vm.machine import LEASES, MANAGERS, WIRESERVER, Lease, Manager
 def test_boots_and_reaches_the_host(boot: MakeMachine, manager: Manager, lease: Lease) -> None:
     machine = boot(manager, lease)
     machine.run("ping", "-c", "1", "-W", "5", WIRESERVER)
-    states = ("running\n", "degraded\n")
-    machine.until(lambda: machine.attempt("systemctl", "is-system-running").stdout in states, "the end of its start")
     assert machine.run("systemctl", "list-units", "--failed", "--plain", "--no-legend") == ""
 
 

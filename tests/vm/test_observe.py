@@ -17,3 +17,9 @@ def test_finds_the_resolver_and_the_lease(boot: MakeMachine, manager: Manager) -
     assert seen.resolver.manager == RESOLVERS[manager]
     assert {route.destination.removesuffix("/32") for route in seen.routes} >= PLATFORM
     assert seen.mode == "observe"
+
+
+def test_finds_openresolv_that_a_dhcp_client_uses(boot: MakeMachine) -> None:
+    agent = boot("ifupdown", openresolv=True).netagent('mode = "observe"')
+    seen = agent.sees(lambda seen: seen.wireserver.found_in == "lease", "the WireServer of the lease")
+    assert (seen.resolver.manager, seen.resolver.nameservers) == ("resolvconf", [WIRESERVER])
