@@ -28,6 +28,7 @@ _CLASSLESS = (
     re.compile(r"\s*option\s+(?:ms-classless-static-routes|unknown-249)\s+([^;]{1,1024});"),
 )
 _KEY = re.compile(r"^([A-Z0-9_]{1,32})=(.{0,4096}?)\s*$", re.MULTILINE)
+_DEVICE = re.compile(r"^dhcp4\.([a-z0-9_]{1,64})=(.{0,4096}?)\s*$", re.MULTILINE)
 _BYTES = re.compile(r"[0-9A-Fa-f]{1,2}(?::[0-9A-Fa-f]{1,2}){3}")
 _DIGITS = re.compile(r"[0-9A-Fa-f]{8}")
 _NETWORKD = re.compile(r"^OPTION_245=([0-9A-Fa-f:]{1,64})\s*$", re.MULTILINE)
@@ -85,6 +86,23 @@ def parse_network_manager(data: bytes) -> Lease | None:
     return _parse_keys(_text(data), _MANAGER)
 
 
+def parse_network_manager_device(data: bytes) -> Lease | None:
+    """The `[dhcp4]` section of /run/NetworkManager/devices/INDEX: all options; its lease file has but the address."""
+    keys: dict[str, str] = dict(_DEVICE.findall(_text(data)))
+    if "ip_address" not in keys:
+        return None
+    pairs = (keys.get("rfc3442_classless_static_routes") or keys.get("ms_classless_static_routes") or "").split()
+    routes = tuple(
+        (_network(destination), "" if gateway == "0.0.0.0" else _host(gateway))  # noqa: S104 - on the link
+        for destination, gateway in zip(pairs[:128:2], pairs[1:128:2], strict=False)
+    )
+    return Lease(
+        wireserver=address(keys["private_245"]) if "private_245" in keys else "",
+        address=_with_prefix(keys["ip_address"], keys.get("subnet_mask", "")),
+        routes=routes or _default((keys.get("routers", "").split() or [""])[0]),
+    )
+
+
 def _parse_keys(text: str, option: re.Pattern[str]) -> Lease | None:
     keys: dict[str, str] = dict(_KEY.findall(text))
     named = option.search(text)
@@ -97,7 +115,8 @@ def _parse_keys(text: str, option: re.Pattern[str]) -> Lease | None:
     )
     return Lease(
         wireserver=address(named[1]) if named else "",
-        address=_with_prefix(keys.get("ADDRESS", ""), keys.get("NETMASK", "")),
+        # NetworkManager since 1.22 writes the address alone: that is no address with a length of 32.
+        address=_with_prefix(keys["ADDRESS"], keys["NETMASK"]) if keys.keys() >= {"ADDRESS", "NETMASK"} else "",
         routes=routes or _default(keys.get("ROUTER", "").split()[0] if keys.get("ROUTER", "").strip() else ""),
     )
 

@@ -11,7 +11,15 @@ import msgspec
 from ipc.contract.netagent import Address, Link, Resolver, Route, Rule
 from netagent import netlink
 from netagent.kernel import dump
-from netagent.leases import SIZE_LIMIT, Lease, LeaseError, parse_dhclient, parse_network_manager, parse_networkd
+from netagent.leases import (
+    SIZE_LIMIT,
+    Lease,
+    LeaseError,
+    parse_dhclient,
+    parse_network_manager,
+    parse_network_manager_device,
+    parse_networkd,
+)
 from netagent.resolver import read_resolver
 
 _CHANGES_NAMED = 20
@@ -29,6 +37,7 @@ class LeaseFiles(msgspec.Struct, frozen=True, kw_only=True):
             ("var/lib/dhcp/dhclient*.leases", lambda data: parse_dhclient(data, now=now)),
             ("var/lib/dhclient/dhclient*.lease*", lambda data: parse_dhclient(data, now=now)),
             ("run/systemd/netif/leases/*", parse_networkd),
+            ("run/NetworkManager/devices/*", parse_network_manager_device),
             ("var/lib/NetworkManager/*.lease", parse_network_manager),
         ]
         found: dict[str, Lease] = {}

@@ -15,6 +15,7 @@ from netagent.leases import (
     address,
     parse_dhclient,
     parse_network_manager,
+    parse_network_manager_device,
     parse_networkd,
 )
 from netagent.watch import LeaseFiles
@@ -113,7 +114,26 @@ def test_networkd_and_network_manager() -> None:
     assert parse_networkd(b"") is None
     assert wireserver(parse_network_manager(MANAGER.encode())) == WIRESERVER
     assert wireserver(parse_network_manager(NETWORKD.encode())) == WIRESERVER
-    assert parse_network_manager(b"ADDRESS=10.0.0.4\n") == Lease(address="10.0.0.4/32")
+    # It writes the address alone; that is no lease of a single address.
+    assert parse_network_manager(b"ADDRESS=10.0.0.4\n") == Lease()
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parent / "leases").iterdir()), ids=lambda path: path.name)
+def test_what_the_three_wrote_in_a_real_vm(path: Path) -> None:
+    data = path.read_bytes()
+    if path.name.startswith("dhclient"):
+        lease = parse_dhclient(data, now=NOW)
+    elif path.name.startswith("networkd"):
+        lease = parse_networkd(data)
+    elif path.name.endswith("device"):
+        lease = parse_network_manager_device(data)
+    else:
+        assert parse_network_manager(data) == Lease()
+        return
+    assert lease is not None
+    assert (lease.wireserver, lease.address) == ("168.63.129.16", "10.0.0.4/24")
+    for destination in ("0.0.0.0/0", "168.63.129.16/32", "169.254.169.254/32"):
+        assert lease.gateway(destination) == "10.0.0.1"
 
 
 def test_address_and_routes() -> None:
@@ -226,7 +246,17 @@ def test_no_content_takes_longer_than_its_length(piece: bytes) -> None:
             assert parse(data) is None
 
 
-OPTIONS = ["option ", "unknown-245 ", "wireserver ", "a8:3f:81:10", "168.63.129.16", "OPTION_245=", "ADDRESS_245="]
+OPTIONS = [
+    "dhcp4.ip_address=",
+    "dhcp4.private_245=",
+    "option ",
+    "unknown-245 ",
+    "wireserver ",
+    "a8:3f:81:10",
+    "168.63.129.16",
+    "OPTION_245=",
+    "ADDRESS_245=",
+]
 TIMES = ["expire ", "never", "epoch ", "9999999999", "0 2160/12/13 23:59:59"]
 MARKS = ["lease {", "}", "\n", "\r", "  ", ";", '"', "\0", "é"]
 words = st.sampled_from(OPTIONS + TIMES + MARKS)
@@ -234,7 +264,12 @@ words = st.sampled_from(OPTIONS + TIMES + MARKS)
 
 @given(st.lists(words | st.text(max_size=3), max_size=40).map("".join), st.floats(0, 1e12))
 def test_any_text_gives_an_address_or_nothing_or_a_lease_error(text: str, now: float) -> None:
-    for parse in (lambda data: parse_dhclient(data, now=now), parse_networkd, parse_network_manager):
+    for parse in (
+        lambda data: parse_dhclient(data, now=now),
+        parse_networkd,
+        parse_network_manager,
+        parse_network_manager_device,
+    ):
         try:
             lease = parse(text.encode())
         except LeaseError:
@@ -244,7 +279,12 @@ def test_any_text_gives_an_address_or_nothing_or_a_lease_error(text: str, now: f
 
 @given(st.binary(max_size=200))
 def test_any_bytes_too(data: bytes) -> None:
-    for parse in (lambda data: parse_dhclient(data, now=NOW), parse_networkd, parse_network_manager):
+    for parse in (
+        lambda data: parse_dhclient(data, now=NOW),
+        parse_networkd,
+        parse_network_manager,
+        parse_network_manager_device,
+    ):
         try:
             parse(b"lease {\noption wireserver " + data + b";\nexpire never;\n}\nOPTION_245=" + data)
         except LeaseError:
