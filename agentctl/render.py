@@ -116,7 +116,8 @@ class Terminal(Console):
     """Where the commands print. What reads a pipe gets whole lines, and may go away: that ends nothing."""
 
     def __init__(self) -> None:
-        super().__init__(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+        # Text is never ours to decorate: `:cd:` in a MAC is no picture.
+        super().__init__(width=None if sys.stdout.isatty() else _PIPE_WIDTH, emoji=False, markup=False)
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
