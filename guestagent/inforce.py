@@ -60,7 +60,7 @@ class InForce:
             self.current = self.current_at = None
         if self.goal_state != before:
             await self._remember()
-            if before is None or before.probe_ports != goal_state.probe_ports:
+            if goal_state.probe_ports != (before.probe_ports if before is not None else ()):
                 self._changed()
         return stranger
 
