@@ -63,7 +63,7 @@ def up(deployment: Deployment, console: Console, *, detach: bool, sample: bool, 
         _bring_back_the_host(deployment, console, host=host)
         lock.release()
         return
-    with _ending_on_failure(deployment, console):
+    with _ending_on_failure(deployment, console, keep_network=not host):
         group.prepare(deployment)
         started = time.monotonic()
         portal = group.start_host(deployment).portal if host else ""
@@ -114,7 +114,9 @@ def _bring_back_the_host(deployment: Deployment, console: Console, *, host: bool
 
 
 @contextmanager
-def _ending_on_failure(deployment: Deployment, console: Console) -> Iterator[None]:
+def _ending_on_failure(deployment: Deployment, console: Console, *, keep_network: bool) -> Iterator[None]:
+    """A VM whose agent does not come up keeps its network: somebody has to look why."""
+
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -127,7 +129,7 @@ def _ending_on_failure(deployment: Deployment, console: Console) -> Iterator[Non
         signal.signal(signal.SIGTERM, before)
         if not done:
             console.print("Ending what was started...")
-            group.end_all(deployment)
+            group.end_all(deployment, keep_network=keep_network)
 
 
 def _add_sample(deployment: Deployment) -> None:

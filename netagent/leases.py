@@ -27,8 +27,8 @@ _CLASSLESS = (
     ),
     re.compile(r"\s*option\s+(?:ms-classless-static-routes|unknown-249)\s+([^;]{1,1024});"),
 )
-_KEY = re.compile(r"^([A-Z0-9_]{1,32})=(.{0,4096}?)\s*$", re.MULTILINE)
-_DEVICE = re.compile(r"^dhcp4\.([a-z0-9_]{1,64})=(.{0,4096}?)\s*$", re.MULTILINE)
+_KEY = re.compile(r"^([A-Z0-9_]{1,32})=([^\n]{0,4096})$", re.MULTILINE)
+_DEVICE = re.compile(r"^dhcp4\.([a-z0-9_]{1,64})=([^\n]{0,4096})$", re.MULTILINE)
 _BYTES = re.compile(r"[0-9A-Fa-f]{1,2}(?::[0-9A-Fa-f]{1,2}){3}")
 _DIGITS = re.compile(r"[0-9A-Fa-f]{8}")
 _NETWORKD = re.compile(r"^OPTION_245=([0-9A-Fa-f:]{1,64})\s*$", re.MULTILINE)
@@ -88,7 +88,7 @@ def parse_network_manager(data: bytes) -> Lease | None:
 
 def parse_network_manager_device(data: bytes) -> Lease | None:
     """The `[dhcp4]` section of /run/NetworkManager/devices/INDEX: all options; its lease file has but the address."""
-    keys: dict[str, str] = dict(_DEVICE.findall(_text(data)))
+    keys: dict[str, str] = {key: value.strip() for key, value in _DEVICE.findall(_text(data))}
     if "ip_address" not in keys:
         return None
     pairs = (keys.get("rfc3442_classless_static_routes") or keys.get("ms_classless_static_routes") or "").split()
@@ -104,7 +104,7 @@ def parse_network_manager_device(data: bytes) -> Lease | None:
 
 
 def _parse_keys(text: str, option: re.Pattern[str]) -> Lease | None:
-    keys: dict[str, str] = dict(_KEY.findall(text))
+    keys: dict[str, str] = {key: value.strip() for key, value in _KEY.findall(text)}
     named = option.search(text)
     if "ADDRESS" not in keys and not named:
         return None
@@ -126,9 +126,12 @@ def _with_prefix(text: str, mask: str) -> str:
     if not text:
         return ""
     try:
-        return ipaddress.IPv4Interface(f"{text}/{mask or 32}").with_prefixlen
+        found = ipaddress.IPv4Interface(f"{text}/{mask or 32}")
     except ValueError as error:
         raise LeaseError(f"its address is {text[:40]!r} with mask {mask[:40]!r}") from error
+    if found.is_loopback or found.is_multicast or found.is_unspecified:
+        raise LeaseError(f"its address is {found.ip}, which no NIC can have")
+    return found.with_prefixlen
 
 
 def _default(routers: str) -> tuple[tuple[str, str], ...]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ipc.contract.netagent import Link
+from netagent.files import read_regular
 from netagent.platform import network_of
 
 CLIENTS = frozenset({"dhclient", "dhcpcd", "udhcpc"})
@@ -53,7 +54,6 @@ def _running(root: Path) -> dict[str, list[set[str]]]:
 
 def _says(path: Path, pattern: re.Pattern[str]) -> bool:
     try:
-        with path.open("rb") as file:
-            return bool(pattern.search(file.read(_SIZE_LIMIT).decode("utf-8", "replace")))
+        return bool(pattern.search(read_regular(path, _SIZE_LIMIT).decode("utf-8", "replace")))
     except OSError:
         return False

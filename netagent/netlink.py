@@ -34,13 +34,17 @@ _ATTRIBUTE = struct.Struct("=HH")
 _HOP = struct.Struct("=HBBi")
 _RULE = struct.Struct("=BBBBBBBBI")
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_MAX_MTU = 1, 3, 4, 10, 18, 51
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
+_IFLA_CARRIER_CHANGES, _IFLA_MAX_MTU = 35, 51
 _IFLA_INFO_KIND = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_PROTO = 1, 2, 11
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 5, 6, 7
 _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 9, 15, 18
 _FRA_SRC, _FRA_PRIORITY, _FRA_TABLE, _FRA_PROTOCOL = 2, 6, 15, 21
 _UNICAST = 1
+_PREFIX, _PROTOCOL = 1, 5
+"""Offsets in rtmsg."""
+_PLATFORM = (bytes([168, 63, 129, 16]), bytes([169, 254, 169, 254]))
 _FAMILIES: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 
 
@@ -130,6 +134,7 @@ def parse_link(body: bytes) -> Link:
         kind=_kind(attributes),
         master=_number(attributes, _IFLA_MASTER),
         mtu_limit=_number(attributes, _IFLA_MAX_MTU),
+        carrier_changes=_number(attributes, _IFLA_CARRIER_CHANGES),
     )
 
 
@@ -158,6 +163,16 @@ def parse_rule(body: bytes) -> Rule | None:
         priority=_number(attributes, _FRA_PRIORITY),
         protocol=_byte(attributes, _FRA_PROTOCOL),
     )
+
+
+def matters(body: bytes, protocol: int) -> bool:
+    """Whether the body of RTM_NEWROUTE is a default route, one to the platform, or one that `protocol` wrote.
+
+    By a look at a few bytes, since there may be a hundred thousand.
+    """
+    if len(body) <= _PROTOCOL:
+        return True  # to be refused by who reads it
+    return body[_PREFIX] == 0 or body[_PROTOCOL] == protocol or any(one in body for one in _PLATFORM)
 
 
 def parse_routes(body: bytes, names: dict[int, str]) -> list[Route]:

@@ -42,12 +42,19 @@ class Clients:
         self.leases: dict[str, Lease] = {}
         """In force, by link."""
         self.problems: dict[str, str] = {}
+        self._decided: set[str] = set()
+
+    @property
+    def undecided(self) -> frozenset[str]:
+        """Links that have neither got a lease nor lost one in this life."""
+        return frozenset(self._tasks.keys() - self._decided)
 
     def serve(self, nics: list[Link]) -> None:
         """Have a client for each of these, and no other. One that has gone leaves its lease to the next boot."""
         wanted = {one.name: one for one in nics}
         for name in [one for one in self._tasks if one not in wanted]:
             self._tasks.pop(name).cancel()
+            self._decided.discard(name)
             self._clients.pop(name, None)
             self.leases.pop(name, None)
             self.problems.pop(name, None)
@@ -101,6 +108,7 @@ class Clients:
             await asyncio.sleep(_AGAIN)
 
     def _leased(self, name: str, lease: Lease) -> None:
+        self._decided.add(name)
         if not self._accepts(lease):
             self.problems[name] = f"DHCP on {name}: {lease.server} gives no WireServer (option 245): this is not Azure"
             return
@@ -116,6 +124,7 @@ class Clients:
             self._changed(name, lease, f"lease of {lease.server}")
 
     def _lost(self, name: str, why: str) -> None:
+        self._decided.add(name)
         if self.leases.pop(name, None) is not None:
             self._changed(name, None, why)
 

@@ -72,7 +72,7 @@ def plan(wanted: Wanted, found: Picture) -> list[Change]:
     changes += [
         DeleteAddress(one, "it is no longer wanted")
         for one in found.addresses
-        if one.protocol == PROTOCOL and (one.link, one.address) not in keep
+        if one.protocol == PROTOCOL and (one.link, one.address) not in keep and one.link not in wanted.left_alone
     ]
     return changes
 
@@ -132,7 +132,8 @@ def _routes(wanted: Wanted, found: Picture) -> list[Change]:
             kept.update(exactly)
         else:
             adds.append(AddRoute(one.route, one.why))
-    gone = [each for each in found.routes if each.protocol == PROTOCOL and each not in kept]
+    ours = [each for each in found.routes if each.protocol == PROTOCOL and each.link not in wanted.left_alone]
+    gone = [each for each in ours if each not in kept]
     deletes = [DeleteRoute(each, "it is no longer wanted, or somebody else's is there") for each in gone]
     return [*deletes, *adds]
 
@@ -148,7 +149,7 @@ def _rules(wanted: Wanted, found: Picture) -> list[Change]:
     return adds + [
         DeleteRule(one, "it is no longer wanted")
         for one in found.rules
-        if one.protocol == PROTOCOL and key(one) not in needed
+        if one.protocol == PROTOCOL and key(one) not in needed and not wanted.left_alone
     ]
 
 

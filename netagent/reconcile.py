@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -46,6 +47,11 @@ class Leases(Protocol):
         """In force, by link."""
         ...
 
+    @property
+    def undecided(self) -> frozenset[str]:
+        """Links of which it is not known yet whether they have one: a restart must not take away what they had."""
+        ...
+
     def serve(self, nics: list[Link]) -> None:
         """Have a client for each of these, and no other."""
         ...
@@ -61,6 +67,10 @@ class NoLeases:
     @property
     def leases(self) -> dict[str, Lease]:
         return {}
+
+    @property
+    def undecided(self) -> frozenset[str]:
+        return frozenset()
 
     def serve(self, nics: list[Link]) -> None:
         """None."""
@@ -144,6 +154,7 @@ class Reconciler:
     async def look(self, picture: Picture) -> None:
         """Do what is to be done about what was found."""
         picture = self.mark_ours(picture)
+        self._excuse(self._picture, picture)
         self._picture = picture
         await self._get_bearings(picture)
         self._leases.serve(self.nics if self.mode == "own" else [])
@@ -177,9 +188,11 @@ class Reconciler:
 
     def held(self) -> list[ChangeView]:
         """What is left alone, and why."""
-        pauses = self._restraint.pauses(time.monotonic())
         left = time.monotonic()
-        return [
+        pauses = self._restraint.pauses(left)
+        rest = self._restraint.rests(left)
+        resting = [ChangeView(what="all changes", why="", held=f"very many were made; goes on in {rest:.0f} s")]
+        return (resting if rest else []) + [
             ChangeView(what=what, why="", held=f"{pause.why}; tried again in {max(0, round(pause.until - left))} s")
             for what, pause in sorted(pauses.items())
         ]
@@ -193,13 +206,25 @@ class Reconciler:
         return max(0.05, min(ends) - now) if ends else None
 
     def preview(self, picture: Picture) -> list[ChangeView]:
-        """What would be changed now, or, in mode observe, by `repair`."""
+        """What would be changed now, or, in mode observe and in Azure, by `repair`."""
+        if self.only_looks(picture):
+            return []
         pauses = self._restraint.pauses(time.monotonic())
         mode: Mode = "repair" if self.mode == "observe" else self.mode
         return [
             ChangeView(what=describe(one), why=one.why, held=pauses[_key(one)].why if _key(one) in pauses else "")
             for one in self._plan(self._wanted(picture, mode=mode), picture)
         ]
+
+    def only_looks(self, picture: Picture) -> str:
+        """Why nothing may be written, not even when asked; empty if it may."""
+        if self.mode != "observe":
+            return ""
+        if self._host_elsewhere:
+            return "[host] wireserver names a host of its own, so this agent needs no network"
+        if not self.is_azure(picture):
+            return "nothing says that this machine is in Azure; if it is: azure = true under [netagent]"
+        return ""
 
     def repair_now(self, picture: Picture) -> list[ChangeView]:
         """Make them, also those that are held back. Raises nothing: what failed is among the problems."""
@@ -212,6 +237,9 @@ class Reconciler:
 
     async def switch(self, picture: Picture, *, on: bool, keep: bool) -> list[ChangeView]:
         """Off: everything of ours goes, at once."""
+        if self._host_elsewhere and self._settings.mode in {"auto", "observe"}:
+            # What is in the kernel is another agent's, the machine's own: this one never wrote.
+            return []
         self._off_until_end = not on
         if keep or on:
             self._keep(msgspec.structs.replace(self._kept, off=not on))
@@ -305,7 +333,8 @@ class Reconciler:
     def _wanted(self, picture: Picture, *, mode: Mode | None = None, patient: bool = True) -> Wanted:
         mode = mode or self.mode
         if mode == "own":
-            return wanted.own(self.nics, self.primary.name if self.primary else "", self._leases.leases)
+            primary = self.primary.name if self.primary else ""
+            return wanted.own(self.nics, primary, self._leases.leases, undecided=self._leases.undecided)
         if mode not in {"repair", "delegate"} or self.primary is None:
             return Wanted()
         waited = self._lost_since is not None and time.monotonic() - self._lost_since >= self._settings.address_grace
@@ -324,6 +353,15 @@ class Reconciler:
             parts.append(wanted.delegate(self.nics, self.primary.name, picture.addresses, self._known))
         return wanted.together(*parts)
 
+    def _excuse(self, before: Picture | None, now: Picture) -> None:
+        """What went with a link or its address was not undone by anybody."""
+        if before is None:
+            return
+        for nic in self.nics:
+            was, state = _state_of(nic.name, before), _state_of(nic.name, now)
+            if was != state:
+                self._restraint.excuse(nic.name)
+
     def _plan(self, goal: Wanted, picture: Picture) -> list[Change]:
         return plan(goal, self.mark_ours(picture))
 
@@ -334,11 +372,14 @@ class Reconciler:
         links = {one.name: one for one in picture.links}
         made: list[Change] = []
         self._failed = ""
+        counts = Counter(one.link for one in picture.addresses if "." in one.address)
+        crowded = {link for link, count in counts.items() if count > 1}
         for change in changes:
             if isinstance(change, AddAddress):
                 self._remember_address(change.address.address)
+                crowded.add(change.address.link)
             try:
-                make(change, links)
+                make(change, links, crowded=crowded)
             except (NetlinkError, OSError) as error:
                 self._failed = f"{describe(change)}: {error}"
                 logger.warning("%s", self._failed)
@@ -438,6 +479,12 @@ class Reconciler:
         except StateError as error:
             logger.warning("%s; begun anew", error)
             return Kept()
+
+
+def _state_of(link: str, picture: Picture) -> tuple[object, ...]:
+    """What carries its routes."""
+    states = [(one.index, one.up, one.carrier, one.carrier_changes) for one in picture.links if one.name == link]
+    return (*states, *sorted(one.address for one in picture.addresses if one.link == link and "." in one.address))
 
 
 def _key(change: Change) -> str:

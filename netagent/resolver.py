@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from ipc.contract.netagent import Resolver
+from netagent.files import read_regular
 
 _SIZE_LIMIT = 64 * 1024
 _HEAD = 512
@@ -14,8 +15,7 @@ def read_resolver(path: Path) -> Resolver:
     """Whatever the file is: unreadable is `none`, with nothing in it."""
     try:
         target = os.path.realpath(path)  # Path.resolve raises RuntimeError for links in a circle
-        with path.open("rb") as file:
-            text = file.read(_SIZE_LIMIT).decode("utf-8", "replace")
+        text = read_regular(path, _SIZE_LIMIT).decode("utf-8", "replace")
     except OSError:
         return Resolver(manager="none", nameservers=[], search=[])
     return parse_resolver(text, target)
@@ -30,7 +30,8 @@ def parse_resolver(text: str, target: str) -> Resolver:
         if len(words) > 1 and words[0] == "nameserver" and _is_address(words[1]):
             nameservers.append(words[1])
         elif len(words) > 1 and words[0] in {"search", "domain"}:
-            search = words[1:]
+            # Some clients write them with their final dot.
+            search = [name for word in words[1:] if (name := word.rstrip("."))]
     return Resolver(manager=_manager(text[:_HEAD], target), nameservers=nameservers, search=search)
 
 

@@ -9,7 +9,7 @@ TIMES = 20
 """Repairs of one thing within the window; the next one is a fight."""
 FIRST_PAUSE = 600.0
 LONGEST_PAUSE = 3600.0
-BURST = 40
+BURST = 200
 BURST_WINDOW = 10.0
 """All changes together within this many seconds."""
 
@@ -29,6 +29,7 @@ class Restraint:
         self._pauses: dict[str, Pause] = {}
         self._lengths: dict[str, float] = {}
         self._all: deque[float] = deque(maxlen=BURST)
+        self._rests_until = 0.0
 
     def may(self, what: str, now: float) -> bool:
         """Whether this change may be made now."""
@@ -36,6 +37,7 @@ class Restraint:
         if pause is not None and now < pause.until:
             return False
         if len(self._all) == BURST and now - self._all[0] < BURST_WINDOW:
+            self._rests_until = self._all[0] + BURST_WINDOW
             return False
         repairs = self._repairs.get(what)
         if repairs is not None and len(repairs) == TIMES and now - repairs[0] < WINDOW:
@@ -64,11 +66,22 @@ class Restraint:
         return {what: pause for what, pause in self._pauses.items() if now < pause.until}
 
     def next_end(self, now: float) -> float | None:
-        """When the first of them ends; None if there is none."""
-        return min((pause.until for pause in self.pauses(now).values()), default=None)
+        """When the first of them ends, or the rest after a burst; None if nothing is waited for."""
+        ends = [pause.until for pause in self.pauses(now).values()]
+        return min([*ends, self._rests_until] if now < self._rests_until else ends, default=None)
+
+    def rests(self, now: float) -> float:
+        """Seconds for which nothing is done after a burst of changes."""
+        return max(0.0, self._rests_until - now)
+
+    def excuse(self, link: str) -> None:
+        """The link itself went, and took everything with it: nobody undid anything."""
+        for what in [one for one in self._repairs if one.endswith(f" dev {link}") or f" dev {link} " in one]:
+            del self._repairs[what]
 
     def forget(self) -> None:
         """A person asks for it now: all may be tried again."""
         self._repairs.clear()
         self._pauses.clear()
         self._all.clear()
+        self._rests_until = 0.0

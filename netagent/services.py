@@ -67,7 +67,7 @@ class Services:
         self._asked = asyncio.Event()
         self._keeper = DnsKeeper(state, own=_is_the_machines())
         self._given: DnsWanted | None = None
-        self._given_at = 0.0
+        self._restored_at = -_PERIOD
         self._settled = False
         self._lease: Lease | None = None
         self._link = ""
@@ -108,9 +108,13 @@ class Services:
             return
         wanted = self._wished()
         lost = wanted is not None and self._picture is not None and _lacks(self._picture, wanted)
-        if self._settled and wanted == self._given and not (lost and time.monotonic() - self._given_at > _PERIOD):
+        again = self._settled and wanted == self._given
+        if again and not (lost and time.monotonic() - self._restored_at > _PERIOD):
             return
-        self._settled, self._given, self._given_at = True, wanted, time.monotonic()
+        if again:
+            # Seldom: whoever writes it, too, has reasons of his own.
+            self._restored_at = time.monotonic()
+        self._settled, self._given = True, wanted
         try:
             if wanted is None:
                 await asyncio.to_thread(self._keeper.undo)
@@ -157,6 +161,7 @@ class Services:
 
     async def off(self) -> list[str]:
         """Take back all of ours, now; what could not be."""
+        await self._responder.close()
         if self._local:
             return []
         await self._apply_firewall(on=False)
@@ -313,9 +318,9 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
 
 
 def _lacks(picture: Picture, wanted: DnsWanted) -> bool:
-    """Only a plain file is seen through; a stub shows its own address."""
+    """Only a plain file is seen through, also one that is gone; a stub shows its own address."""
     resolver = picture.resolver
-    return resolver.manager == "file" and tuple(resolver.nameservers) != wanted.nameservers
+    return resolver.manager in {"file", "none"} and tuple(resolver.nameservers) != wanted.nameservers
 
 
 def _is_the_machines() -> bool:

@@ -2,7 +2,7 @@
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ipc.contract.netagent import Link
@@ -26,10 +26,13 @@ _IPV4_SETTINGS = Path("/proc/sys/net/ipv4/conf")
 _ALREADY = frozenset({errno.EEXIST, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENOENT})
 
 
-def make(change: Change, links: dict[str, Link]) -> None:
-    """Raises NetlinkError (refused by the kernel, or the link has gone), OSError. Blocking, less than a millisecond."""
+def make(change: Change, links: dict[str, Link], *, crowded: Collection[str] = ()) -> None:
+    """Raises NetlinkError (refused by the kernel, or the link has gone), OSError. Blocking, less than a millisecond.
+
+    Links with several addresses are `crowded`.
+    """
     request = _request(change, links)
-    if isinstance(change, DeleteAddress):
+    if isinstance(change, DeleteAddress) and change.address.link in crowded:
         _keep_neighbours(change.address.link)
     try:
         act(request)

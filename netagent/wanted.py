@@ -4,7 +4,7 @@
 """
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -51,6 +51,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     rules: tuple[Rule, ...] = ()
     mtus: tuple[WantedMtu, ...] = ()
     up: tuple[str, ...] = ()
+    left_alone: frozenset[str] = frozenset()
+    """Links of which nothing of ours is taken away now."""
     problems: tuple[str, ...] = ()
     """What stands in the way, one line each."""
 
@@ -148,8 +150,13 @@ def remember(nic: Link, addresses: Sequence[Address], routes: Sequence[Route]) -
     return None
 
 
-def own(nics: Sequence[Link], primary: str, leases: Mapping[str, OurLease]) -> Wanted:
-    """What the leases say; routes to the host at any rate. A secondary NIC answers by a table of its own."""
+def own(
+    nics: Sequence[Link], primary: str, leases: Mapping[str, OurLease], *, undecided: Collection[str] = ()
+) -> Wanted:
+    """What the leases say; routes to the host at any rate. A secondary NIC answers by a table of its own.
+
+    Of `undecided` links it is not known yet whether they have a lease: they keep what they have.
+    """
     addresses: list[WantedAddress] = []
     routes: list[WantedRoute] = []
     rules: list[Rule] = []
@@ -173,7 +180,14 @@ def own(nics: Sequence[Link], primary: str, leases: Mapping[str, OurLease]) -> W
             rules.append(rule)
     # Only until it has an address: whoever takes it down later means it.
     up = tuple(nic.name for nic in nics if nic.name not in leases and not nic.up)
-    return Wanted(addresses=tuple(addresses), routes=tuple(routes), rules=tuple(rules), mtus=tuple(mtus), up=up)
+    return Wanted(
+        addresses=tuple(addresses),
+        routes=tuple(routes),
+        rules=tuple(rules),
+        mtus=tuple(mtus),
+        up=up,
+        left_alone=frozenset(undecided),
+    )
 
 
 def secondary(nic: Link, address: str, gateway: str, prefix: int, why: str) -> tuple[list[WantedRoute], Rule]:

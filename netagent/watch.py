@@ -10,6 +10,7 @@ import msgspec
 
 from ipc.contract.netagent import Address, Link, Resolver, Route, Rule
 from netagent import netlink
+from netagent.files import read_regular
 from netagent.kernel import dump
 from netagent.leases import (
     SIZE_LIMIT,
@@ -20,9 +21,11 @@ from netagent.leases import (
     parse_network_manager_device,
     parse_networkd,
 )
+from netagent.requests import PROTOCOL
 from netagent.resolver import read_resolver
 
 _CHANGES_NAMED = 20
+_ROUTES_READ = 2000
 _MANAGER_FILE = re.compile(r"internal-[0-9a-f-]{36}-(.+)\.lease")
 
 
@@ -46,14 +49,17 @@ class LeaseFiles(msgspec.Struct, frozen=True, kw_only=True):
             for path in sorted(self.root.glob(pattern)):
                 name = os.fsencode(path).decode("utf-8", "replace")
                 try:
-                    with path.open("rb") as file:
-                        lease = parse(file.read(SIZE_LIMIT + 1))
+                    lease = parse(read_regular(path, SIZE_LIMIT + 1))
                 except (OSError, LeaseError) as error:
                     reason = error.strerror if isinstance(error, OSError) else error
                     problems.append(f"lease file {name} is passed over: {reason}")
                     continue
-                if lease is not None:
-                    found[name] = lease if lease.link else msgspec.structs.replace(lease, link=_of(path, names))
+                if lease is None:
+                    continue
+                lease = lease if lease.link else msgspec.structs.replace(lease, link=_of(path, names))
+                # A NIC that is gone has no lease, whatever lies about.
+                if not lease.link or lease.link in names.values():
+                    found[name] = lease
         return found, problems
 
 
@@ -76,7 +82,9 @@ def take_picture(resolv_conf: Path, lease_files: LeaseFiles) -> Picture:
     names = {link.index: link.name for link in links}
     addresses = [netlink.parse_address(body, names) for body in dump(netlink.RTM_GETADDR, netlink.RTM_NEWADDR)]
     dumped = dump(netlink.RTM_GETROUTE, netlink.RTM_NEWROUTE)
-    routes = [route for body in dumped for route in netlink.parse_routes(body, names)]
+    # Of a table like a backbone router's, only what is ours to care about is read whole.
+    beyond = [body for body in dumped[_ROUTES_READ:] if netlink.matters(body, PROTOCOL)]
+    routes = [route for body in (*dumped[:_ROUTES_READ], *beyond) for route in netlink.parse_routes(body, names)]
     rules = [netlink.parse_rule(body) for body in dump(netlink.RTM_GETRULE, netlink.RTM_NEWRULE)]
     leases, problems = lease_files.read(names, now=time.time())
     return Picture(

@@ -22,6 +22,8 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     """Index of the link it is a part of: an accelerated NIC (VF) has one."""
     mtu_limit: int = 0
     """The largest MTU it can have; 0: the kernel does not say."""
+    carrier_changes: int = 0
+    """How often its cable came or went since it was made."""
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):

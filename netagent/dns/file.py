@@ -11,6 +11,7 @@ from pathlib import Path
 from ipc.statefile import sync_directory, write_atomically
 from netagent.dns.errors import DnsError, NotOurs
 from netagent.dns.wanted import DnsWanted, Old
+from netagent.files import read_regular
 from netagent.resolver import read_resolver
 
 MARK = "# Written by netagent; what was here before comes back when netagent is set off or stopped."
@@ -68,8 +69,7 @@ class ResolvFile:
         if self._path.is_symlink():
             raise NotOurs(f"{self._path} leads to {self._path.readlink()}, whose owner is not known: set DNS off")
         try:
-            with self._path.open("rb") as file:
-                data = file.read(_SIZE_LIMIT + 1)
+            data = read_regular(self._path, _SIZE_LIMIT + 1)
         except FileNotFoundError:
             return None
         if len(data) > _SIZE_LIMIT:

@@ -39,11 +39,12 @@ class DnsKeeper:
         self._own = own
         self._resolv_conf = resolv_conf
         self._memory = folder / "dns.json"
+        self._file = ResolvFile(resolv_conf, folder / "resolv.conf.before")
         self._owners: dict[Manager, _Owner] = {
             "systemd-resolved": Resolved(bus),
             "NetworkManager": NetworkManager(),
             "resolvconf": Openresolv(),
-            "file": ResolvFile(resolv_conf, folder / "resolv.conf.before"),
+            "file": self._file,
         }
 
     def apply(self, wanted: DnsWanted) -> Manager:
@@ -51,7 +52,13 @@ class DnsKeeper:
         manager = detect(self._resolv_conf)
         if manager == "file" and not self._own:
             raise NotOurs(f"{self._resolv_conf} is a plain file, which is written in own mode only: nothing was done")
-        given = self._given()
+        try:
+            given = self._given()
+        except DnsError:
+            if manager != "file":
+                raise
+            self._memory.unlink(missing_ok=True)
+            given = None
         if given is not None and given.manager != manager:
             self.undo()
             given = None
@@ -63,7 +70,15 @@ class DnsKeeper:
 
     def undo(self) -> None:
         """Nothing of ours is left. Raises DnsError."""
-        given = self._given()
+        try:
+            given = self._given()
+        except DnsError:
+            # What was given to a manager is not known any more; a file of ours knows itself.
+            if detect(self._resolv_conf) != "file":
+                raise
+            self._file.undo()
+            self._memory.unlink(missing_ok=True)
+            return
         if given is None:
             return
         for one in given.wanted:

@@ -150,6 +150,11 @@ def test_the_whole_agent_makes_a_fresh_vm_ready_and_leaves_it_as_it_was(lab: Tes
     until(lambda: "nameserver 168.63.129.16" in resolver(), "the name server")
     assert "contoso.internal.cloudapp.net" in resolver()
     assert lab.said("vm1", "getent", "ahostsv4", "vm1.contoso.internal.cloudapp.net").startswith("10.0.0.4")
+    lab.said("vm1", "rm", "/etc/resolv.conf")
+    lab.said("vm1", "ip", "route", "del", "default")
+    until(
+        lambda: lab.run("vm1", "grep", "-q", "nameserver 168.63.129.16", "/etc/resolv.conf").returncode == 0, "the file"
+    )
     # A new name is in DNS without a new lease or a link that goes down.
     lab.said("vm1", "hostname", "web7")
     until(

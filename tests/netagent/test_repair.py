@@ -1,9 +1,11 @@
 """netagent beside whoever configures the NIC: what Azure needs is put back, all else is left alone."""
 
 import asyncio
+import os
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,9 @@ from ipc.contract.every import Health
 from ipc.contract.netagent import GetNetwork, Network, NetworkPlan, PlanNetwork, RepairNetwork, SwitchNetwork
 from ipc.errors import NoAnswer, Refused
 from ipc.places import Places
+from netagent.resolver import read_resolver
 from netagent.restraint import TIMES
+from netagent.watch import LeaseFiles
 
 HOST, IMDS = "168.63.129.16", "169.254.169.254"
 BY_THE_MANAGER = (f"route add {HOST}/32 via 10.0.0.1 proto dhcp", f"route add {IMDS}/32 via 10.0.0.1 proto dhcp")
@@ -195,7 +199,7 @@ def test_a_fight_ends_with_a_loud_report(beside: Any, namespace: Any) -> None:
 
 def test_observe_writes_nothing_and_says_what_repair_would(beside: Any, namespace: Any) -> None:
     async def run() -> None:
-        async with beside('mode = "observe"') as one:
+        async with beside('mode = "observe"\nazure = true') as one:
             namespace.ip(f"route del {HOST}/32")
             await one.sees(lambda seen: not any(route.destination == f"{HOST}/32" for route in seen.routes))
             told: NetworkPlan = await one.bus.ask(PlanNetwork())
@@ -226,7 +230,7 @@ def test_off_takes_back_all_of_ours_and_lasts_until_on(beside: Any, namespace: A
     asyncio.run(run())
 
 
-def test_where_nothing_says_azure_nothing_is_written(beside: Any, namespace: Any) -> None:
+def test_auto_is_repair_where_a_route_says_azure_and_observe_where_nothing_does(beside: Any, namespace: Any) -> None:
     async def run() -> None:
         async with beside('mode = "auto"') as one:
             assert (await one.sees(lambda _: True)).mode == "repair"
@@ -234,3 +238,71 @@ def test_where_nothing_says_azure_nothing_is_written(beside: Any, namespace: Any
             await one.kernel_has({HOST, IMDS})
 
     asyncio.run(run())
+
+
+def test_a_machine_elsewhere_is_not_repaired_even_when_asked(beside: Any, namespace: Any) -> None:
+    async def run() -> None:
+        async with beside('mode = "observe"') as one:
+            namespace.ip(f"route del {HOST}/32", f"route del {IMDS}/32")
+            await one.sees(lambda seen: not any("/32" in route.destination for route in seen.routes))
+            assert (await one.bus.ask(PlanNetwork())).changes == []
+            with pytest.raises(Refused, match="azure = true"):
+                await one.bus.ask(RepairNetwork())
+            assert one.ours() == []
+
+    asyncio.run(run())
+
+
+def test_an_agent_with_a_host_of_its_own_never_touches_what_another_wrote(beside: Any, namespace: Any) -> None:
+    """A checkout on a VM whose agent is at work: `agentctl down` there asks for the same."""
+    settings = 'mode = "auto"\n[host]\nwireserver = "http://127.0.0.1:9"'
+
+    async def run() -> None:
+        async with beside(settings) as one:
+            namespace.ip("route add 10.9.0.0/16 via 10.0.0.1 proto 168", f"route del {HOST}/32")
+            for request in (SwitchNetwork(on=False, keep=False), SwitchNetwork(on=False)):
+                assert (await one.bus.ask(request)).changes == []
+            with pytest.raises(Refused, match="a host of its own"):
+                await one.bus.ask(RepairNetwork())
+            assert [route["dst"] for route in one.ours()] == ["10.9.0.0/16"]
+
+    asyncio.run(run())
+
+
+def test_a_link_that_flaps_is_no_fight(beside: Any, namespace: Any) -> None:
+    async def run() -> None:
+        async with beside() as one:
+            for _ in range(TIMES + 5):
+                namespace.ip("link set eth0 down")
+                await one.kernel_has(set())
+                namespace.ip("link set eth0 up")
+                await one.kernel_has({HOST, IMDS, "default"})
+            assert (await one.sees(lambda _: True)).held == []
+
+    asyncio.run(run())
+
+
+def test_among_very_many_routes_ours_are_seen(beside: Any, namespace: Any) -> None:
+    many = "".join(f"route add 10.{64 + n // 65536}.{n // 256 % 256}.{n % 256}/32 dev eth0\n" for n in range(20_000))
+
+    async def run() -> None:
+        async with beside() as one:
+            namespace.batch(many)
+            namespace.ip(f"route del {HOST}/32")
+            await one.kernel_has({HOST})
+            namespace.ip(f"route add {HOST}/32 via 10.0.0.1 proto dhcp")
+            await one.kernel_has(set())
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("what", ["mkfifo {}", "rm -f {0} && mkdir {0}", "rm -f {0} && ln -s {0} {0}"])
+def test_whatever_stands_where_a_file_should_reading_it_ends(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    subprocess.run(what.format(path), shell=True, check=True)  # noqa: S602 - our own words
+    assert read_resolver(path).manager == "none"
+    leases = tmp_path / "var/lib/dhcp"
+    leases.mkdir(parents=True)
+    os.mkfifo(leases / "dhclient.eth0.leases")
+    found, problems = LeaseFiles(root=tmp_path).read({2: "eth0"}, now=0.0)
+    assert (found, len(problems)) == ({}, 1)

@@ -61,6 +61,30 @@ def test_one_fight_does_not_hold_up_the_rest_and_a_person_may_end_it() -> None:
     assert repaired(restraint, 0.0)
 
 
+def test_what_went_with_its_link_was_undone_by_nobody() -> None:
+    restraint = Restraint()
+    mine, other = "add route default via 10.0.0.1 dev eth0", "add route default via 10.1.0.1 dev eth1"
+    for _ in range(3 * TIMES):
+        restraint.excuse("eth0")
+        assert repaired(restraint, 0.0, mine)
+    for _ in range(TIMES):
+        restraint.excuse("eth0")
+        assert repaired(restraint, 0.0, other)
+    assert not repaired(restraint, 0.0, other)
+
+
+def test_after_a_burst_it_is_known_when_it_goes_on() -> None:
+    restraint = Restraint()
+    for number in range(BURST):
+        assert repaired(restraint, 5.0, str(number))
+    assert restraint.next_end(5.0) is None
+    assert not repaired(restraint, 6.0, "one more")
+    assert restraint.next_end(6.0) == 5.0 + BURST_WINDOW
+    assert restraint.rests(6.0) == BURST_WINDOW - 1.0
+    assert repaired(restraint, 5.0 + BURST_WINDOW, "one more")
+    assert restraint.rests(5.0 + BURST_WINDOW) == 0.0
+
+
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.floats(0, 3)), max_size=400))
 def test_never_more_than_a_burst_within_its_window(tries: list[tuple[str, float]]) -> None:
     restraint, now, made = Restraint(), 0.0, []

@@ -116,6 +116,32 @@ def test_a_killed_one_leaves_the_lease_its_time_and_the_next_goes_on(cable: Cabl
     until(owner.has_nothing, "the kernel to drop what has passed")
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_restart_takes_nothing_away_whether_the_server_answers_or_not(
+    cable: Cable, server: Isc, owner: Owner, answers: bool
+) -> None:
+    server.start()
+    until(owner.has_all, "address and routes")
+    until(lambda: owner.agentctl("show").get("leases"), "it to be told")
+    command = cable.vm_command("stdbuf", "-oL", "ip", "-o", "monitor", "route", "address")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as monitor:
+        owner.kill()
+        if not answers:
+            server.stop()
+        owner.start()
+        until(lambda: owner.agentctl("show").get("leases"), "the next one to have the lease")
+        cable.in_vm("ip route add 10.99.0.0/16 dev eth0")
+        assert monitor.stdout is not None
+        said = []
+        for line in monitor.stdout:
+            said.append(line)
+            if "10.99.0.0/16" in line:
+                break
+        monitor.kill()
+    assert not [line for line in said if "Deleted" in line], said
+    assert owner.has_all()
+
+
 def test_off_gives_back_the_lease_and_leaves_nothing(cable: Cable, server: Isc, owner: Owner) -> None:
     server.start()
     until(owner.has_all, "address and routes")

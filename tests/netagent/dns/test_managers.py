@@ -153,11 +153,20 @@ def test_what_was_given_before_a_kill_is_taken_by_the_next(make_machine: Make) -
 
 
 def test_a_memory_that_is_damaged(make_machine: Make) -> None:
-    machine = make_machine()
-    for text in ("{", '{"manager": "file", "wanted": [{"link": "-x", "nameservers": ["1.1.1.1"]}]}'):
+    """What was given to a manager is not known then; a plain file of ours knows itself."""
+    damaged = ("", "{", '{"manager": "file", "wanted": [{"link": "-x", "nameservers": ["1.1.1.1"]}]}')
+    machine = make_machine("openresolv")
+    for text in damaged:
         machine.write("/run/netagent/dns.json", text)
         (said,) = machine.ours("keeper().undo()")
         assert said.endswith("undo DNS by hand, then delete /run/netagent/dns.json")
+    plain = make_machine()
+    before = plain.read()
+    for text in damaged:
+        assert plain.ours("print(keeper().apply(one))") == ["file"]
+        plain.write("/run/netagent/dns.json", text)
+        assert plain.ours("keeper().apply(other)", "keeper().undo()") == []
+        assert plain.read() == before
 
 
 def test_a_program_that_fails_or_hangs(make_machine: Make) -> None:
