@@ -35,7 +35,8 @@ class ResolvFile:
         """Raises DnsError; NotOurs for a file that is somebody's."""
         try:
             before = self._read()
-            if not _is_ours(before):
+            deleted = before is None and self._backup.exists()
+            if not deleted and not _is_ours(before):
                 # Whoever wrote it since, wrote what is to come back.
                 self._backup.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 write_atomically(self._backup, _NOTHING if before is None else before)

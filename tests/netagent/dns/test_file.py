@@ -71,6 +71,17 @@ def test_what_another_wrote_since_is_what_comes_back(file: ResolvFile, path: Pat
     assert path.read_text() == "nameserver 192.0.2.2\n"
 
 
+def test_a_file_of_ours_that_somebody_deleted_is_written_again_and_the_old_one_comes_back(
+    file: ResolvFile, path: Path
+) -> None:
+    file.apply(ONE)
+    path.unlink()
+    file.apply(ONE)
+    assert path.read_text().splitlines() == WRITTEN
+    file.undo()
+    assert path.read_text() == BEFORE
+
+
 def test_what_another_wrote_last_stays(file: ResolvFile, path: Path) -> None:
     file.apply(ONE)
     path.write_text("nameserver 192.0.2.2\n")
