@@ -51,13 +51,6 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
         unfinished.place(path, mode)
 
 
-def replace(path: Path, data: bytes) -> None:
-    """As write_whole, without waiting for the disk: for what may be lost with the power. Raises Unwritable."""
-    with Unfinished(path.parent) as unfinished:
-        unfinished.write(data)
-        unfinished.place(path, lasting=False)
-
-
 def forget_unfinished(folder: Path) -> None:
     """Remove what a host left that was killed while it wrote."""
     for left in folder.glob(".*.tmp"):

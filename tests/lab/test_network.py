@@ -134,7 +134,9 @@ def test_cgroups_settings_of_the_kernel_and_shared_memory_are_not_the_machines(l
     writable = "find /sys /proc/sys -path /proc/sys/net -prune -o -writable ! -type l -print -quit"
     assert lab.said("a", "sh", "-c", writable) == ""
     # As on a VM: the cgroups are there to be read, and the network is its own.
-    assert lab.said("a", "ls", "/sys/fs/cgroup") == "\n".join(sorted(os.listdir("/sys/fs/cgroup")))
+    assert lab.said("a", "ls", "/sys/fs/cgroup") == "\n".join(
+        sorted(one.name for one in Path("/sys/fs/cgroup").iterdir())
+    )
     assert lab.said("a", "sysctl", "-w", "net.ipv4.conf.all.log_martians=1")
     mark = f"/dev/shm/{lab.lab.name}"
     lab.said("a", "touch", mark)
