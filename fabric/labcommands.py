@@ -104,6 +104,17 @@ def show_lab(root: Path, name: str, as_json: bool) -> None:
     show(Lab(root, name).ask(orders.Show()), as_json, _shown)
 
 
+@lab.command()
+@root_option
+@name_option
+@json_option
+def restart(root: Path, name: str, as_json: bool) -> None:
+    """Start the lab's host anew, also if it has ended; it keeps its state and its addresses."""
+    one = Lab(root, name)
+    one.ask(orders.Restart())
+    tell(one.ask(orders.Show()), as_json, f"The host of lab {name} runs.")
+
+
 @lab.command("list")
 @root_option
 @json_option
@@ -219,7 +230,11 @@ def _shown(found: dict[str, Any]) -> Group:
         cells = [vm["name"], vm["tenant"], vm["address"], vm["state"], vm["link"], _fault(vm), probes or "-"]
         table.add_row(*map(Text, cells))
     tenants = [Text(f"{one['name']}: DHCP and DNS {one['dhcp_and_dns']}") for one in found["tenants"]]
-    return Group(table, Text(), *tenants, Text(f"azfabric serve {found['host'] or 'not wanted'}"))
+    host = Text(f"azfabric serve {found['host'] or 'not wanted'}")
+    if found["host"] not in {None, "running"}:
+        root, name = Path(found["folder"]).parent.parent, found["name"]
+        host.append(f"\nStart it again with: azfabric lab restart --root {shlex.quote(str(root))} --name {name}")
+    return Group(table, Text(), *tenants, host)
 
 
 def _fault(vm: dict[str, Any]) -> str:
