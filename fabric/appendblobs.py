@@ -9,7 +9,7 @@ from fabric.blobconditions import check_write
 from fabric.blobproperties import Properties
 from fabric.blobreads import missing
 from fabric.errors import StorageRefused
-from fabric.files import write_whole
+from fabric.files import writable, write_whole
 
 BLOCK_LIMIT = 4 * 1024 * 1024
 """Bytes of one block, for the API version agents name."""
@@ -25,13 +25,13 @@ def create(file: Path, headers: dict[str, str], body: bytes) -> dict[str, str]:
     check_write(headers, blobproperties.stored(file))
     properties = Properties(kind="AppendBlob", headers=blobproperties.given(headers))
     # A new file: who reads the old one has its pages mapped.
-    write_whole(file, b"")
-    blobproperties.store(file, properties)
+    with blobproperties.storing(file, properties):
+        write_whole(file, b"")
     return properties.written()
 
 
 def append(file: Path, headers: dict[str, str], body: bytes) -> dict[str, str]:
-    """The headers of the answer. Raises StorageRefused."""
+    """The headers of the answer. Raises StorageRefused, Unwritable."""
     properties = blobproperties.stored(file)
     if properties is None:
         raise missing(file)
@@ -47,17 +47,27 @@ def append(file: Path, headers: dict[str, str], body: bytes) -> dict[str, str]:
     _check_place(headers, size, len(body))
     if properties.blocks >= BLOCKS_LIMIT:
         raise StorageRefused(409, "BlockCountExceedsLimit", f"an append blob has up to {BLOCKS_LIMIT} blocks")
-    with file.open("ab") as stream:
-        stream.write(body)
-        stream.flush()
-        os.fsync(stream.fileno())
     properties = Properties(kind="AppendBlob", headers=properties.headers, blocks=properties.blocks + 1)
-    blobproperties.store(file, properties)
+    with blobproperties.storing(file, properties):
+        _grow(file, size, body)
     return {
         **properties.written(),
         "x-ms-blob-append-offset": str(size),
         "x-ms-blob-committed-block-count": str(properties.blocks),
     }
+
+
+def _grow(file: Path, size: int, body: bytes) -> None:
+    """By all of it or by nothing. Raises Unwritable."""
+    with writable(file), file.open("ab", buffering=0) as stream:
+        try:
+            rest = memoryview(body)
+            while rest:
+                rest = rest[stream.write(rest) :]
+            os.fsync(stream.fileno())
+        except OSError:
+            stream.truncate(size)
+            raise
 
 
 def _check_place(headers: dict[str, str], size: int, more: int) -> None:

@@ -2,11 +2,13 @@
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import os
 import re
 import secrets
 import time
+from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Literal
@@ -14,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from fabric.errors import StorageRefused
-from fabric.files import replace
+from fabric.files import Unfinished
 
 Kind = Literal["BlockBlob", "PageBlob", "AppendBlob"]
 Content = bytes | memoryview
@@ -71,9 +73,13 @@ def stored(file: Path) -> Properties | None:
         return Properties(etag=f'"0x{found.st_mtime_ns:X}{found.st_ino:X}"', modified=found.st_mtime)
 
 
-def store(file: Path, properties: Properties) -> None:
-    """Raises Unwritable."""
-    replace(_beside(file), msgspec.json.encode(properties))
+@contextlib.contextmanager
+def storing(file: Path, properties: Properties) -> Iterator[None]:
+    """They are in force after the block; there is room for them before it. Raises Unwritable."""
+    with Unfinished(file.parent) as unfinished:
+        unfinished.write(msgspec.json.encode(properties))
+        yield
+        unfinished.place(_beside(file), lasting=False)
 
 
 def forget(file: Path) -> None:

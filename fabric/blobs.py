@@ -181,8 +181,8 @@ def _put_block_blob(file: Path, headers: dict[str, str], body: bytes) -> dict[st
     md5 = blobproperties.checked_md5(body, headers.get("content-md5", ""), headers.get("x-ms-blob-content-md5", ""))
     check_write(headers, blobproperties.stored(file))
     properties = Properties(md5=md5, headers=blobproperties.given(headers))
-    write_whole(file, body)
-    blobproperties.store(file, properties)
+    with blobproperties.storing(file, properties):
+        write_whole(file, body)
     return {**properties.written(), "Content-MD5": md5}
 
 

@@ -21,7 +21,11 @@ class Client:
         """`vm`: whom orders are about; empty: the only one."""
         self.vm = vm
         self._root = root
-        self._start = f"azfabric serve --root {shlex.quote(str(root))}"
+        self._start = f"azfabric serve --root {shlex.quote(str(root))}, or with its agent: agentctl up"
+        if (root / "keeper.log").exists():
+            # A lab's host is there for namespaces that only its keeper knows.
+            above = shlex.quote(str(root.absolute().parent.parent))
+            self._start = f"azfabric lab restart --root {above} --name {root.name}"
 
     @functools.cached_property
     def _base(self) -> str:
@@ -30,9 +34,7 @@ class Client:
             file = self._root / "fabric" / "endpoints.json"
             return str(msgspec.json.decode(file.read_bytes(), type=dict[str, Any])["portal"])
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
-            raise NoHost(
-                f"no host serves {self._root}. Start one with: {self._start}, or with its agent: agentctl up"
-            ) from error
+            raise NoHost(f"no host serves {self._root}. Start one with: {self._start}") from error
 
     def get(self, path: str) -> Any:
         """Raises FabricError, NoHost."""
@@ -62,8 +64,7 @@ class Client:
                 what["params"] = {**what.get("params", {}), **({"vm": self.vm} if self.vm else {})}
                 answer = session.request(method, url, timeout=_SECONDS, **what)
         except requests.RequestException as error:
-            how = f"Start it with: {self._start}, or beside its agent: agentctl up"
-            raise NoHost(f"the host at {self._base} does not answer. {how}") from error
+            raise NoHost(f"the host at {self._base} does not answer. Start it with: {self._start}") from error
         try:
             document = msgspec.json.decode(answer.content)
         except msgspec.DecodeError as error:

@@ -8,8 +8,8 @@ import click
 from fabric import render
 from fabric.client import Client
 from fabric.errors import FabricError
-from fabric.options import client_option, json_option, root_option, rows, show
-from fabric.packages import PACKAGE_LIMIT, family_version
+from fabric.options import client_option, json_option, root_option, rows, show, tell
+from fabric.packages import PACKAGE_LIMIT, check_family, family_version
 
 
 @click.group()
@@ -22,7 +22,8 @@ def family() -> None:
 @click.argument("package", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--version", default="", help="If the file is not called NAME-VERSION.zip.")
 @root_option
-def family_publish(name: str, package: Path, version: str, root: Path) -> None:
+@json_option
+def family_publish(name: str, package: Path, version: str, root: Path, as_json: bool) -> None:
     """Put PACKAGE (a zip) into the repository, as a version of the family NAME.
 
     \b
@@ -30,6 +31,7 @@ def family_publish(name: str, package: Path, version: str, root: Path) -> None:
       azfabric family publish Prod WALinuxAgent-9.9.9.9.zip
       azfabric family publish rdagent rdagent.zip --version 0.2.0
     """
+    check_family(name)
     if package.stat().st_size > PACKAGE_LIMIT:
         raise FabricError(f"{package} is larger than {PACKAGE_LIMIT} bytes")
     called = {"file_name": package.name, "version": version}
@@ -37,9 +39,8 @@ def family_publish(name: str, package: Path, version: str, root: Path) -> None:
         family_version(file, **called)
         file.seek(0)
         found = Client(root).put(f"/api/families/{quote(name, safe='')}", file, called)
-    click.echo(
-        f"{found['family']} {found['version']} is published. Ask for it: azfabric want {name} {found['version']}"
-    )
+    ask = f"azfabric want {name} {found['version']}"
+    tell(found, as_json, f"{found['family']} {found['version']} is published. Ask for it: {ask}")
 
 
 @family.command("list")
@@ -72,15 +73,16 @@ def want(
     if listing and not (clear or component):
         show(client.get("/api/components"), as_json, render.components)
     elif clear and not (listing or version):
-        client.delete("/api/components" + (f"/{quote(component, safe='')}" if component else ""))
-        click.echo(f"No version of {component or 'anything'} is asked for any more.")
+        found = client.delete("/api/components" + (f"/{quote(component, safe='')}" if component else ""))
+        tell(found, as_json, f"No version of {component or 'anything'} is asked for any more.")
     elif component and version and not (listing or clear):
         order = {"component": component, "version": version, "from_version": from_version}
         one = client.post("/api/components", order)
-        if as_json:
-            show(one, as_json, None)
-            return
         said = {"running": "It runs already."}.get(one["state"], "It is not running yet: azfabric want --list")
-        click.echo(render.plain(f"{component} {version} is asked for, in incarnation {one['incarnation']}. {said}"))
+        tell(
+            one,
+            as_json,
+            render.plain(f"{component} {version} is asked for, in incarnation {one['incarnation']}. {said}"),
+        )
     else:
         raise click.UsageError("name a COMPONENT and a VERSION, or say --list, or --clear [COMPONENT]")

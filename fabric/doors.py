@@ -22,6 +22,7 @@ from fabric.host import FIRST_TENANT, Host
 from fabric.lab.namespaces import bind_in
 from fabric.patience import PatientProtocol
 from fabric.places import Addresses, Door
+from fabric.sockets import listening
 from fabric.vm import Vm
 
 WIRE_ADDRESS, IMDS_ADDRESS = "168.63.129.16", "169.254.169.254"
@@ -151,7 +152,7 @@ class Doors:
         return server
 
     def _bind(self, address: str, port: int) -> socket.socket:
-        return self._keep(_bind(address, port, shared=self._shared))
+        return self._keep(listening(address, port, shared=self._shared))
 
     def _keep(self, one: socket.socket) -> socket.socket:
         self._kept.append(one)
@@ -163,7 +164,7 @@ class Doors:
         if before.strip("[]") != address:
             return 0
         try:
-            with contextlib.closing(_bind(address, int(port), shared=self._shared)):
+            with contextlib.closing(listening(address, int(port), shared=self._shared)):
                 return int(port)
         except (FabricError, ValueError):
             return 0
@@ -196,21 +197,6 @@ def _blob_name(request: Request) -> str:
     if folder == "agents":
         return "agentmanifest" if file.endswith(".xml") else "agentpackage"
     return {"manifests": "manifest", "packages": "package", "output": "outputblob"}.get(folder, "statusblob")
-
-
-def _bind(address: str, port: int, *, shared: bool) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    one = socket.socket(family, socket.SOCK_STREAM)
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        one.bind((address, port))
-        one.listen(512)
-    except OSError as error:
-        one.close()
-        raise FabricError(f"cannot listen at {address} port {port}: {error.strerror}") from error
-    return one
 
 
 def _url(one: socket.socket) -> str:

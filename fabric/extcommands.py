@@ -20,6 +20,7 @@ from fabric.options import (
     json_option,
     rows,
     show,
+    tell,
     warn_of_fast_track,
 )
 from fabric.packages import PACKAGE_LIMIT, identify, sample_package
@@ -54,6 +55,7 @@ def ext() -> None:
     help="Wait so many seconds for a final status; exit status 1 unless success.",
 )
 @client_option
+@json_option
 def ext_add(
     package: Path | None,
     sample: bool,
@@ -64,6 +66,7 @@ def ext_add(
     fast_track: bool,
     wait: float,
     client: Client,
+    as_json: bool,
 ) -> None:
     """Publish PACKAGE (a zip with HandlerManifest.json) and ask the VM for it."""
     if (package is None) == (not sample):
@@ -81,10 +84,15 @@ def ext_add(
     }
     before = client.get("/api/told")["status_count"] if wait else 0
     added = client.post("/api/extensions", order)
-    click.echo(f"{added['name']} {added['version']} is wanted, sequence number {added['sequence_number']}.")
+    if not (wait and as_json):
+        wanted = f"{added['name']} {added['version']} is wanted, sequence number {added['sequence_number']}."
+        tell(added, as_json, wanted)
     warn_of_fast_track(client, used=fast_track)
     if wait:
-        _wait(client, added, before, wait)
+        status, message = _final(client, added, before, wait)
+        came = {**added, "status": status, "message": message}
+        tell(came, as_json, render.plain(f"{added['name']}: {status}: {message}"))
+        sys.exit(0 if status == "success" else 1)
 
 
 @ext.command("remove")
@@ -92,11 +100,12 @@ def ext_add(
 @click.option("--now", is_flag=True, help="Vanish from the goal state without asking for uninstall.")
 @fast_track_option
 @client_option
-def ext_remove(name: str, now: bool, fast_track: bool, client: Client) -> None:
+@json_option
+def ext_remove(name: str, now: bool, fast_track: bool, client: Client, as_json: bool) -> None:
     """Ask the VM to uninstall an extension."""
     query = {"now": str(now).lower(), "fast_track": str(fast_track).lower()}
-    client.delete(f"/api/extensions/{quote(name, safe='')}", query)
-    click.echo(f"{name} is to be uninstalled." if not now else f"{name} vanished from the goal state.")
+    found = client.delete(f"/api/extensions/{quote(name, safe='')}", query)
+    tell(found, as_json, f"{name} is to be uninstalled." if not now else f"{name} vanished from the goal state.")
     warn_of_fast_track(client, used=fast_track)
 
 
@@ -116,7 +125,8 @@ def goal() -> None:
 @goal.command("set")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @client_option
-def goal_set(file: Path, client: Client) -> None:
+@json_option
+def goal_set(file: Path, client: Client, as_json: bool) -> None:
     """Make FILE the goal state, to the letter. /docs of the portal says what it may hold.
 
     \b
@@ -125,12 +135,12 @@ def goal_set(file: Path, client: Client) -> None:
                      "instances": [{"name": "a", "settings": {}},
                                    {"name": "b", "depends_on": ["Contoso.Tools.Runner/a"], "dependency_level": 1}]}]}
     """
-    count = client.replace("/api/goal", json_object(file))["handlers"]
-    click.echo(f"{count} handlers are wanted.")
+    found = client.replace("/api/goal", json_object(file))
+    tell(found, as_json, f"{found['handlers']} handlers are wanted.")
 
 
-def _wait(client: Client, added: dict[str, Any], before: int, seconds: float) -> None:
-    """Ends the process with the first final status in a blob that came after so many."""
+def _final(client: Client, added: dict[str, Any], before: int, seconds: float) -> tuple[str, str]:
+    """The first final status in a blob that came after so many. Raises FabricError."""
     until = time.monotonic() + seconds
     with Console(stderr=True).status(f"waiting for {added['name']}"):
         while time.monotonic() < until:
@@ -138,8 +148,7 @@ def _wait(client: Client, added: dict[str, Any], before: int, seconds: float) ->
             status, message = _reported(told["status"], added)
             # What was said before the order may be of another that was like it.
             if status in _TERMINAL and told["status_count"] > before:
-                click.echo(render.plain(f"{added['name']}: {status}: {message}"))
-                sys.exit(0 if status == "success" else 1)
+                return status, message
             time.sleep(0.2)
     raise FabricError(f"{added['name']} reported no final status within {seconds:g} s; see: azfabric told")
 

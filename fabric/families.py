@@ -8,9 +8,8 @@ from fastapi import FastAPI, Path, Query, Request
 from fastapi.responses import Response
 
 from fabric import bodies, described
-from fabric.errors import FabricError
 from fabric.host import Host
-from fabric.packages import FAMILY, PACKAGE_LIMIT, family_version
+from fabric.packages import FAMILY, PACKAGE_LIMIT, check_family, family_version
 
 _NAME = Annotated[str, Path(max_length=63, pattern=f"^{FAMILY.pattern}$")]
 
@@ -49,8 +48,7 @@ def add_routes(api: FastAPI, host: Host) -> None:
         version: Annotated[str, Query(max_length=80)] = "",
     ) -> Response:
         """Publish a package of an agent family: the body is the zip. VMs find it in the family's manifest."""
-        if not FAMILY.fullmatch(name):
-            raise FabricError(f"a family is called by letters, digits, dots and dashes, not {name!r}")
+        check_family(name)
         with host.blobs.incoming() as incoming:
             async for part in bodies.parts(request, PACKAGE_LIMIT):
                 incoming.write(part)

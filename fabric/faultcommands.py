@@ -6,7 +6,7 @@ import click
 
 from fabric.client import Client
 from fabric.faults import ENDPOINTS, FAULTS, GROUPS
-from fabric.options import client_option, json_option, rows, show
+from fabric.options import client_option, json_option, rows, show, tell
 
 _CHOICES = "\n".join(
     [
@@ -39,7 +39,8 @@ def fault() -> None:
 )
 @click.option("--seed", type=int, default=0, help="The same seed spoils the same requests.")
 @client_option
-def fault_add(endpoint: str, name: str, client: Client, **order: int | float | None) -> None:
+@json_option
+def fault_add(endpoint: str, name: str, client: Client, as_json: bool, **order: int | float | None) -> None:
     """Spoil the answers of an endpoint, or of a group of them; for all VMs, or one (--vm).
 
     \b
@@ -48,7 +49,7 @@ def fault_add(endpoint: str, name: str, client: Client, **order: int | float | N
     """
     rule = client.post("/api/faults", {"endpoint": endpoint, "fault": name, "vm": client.vm, **order})
     meaning = FAULTS[name].replace("VALUE", f"{rule['value']:g}" if rule["value"] is not None else "")
-    click.echo(f"Fault {rule['id']}: {endpoint} will {meaning}.")
+    tell(rule, as_json, f"Fault {rule['id']}: {endpoint} will {meaning}.")
 
 
 @fault.command("list")
@@ -63,14 +64,16 @@ def fault_list(client: Client, as_json: bool) -> None:
 @fault.command("lift")
 @click.argument("number", type=int)
 @client_option
-def fault_lift(number: int, client: Client) -> None:
+@json_option
+def fault_lift(number: int, client: Client, as_json: bool) -> None:
     """Lift the fault of that NUMBER."""
-    client.delete(f"/api/faults/{number}")
-    click.echo(f"Fault {number} is lifted.")
+    tell(client.delete(f"/api/faults/{number}"), as_json, f"Fault {number} is lifted.")
 
 
 @fault.command("clear")
 @client_option
-def fault_clear(client: Client) -> None:
+@json_option
+def fault_clear(client: Client, as_json: bool) -> None:
     """Lift all faults."""
-    click.echo(f"{client.delete('/api/faults')['lifted']} faults lifted.")
+    found = client.delete("/api/faults")
+    tell(found, as_json, f"{found['lifted']} faults lifted.")

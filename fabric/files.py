@@ -14,18 +14,20 @@ class Unfinished:
     """A file on its way: gone at the end of the block unless it was put in its place. Raises Unwritable."""
 
     def __init__(self, folder: Path) -> None:
-        with _writable(folder):
+        with writable(folder):
             descriptor, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)
         self._path = Path(name)
         self.file: BinaryIO = os.fdopen(descriptor, "w+b")
 
     def write(self, part: bytes) -> None:
-        with _writable(self._path.parent):
+        with writable(self._path.parent):
             self.file.write(part)
+            # A full disk says so now, while nothing has changed.
+            self.file.flush()
 
     def place(self, path: Path, mode: int = 0o644, *, lasting: bool = True) -> None:
         """In the same folder; of several at once, the last. `lasting` waits for the disk."""
-        with _writable(path):
+        with writable(path):
             self.file.flush()
             os.fchmod(self.file.fileno(), mode)
             if lasting:
@@ -49,13 +51,6 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
         unfinished.place(path, mode)
 
 
-def replace(path: Path, data: bytes) -> None:
-    """As write_whole, without waiting for the disk: for what may be lost with the power. Raises Unwritable."""
-    with Unfinished(path.parent) as unfinished:
-        unfinished.write(data)
-        unfinished.place(path, lasting=False)
-
-
 def forget_unfinished(folder: Path) -> None:
     """Remove what a host left that was killed while it wrote."""
     for left in folder.glob(".*.tmp"):
@@ -63,7 +58,8 @@ def forget_unfinished(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _writable(path: Path) -> Iterator[None]:
+def writable(path: Path) -> Iterator[None]:
+    """What the system refuses in this block is Unwritable."""
     try:
         yield
     except OSError as error:

@@ -15,7 +15,7 @@ from rich.text import Text
 from fabric.lab import orders, plan
 from fabric.lab.control import Lab, names
 from fabric.lab.probe import Probe
-from fabric.options import json_option, root_option, show
+from fabric.options import json_option, root_option, show, tell
 
 name_option = click.option("--name", default="lab", show_default=True, help="Which lab, if there are several.")
 vm_argument = click.argument("vm")
@@ -69,8 +69,16 @@ def lab() -> None:
 @click.option("--static", is_flag=True, help="VMs have their address at once; without it, run a DHCP client.")
 @click.option("--no-host", is_flag=True, help="The network only, with no azfabric serve in it.")
 @click.option("--rootless", is_flag=True, help="In a user namespace, also as root.")
+@json_option
 def up(
-    root: Path, name: str, tenants: tuple[str, ...], vms: tuple[str, ...], static: bool, no_host: bool, rootless: bool
+    root: Path,
+    name: str,
+    tenants: tuple[str, ...],
+    vms: tuple[str, ...],
+    static: bool,
+    no_host: bool,
+    rootless: bool,
+    as_json: bool,
 ) -> None:
     """Build a lab; it stays until `lab down`."""
     wanted = plan.make_plan(name, tenants, vms, static=static, host=not no_host)
@@ -78,7 +86,9 @@ def up(
     console = Console(stderr=True)
     with console.status("keeper") as status:
         one.up(wanted, rootless=rootless or os.geteuid() != 0, said=status.update)
-    show(one.ask(orders.Show()), False, _shown)
+    show(one.ask(orders.Show()), as_json, _shown)
+    if as_json:
+        return
     which = "" if name == "lab" else f" --name {name}"
     click.echo(f"\nazfabric lab exec {wanted.vms[0].name}{which} -- COMMAND     runs a command in a VM")
     if wanted.host:
@@ -94,12 +104,25 @@ def show_lab(root: Path, name: str, as_json: bool) -> None:
     show(Lab(root, name).ask(orders.Show()), as_json, _shown)
 
 
+@lab.command()
+@root_option
+@name_option
+@json_option
+def restart(root: Path, name: str, as_json: bool) -> None:
+    """Start the lab's host anew, also if it has ended; it keeps its state and its addresses."""
+    one = Lab(root, name)
+    one.ask(orders.Restart())
+    tell(one.ask(orders.Show()), as_json, f"The host of lab {name} runs.")
+
+
 @lab.command("list")
 @root_option
-def list_labs(root: Path) -> None:
+@json_option
+def list_labs(root: Path, as_json: bool) -> None:
     """List the labs of this root."""
-    for one in names(root):
-        click.echo(one)
+    found = names(root)
+    if found or as_json:
+        tell(found, as_json, "\n".join(found))
 
 
 @lab.command("exec", context_settings={"ignore_unknown_options": True})
@@ -131,14 +154,15 @@ def execute(vm: str, command: tuple[str, ...], root: Path, name: str) -> None:
 @click.option("--lift", is_flag=True, help="The cable is whole again.")
 @root_option
 @name_option
-def fault(vm: str, lift: bool, root: Path, name: str, **what: Any) -> None:
+@json_option
+def fault(vm: str, lift: bool, root: Path, name: str, as_json: bool, **what: Any) -> None:
     """Spoil a VM's packets; replaces what was ordered before."""
     wanted = msgspec.convert(what, plan.Fault)
     spoils = wanted.delay or wanted.jitter or wanted.loss or wanted.duplicate
     if bool(spoils) == lift:
         raise click.UsageError("say what to do with packets (--delay, --jitter, --loss, --duplicate), or --lift")
-    Lab(root, name).ask(orders.SetFault(vm, None if lift else wanted))
-    click.echo(f"The cable of {vm} is whole again." if lift else f"The cable of {vm} is spoilt.")
+    came = _came(Lab(root, name), orders.SetFault(vm, None if lift else wanted))
+    tell(came, as_json, f"The cable of {vm} is whole again." if lift else f"The cable of {vm} is spoilt.")
 
 
 @lab.command()
@@ -146,10 +170,11 @@ def fault(vm: str, lift: bool, root: Path, name: str, **what: Any) -> None:
 @click.argument("state", type=click.Choice(["up", "down"]))
 @root_option
 @name_option
-def link(vm: str, state: str, root: Path, name: str) -> None:
+@json_option
+def link(vm: str, state: str, root: Path, name: str, as_json: bool) -> None:
     """Plug a VM's cable in or out."""
-    Lab(root, name).ask(orders.SetLink(vm, state == "up"))
-    click.echo(f"The cable of {vm} is plugged {'in' if state == 'up' else 'out'}.")
+    came = _came(Lab(root, name), orders.SetLink(vm, state == "up"))
+    tell(came, as_json, f"The cable of {vm} is plugged {'in' if state == 'up' else 'out'}.")
 
 
 @lab.command()
@@ -161,23 +186,39 @@ def link(vm: str, state: str, root: Path, name: str) -> None:
 @click.option("--remove", is_flag=True, help="Stop probing this port.")
 @root_option
 @name_option
-def probe(vm: str, port: int, http: str, interval: float, threshold: int, remove: bool, root: Path, name: str) -> None:
+@json_option
+def probe(vm: str, port: int, remove: bool, root: Path, name: str, as_json: bool, **how: Any) -> None:
     """Probe a VM's port as a load balancer does, from 168.63.129.16; `lab show` tells what came of it."""
+    http = how["http"]
     if http and not (http.startswith("/") and http.isascii() and http.isprintable() and " " not in http):
         raise click.UsageError(f"{http!r} is no path: it starts with / and has no blanks")
-    wanted = Probe(port=port, http=http, interval=interval, threshold=threshold)
-    Lab(root, name).ask(orders.SetProbe(vm, wanted, remove))
-    click.echo(f"Port {port} of {vm} is {'no longer ' if remove else ''}probed.")
+    wanted = Probe(port=port, **how)
+    came = _came(Lab(root, name), orders.SetProbe(vm, wanted, remove))
+    tell(came, as_json, f"Port {port} of {vm} is {'no longer ' if remove else ''}probed.")
 
 
 @lab.command()
 @root_option
 @name_option
 @click.option("--all", "every", is_flag=True, help="Every lab of this root.")
-def down(root: Path, name: str, every: bool) -> None:
+@json_option
+def down(root: Path, name: str, every: bool, as_json: bool) -> None:
     """End a lab, or what is left of one."""
+    came = []
     for one in names(root) if every else [name]:
-        click.echo(f"Lab {one} is gone." if Lab(root, one).down() else f"There was no lab {one}.")
+        was_there = Lab(root, one).down()
+        came.append({"name": one, "was_there": was_there})
+        if not as_json:
+            click.echo(f"Lab {one} is gone." if was_there else f"There was no lab {one}.")
+    if as_json:
+        show(came, as_json, None)
+
+
+def _came(one: Lab, order: orders.SetFault | orders.SetLink | orders.SetProbe) -> dict[str, Any]:
+    """The VM after the order. Raises FabricError, NoLab."""
+    one.ask(order)
+    found: dict[str, Any] = next(vm for vm in one.ask(orders.Show())["vms"] if vm["name"] == order.vm)
+    return found
 
 
 def _shown(found: dict[str, Any]) -> Group:
@@ -189,7 +230,11 @@ def _shown(found: dict[str, Any]) -> Group:
         cells = [vm["name"], vm["tenant"], vm["address"], vm["state"], vm["link"], _fault(vm), probes or "-"]
         table.add_row(*map(Text, cells))
     tenants = [Text(f"{one['name']}: DHCP and DNS {one['dhcp_and_dns']}") for one in found["tenants"]]
-    return Group(table, Text(), *tenants, Text(f"azfabric serve {found['host'] or 'not wanted'}"))
+    host = Text(f"azfabric serve {found['host'] or 'not wanted'}")
+    if found["host"] not in {None, "running"}:
+        root, name = Path(found["folder"]).parent.parent, found["name"]
+        host.append(f"\nStart it again with: azfabric lab restart --root {shlex.quote(str(root))} --name {name}")
+    return Group(table, Text(), *tenants, host)
 
 
 def _fault(vm: dict[str, Any]) -> str:

@@ -68,6 +68,14 @@ def show(value: Any, as_json: bool, rendered: Any) -> None:
         Console().print(rendered(value))
 
 
+def tell(value: Any, as_json: bool, sentence: str) -> None:
+    """What came of an order: a sentence for people."""
+    if as_json:
+        show(value, as_json, None)
+    else:
+        click.echo(sentence)
+
+
 def rows(*names: str) -> Any:
     def table(rows: list[dict[str, Any]]) -> Table:
         found = Table(box=None, pad_edge=False, header_style="dim")

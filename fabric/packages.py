@@ -13,7 +13,7 @@ import msgspec
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from fabric.errors import BadPackage
+from fabric.errors import BadPackage, FabricError
 
 PACKAGE_LIMIT = 512 * 1024 * 1024
 _MANIFEST_LIMIT = 1024 * 1024
@@ -29,6 +29,12 @@ _NO_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtim
 """What the zip library raises."""
 
 SAMPLE = Path(__file__).parent / "sample"
+
+
+def check_family(name: str) -> None:
+    """Raises FabricError."""
+    if not FAMILY.fullmatch(name):
+        raise FabricError(f"a family is called by up to 63 letters, digits, dots and dashes, not {name!r}")
 
 
 class PackageName(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,8 +25,8 @@ def create(file: Path, headers: dict[str, str], body: bytes) -> dict[str, str]:
         raise StorageRefused(400, "InvalidHeaderValue" if length else "MissingRequiredHeader", reason)
     check_write(headers, blobproperties.stored(file))
     properties = Properties(kind="PageBlob", headers=blobproperties.given(headers))
-    write_whole(file, bytes(int(length)))
-    blobproperties.store(file, properties)
+    with blobproperties.storing(file, properties):
+        write_whole(file, bytes(int(length)))
     return properties.written()
 
 
@@ -53,8 +53,8 @@ def write(file: Path, headers: dict[str, str], body: bytes) -> tuple[dict[str, s
         raise _invalid(f"x-ms-range says {end - start} bytes, the body has {len(body)}")
     content[start:end] = body or bytes(end - start)
     properties = Properties(kind="PageBlob", headers=properties.headers)
-    write_whole(file, bytes(content))
-    blobproperties.store(file, properties)
+    with blobproperties.storing(file, properties):
+        write_whole(file, bytes(content))
     whole = bytes(content) if end == len(content) else None
     return {**properties.written(), "x-ms-blob-sequence-number": "0"}, whole
 

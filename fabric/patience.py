@@ -43,7 +43,9 @@ class PatientProtocol(H11Protocol):
     def give_up(self) -> None:
         """Say why, if no answer has begun, and close."""
         self._forgive()
-        if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
+        half_a_head = self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]
+        half_a_body = self.conn.our_state is h11.SEND_RESPONSE and self.conn.their_state is h11.SEND_BODY
+        if half_a_head or half_a_body:
             reason = b"the rest of the request did not come in time"
             head = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain\r\nconnection: close\r\n"
             self.transport.write(head + b"content-length: %d\r\n\r\n" % len(reason) + reason)

@@ -4,14 +4,16 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
+import msgspec
 from rich.console import Console
 
 from fabric.client import Client
 from fabric.errors import FabricError
-from fabric.options import client_option, fast_track_option, warn_of_fast_track
-from fabric.runview import seen
+from fabric.options import client_option, fast_track_option, json_option, tell, warn_of_fast_track
+from fabric.runview import Seen, seen
 
 
 @click.command()
@@ -35,6 +37,7 @@ from fabric.runview import seen
     help="Wait so many seconds for the end and show it; exit status 1 unless it succeeded.",
 )
 @client_option
+@json_option
 def run(
     script: Path | None,
     name: str,
@@ -49,13 +52,14 @@ def run(
     remove: str,
     wait: float,
     client: Client,
+    as_json: bool,
 ) -> None:
     """Ask the VM to run SCRIPT (managed run command; with --v1 the action kind)."""
     if (script is None) == (not remove):
         raise click.UsageError("name a SCRIPT, or say --remove NAME")
     if script is None:
-        client.delete(f"/api/runs/{remove}", {"fast_track": str(fast_track).lower()})
-        click.echo(f"{remove} is to be ended and forgotten.")
+        found = client.delete(f"/api/runs/{quote(remove, safe='')}", {"fast_track": str(fast_track).lower()})
+        tell(found, as_json, f"{remove} is to be ended and forgotten.")
         warn_of_fast_track(client, used=fast_track)
         return
     order = {
@@ -71,13 +75,20 @@ def run(
         "fast_track": fast_track,
     }
     ordered = client.post("/api/runs", order)
-    click.echo(f"{ordered['name'] or ordered['handler']} is wanted, sequence number {ordered['sequence_number']}.")
-    for url in (ordered["output_blob"], ordered["error_blob"]):
-        if url:
-            click.echo(url)
+    if not (wait and as_json):
+        urls = [url for url in (ordered["output_blob"], ordered["error_blob"]) if url]
+        wanted = f"{ordered['name'] or ordered['handler']} is wanted, sequence number {ordered['sequence_number']}."
+        tell(ordered, as_json, "\n".join([wanted, *urls]))
     warn_of_fast_track(client, used=fast_track)
     if wait:
-        _wait_for_run(client, ordered, wait)
+        found = _ended(client, ordered, wait)
+        if as_json:
+            tell({**ordered, **msgspec.structs.asdict(found)}, as_json, "")
+        else:
+            click.echo(f"{found.state}: {found.message}")
+            click.echo(found.output, nl=False)
+            click.echo(found.error, nl=False, err=True)
+        sys.exit(0 if found.ok else 1)
 
 
 def _parameter(text: str) -> dict[str, str]:
@@ -85,16 +96,14 @@ def _parameter(text: str) -> dict[str, str]:
     return {"name": name, "value": value} if equals and name else {"value": text}
 
 
-def _wait_for_run(client: Client, ordered: dict[str, Any], seconds: float) -> None:
+def _ended(client: Client, ordered: dict[str, Any], seconds: float) -> Seen:
+    """Raises FabricError."""
     until = time.monotonic() + seconds
     with Console(stderr=True).status(f"waiting for {ordered['name'] or ordered['handler']}"):
         while time.monotonic() < until:
             status = client.get("/api/told").get("status")
             found = seen(status, ordered["handler"], ordered["name"], ordered["sequence_number"])
             if found is not None:
-                click.echo(f"{found.state}: {found.message}")
-                click.echo(found.output, nl=False)
-                click.echo(found.error, nl=False, err=True)
-                sys.exit(0 if found.ok else 1)
+                return found
             time.sleep(0.2)
     raise FabricError(f"the run did not end within {seconds:g} s; see: azfabric told")

@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from fabric.client import Client
 from fabric.errors import FabricError
-from fabric.options import client_option, json_option, rows, show
+from fabric.options import client_option, json_option, rows, show, tell
 from fabric.packages import PACKAGE_LIMIT
 from fabric.scenario import read
 
@@ -79,10 +79,10 @@ def scenario_show(client: Client, as_json: bool) -> None:
 
 @scenario.command("stop")
 @client_option
-def scenario_stop(client: Client) -> None:
+@json_option
+def scenario_stop(client: Client, as_json: bool) -> None:
     """Take no more steps; what they did stays."""
-    client.delete("/api/scenario")
-    click.echo("No scenario is played.")
+    tell(client.delete("/api/scenario"), as_json, "No scenario is played.")
 
 
 @click.command()

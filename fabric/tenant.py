@@ -2,9 +2,6 @@
 
 import base64
 import datetime
-import os
-import subprocess
-import tempfile
 from typing import Any
 
 from asn1crypto import cms, core, keys
@@ -12,11 +9,8 @@ from asn1crypto import pkcs12 as asn1_pkcs12
 from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.padding import PKCS7
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -26,11 +20,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from fabric.envelope import encrypt
 from fabric.errors import FabricError
 from fabric.state import Identity, KeyPair
-
-CIPHERS = {"AES128_CBC": ("aes128_cbc", 16, 16), "DES_EDE3_CBC": ("tripledes_3key", 24, 8)}
-"""Name in the request header: (ASN.1 name, key bytes, block bytes)."""
 
 
 def make_tenant_certificate(name: str, *, elliptic: bool = False) -> tuple[str, str]:
@@ -77,19 +69,8 @@ def certificates_envelope(identity: Identity, transport_certificate: str, cipher
 
 def protect(identity: Identity, plaintext: bytes) -> str:
     """Protected settings: base64 CMS for the tenant certificate."""
-    pem = identity.tenant_certificate_pem.encode()
-    recipient = x509.load_pem_x509_certificate(pem)
-    if isinstance(recipient.public_key(), rsa.RSAPublicKey):
-        return base64.b64encode(encrypt(plaintext, recipient, "AES128_CBC")).decode()
-    with tempfile.NamedTemporaryFile(suffix=".pem") as file:
-        file.write(pem)
-        file.flush()
-        # Key agreement instead of key transport: more than is worth writing by hand.
-        command = ["openssl", "cms", "-encrypt", "-binary", "-aes128", "-outform", "DER", file.name]
-        done = subprocess.run(command, input=plaintext, capture_output=True, check=False)
-    if done.returncode != 0:
-        raise FabricError(f"openssl does not encrypt for the tenant certificate: {done.stderr.decode()}")
-    return base64.b64encode(done.stdout).decode()
+    recipient = x509.load_pem_x509_certificate(identity.tenant_certificate_pem.encode())
+    return base64.b64encode(encrypt(plaintext, recipient, "AES128_CBC")).decode()
 
 
 def _pfx(pairs: list[KeyPair]) -> bytes:
@@ -115,46 +96,3 @@ def _pfx(pairs: list[KeyPair]) -> bytes:
 
 def _data(content: Any) -> cms.ContentInfo:
     return cms.ContentInfo({"content_type": "data", "content": core.OctetString(content.dump())})
-
-
-def encrypt(plaintext: bytes, recipient: x509.Certificate, cipher: str) -> bytes:
-    """A DER EnvelopedData with one RSA recipient (RFC 5652 section 6).
-
-    Raises FabricError, ValueError, InvalidVersion or UnsupportedAlgorithm for a key nobody can encrypt to.
-    """
-    public = recipient.public_key()
-    if not isinstance(public, rsa.RSAPublicKey):
-        raise FabricError("the recipient's key is not RSA")
-    name, key_bytes, block_bytes = CIPHERS[cipher]
-    key, vector = os.urandom(key_bytes), os.urandom(block_bytes)
-    algorithm: Any = algorithms.AES(key) if cipher == "AES128_CBC" else TripleDES(key)
-    padder = PKCS7(block_bytes * 8).padder()
-    encryptor = Cipher(algorithm, modes.CBC(vector)).encryptor()
-    sealed = encryptor.update(padder.update(plaintext) + padder.finalize()) + encryptor.finalize()
-    theirs = asn1_x509.Certificate.load(recipient.public_bytes(Encoding.DER))
-    envelope = cms.EnvelopedData(
-        {
-            "version": "v0",
-            "recipient_infos": [
-                cms.RecipientInfo(
-                    name="ktri",
-                    value={
-                        "version": "v0",
-                        "rid": cms.RecipientIdentifier(
-                            name="issuer_and_serial_number",
-                            value={"issuer": theirs.issuer, "serial_number": theirs.serial_number},
-                        ),
-                        "key_encryption_algorithm": {"algorithm": "rsaes_pkcs1v15"},
-                        "encrypted_key": public.encrypt(key, padding.PKCS1v15()),
-                    },
-                )
-            ],
-            "encrypted_content_info": {
-                "content_type": "data",
-                "content_encryption_algorithm": {"algorithm": name, "parameters": core.OctetString(vector)},
-                "encrypted_content": sealed,
-            },
-        }
-    )
-    wrapped: bytes = cms.ContentInfo({"content_type": "enveloped_data", "content": envelope}).dump()
-    return wrapped

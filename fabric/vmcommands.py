@@ -6,7 +6,7 @@ from urllib.parse import quote
 import click
 
 from fabric.client import Client
-from fabric.options import client_option, json_option, root_option, rows, show
+from fabric.options import client_option, json_option, root_option, rows, show, tell
 
 
 @click.group()
@@ -45,12 +45,13 @@ def vm_add(name: str, address: str, own_ports: bool, tenant: str, root: Path, as
 @vm.command("remove")
 @click.argument("name")
 @root_option
-def vm_remove(name: str, root: Path) -> None:
+@json_option
+def vm_remove(name: str, root: Path, as_json: bool) -> None:
     """Forget the VM called NAME, and all it told."""
     client = Client(root)
     had_the_rest = any(one["name"] == name and one["catch_all"] for one in client.get("/api/vms"))
-    client.delete(f"/api/vms/{quote(name, safe='')}")
-    click.echo(f"{name} is gone.")
+    found = client.delete(f"/api/vms/{quote(name, safe='')}")
+    tell(found, as_json, f"{name} is gone.")
     if had_the_rest:
         click.echo(
             f"Warning: {name} had every address that is nobody else's. Who asks from there is refused now, until "
@@ -61,9 +62,11 @@ def vm_remove(name: str, root: Path) -> None:
 
 @vm.command("move")
 @client_option
-def vm_move(client: Client) -> None:
+@json_option
+def vm_move(client: Client, as_json: bool) -> None:
     """Move the VM to another container; the incarnation stays."""
-    click.echo(f"Container {client.post('/api/move', {})['container_id']} from now on.")
+    found = client.post("/api/move", {})
+    tell(found, as_json, f"Container {found['container_id']} from now on.")
 
 
 @click.group()
@@ -77,18 +80,21 @@ elliptic_option = click.option("--ec", is_flag=True, help="Elliptic curve instea
 @certificate.command("rotate")
 @elliptic_option
 @client_option
-def certificate_rotate(ec: bool, client: Client) -> None:
+@json_option
+def certificate_rotate(ec: bool, client: Client, as_json: bool) -> None:
     """Replace the tenant certificate; the incarnation stays."""
     found = client.post("/api/certificates/rotate", {"ec": ec})
-    click.echo(f"{found['thumbprint']} is the tenant certificate from now on.")
+    tell(found, as_json, f"{found['thumbprint']} is the tenant certificate from now on.")
 
 
 @certificate.command("add")
 @elliptic_option
 @client_option
-def certificate_add(ec: bool, client: Client) -> None:
+@json_option
+def certificate_add(ec: bool, client: Client, as_json: bool) -> None:
     """Give the VM one more certificate with its key."""
-    click.echo(f"{client.post('/api/certificates', {'ec': ec})['thumbprint']} is given to the VM.")
+    found = client.post("/api/certificates", {"ec": ec})
+    tell(found, as_json, f"{found['thumbprint']} is given to the VM.")
 
 
 switch_argument = click.argument("switch", type=click.Choice(["on", "off"]))
@@ -97,34 +103,46 @@ switch_argument = click.argument("switch", type=click.Choice(["on", "off"]))
 @click.command()
 @switch_argument
 @client_option
-def hold(switch: str, client: Client) -> None:
+@json_option
+def hold(switch: str, client: Client, as_json: bool) -> None:
     """Hold extension processing back, from the next incarnation on."""
-    client.post("/api/hold", {"on": switch == "on"})
-    click.echo(f"Hold is {switch}; the VM reads it with the next change.")
+    tell(
+        client.post("/api/hold", {"on": switch == "on"}),
+        as_json,
+        f"Hold is {switch}; the VM reads it with the next change.",
+    )
 
 
 @click.command("fast-track")
 @switch_argument
 @client_option
-def fast_track(switch: str, client: Client) -> None:
+@json_option
+def fast_track(switch: str, client: Client, as_json: bool) -> None:
     """Support vmSettings, or not."""
-    client.post("/api/fast-track", {"on": switch == "on"})
-    click.echo(f"FastTrack is {switch}.")
+    tell(client.post("/api/fast-track", {"on": switch == "on"}), as_json, f"FastTrack is {switch}.")
 
 
 @click.command()
 @click.argument("features", nargs=-1)
 @client_option
-def require(features: tuple[str, ...], client: Client) -> None:
+@json_option
+def require(features: tuple[str, ...], client: Client, as_json: bool) -> None:
     """Require FEATURES of the VM; without any, none."""
-    client.post("/api/required-features", {"names": features})
-    click.echo(f"Required: {', '.join(features) or 'nothing'}.")
+    tell(
+        client.post("/api/required-features", {"names": features}),
+        as_json,
+        f"Required: {', '.join(features) or 'nothing'}.",
+    )
 
 
 @click.command()
 @click.argument("ports", type=click.IntRange(1, 65535), nargs=-1)
 @client_option
-def probe(ports: tuple[int, ...], client: Client) -> None:
+@json_option
+def probe(ports: tuple[int, ...], client: Client, as_json: bool) -> None:
     """Have the load balancer probe these PORTS; without any, none."""
-    client.post("/api/probe-ports", {"ports": ports})
-    click.echo(f"Probed: {', '.join(map(str, ports)) or 'nothing'}.")
+    tell(
+        client.post("/api/probe-ports", {"ports": ports}),
+        as_json,
+        f"Probed: {', '.join(map(str, ports)) or 'nothing'}.",
+    )

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fabric import bodies, documents, tenant
+from fabric.envelope import CIPHERS
 from fabric.errors import FabricError
 from fabric.faults import Fault
 from fabric.spoil import spoiled, without_ticks
@@ -105,8 +106,8 @@ async def _goal_state(vm: Vm, request: Request, fault: Fault | None) -> Response
 
 def _certificates(vm: Vm, request: Request) -> Response:
     cipher = request.headers.get("x-ms-cipher-name", "")
-    if cipher not in tenant.CIPHERS:
-        return _text(f"x-ms-cipher-name must be one of {', '.join(tenant.CIPHERS)}", 400)
+    if cipher not in CIPHERS:
+        return _text(f"x-ms-cipher-name must be one of {', '.join(CIPHERS)}", 400)
     certificate = request.headers.get("x-ms-guest-agent-public-x509-cert", "")
     try:
         envelope = tenant.certificates_envelope(vm.identity, certificate, cipher)

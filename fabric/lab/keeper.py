@@ -100,6 +100,12 @@ class Keeper:
             doors = {one.name: self._host_side(one) for one in self._plan.tenants}
             self._host = await parts.start_host(self._folder, doors)
 
+    async def _restart_host(self) -> None:
+        if self._host is None:
+            raise FabricError(f"lab {self._plan.name} was built with --no-host")
+        await self._host.end(politely=_POLITE)
+        await self._start_host()
+
     async def _start_vm(self, one: _Vm) -> None:
         namespace = self._namespaces[one.vm.name]
         await parts.ip(namespace, vm_lines(self._plan, one.vm))
@@ -120,6 +126,10 @@ class Keeper:
                 return None
             case orders.Where(name=name):
                 return self._where(name)
+            case orders.Restart():
+                async with self._changing:
+                    await self._restart_host()
+                return None
         one = self._vms[self._plan.vm(order.vm).name]
         async with self._changing:
             match order:

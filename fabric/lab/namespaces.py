@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fabric.errors import FabricError
+from fabric.sockets import listening
 
 _NEW_NETWORK = 0x40000000
 _ETHTOOL = 0x8946
@@ -27,22 +28,8 @@ class NoNamespace(FabricError):
 
 def bind_in(namespace: Path, address: str, port: int) -> socket.socket:
     """A listening TCP socket inside a network namespace. Raises FabricError."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-
-    def listen() -> socket.socket:
-        one = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind((address, port))
-            one.listen(512)
-        except OSError as error:
-            one.close()
-            reason = error.strerror or str(error)
-            raise FabricError(f"cannot listen at {address} port {port} in {namespace}: {reason}") from error
-        return one
-
     with _opened(namespace) as descriptor:
-        return inside(descriptor, listen)
+        return inside(descriptor, lambda: listening(address, port, where=f" in {namespace}"))
 
 
 def inside(namespace: int, act: Callable[[], Found]) -> Found:

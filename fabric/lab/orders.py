@@ -16,6 +16,10 @@ class Down(msgspec.Struct, frozen=True, tag=True):
     """End the lab."""
 
 
+class Restart(msgspec.Struct, frozen=True, tag=True):
+    """The lab's host: it keeps its state."""
+
+
 class Where(msgspec.Struct, frozen=True, tag=True):
     """The pid, in the lab, of a VM's first process, or of one in a tenant's host namespace."""
 
@@ -44,7 +48,7 @@ class SetProbe(msgspec.Struct, frozen=True, tag=True):
     remove: bool = False
 
 
-Order = Show | Down | Where | SetFault | SetLink | SetProbe
+Order = Show | Down | Restart | Where | SetFault | SetLink | SetProbe
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -105,8 +105,10 @@ async def start_relay(namespace: int, folder: Path, ends: tuple[str, str], fault
 async def start_host(folder: Path, namespaces: dict[str, int]) -> Part:
     """`azfabric serve` in each tenant's namespace, its portal on this machine; once it answers. Raises PartFailed."""
     doors = [word for name, one in namespaces.items() for word in ("--in", f"{name}=/proc/self/fd/{one}")]
-    log = folder / "host.log"
-    with log.open("wb") as output:
+    log, endpoints = folder / "host.log", folder / "fabric" / "endpoints.json"
+    # One that was killed leaves it.
+    endpoints.unlink(missing_ok=True)
+    with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "fabric", "serve", "--root", str(folder), *doors),
             stdin=asyncio.subprocess.DEVNULL,
@@ -117,7 +119,7 @@ async def start_host(folder: Path, namespaces: dict[str, int]) -> Part:
     part = Part("azfabric serve", process)
     try:
         async with asyncio.timeout(_START):
-            while not (folder / "fabric" / "endpoints.json").exists():
+            while not endpoints.exists():
                 if not part.lives:
                     raise PartFailed(f"azfabric serve ended: {_tail(log)}")
                 await asyncio.sleep(0.02)

@@ -8,6 +8,14 @@ refuse() {
     echo "$1: nothing was written" >&2
     exit 1
 }
+# A mount and all below it. Its other options are kept: a user namespace may not take them away.
+read_only() {
+    while read -r _ _ _ _ place options _; do
+        case $place in
+        "$1" | "$1"/*) mount -o "remount,bind,ro,${options#r[ow],}" "$place" || refuse "$place stays writable" ;;
+        esac
+    done </proc/self/mountinfo
+}
 # What follows would be ruin outside of a VM's own namespaces.
 [ $$ = 1 ] || refuse "this is for the first process of a VM only"
 
@@ -31,7 +39,7 @@ for folder in etc home opt root srv usr var; do
 done
 mount -t tmpfs -o mode=0755 tmpfs /run
 mkdir -m 1777 /run/lock
-# This network's /sys, with the cgroups that were there.
+# This network's /sys, with the cgroups that were there. They and the kernel's settings are the machine's: to be read.
 if [ -d /sys/fs/cgroup ]; then
     mkdir /run/cgroup
     mount --rbind /sys/fs/cgroup /run/cgroup
@@ -39,6 +47,13 @@ if [ -d /sys/fs/cgroup ]; then
     mount --move /run/cgroup /sys/fs/cgroup
     rmdir /run/cgroup
 fi
+read_only /sys
+mount --bind /proc/sys /proc/sys
+read_only /proc/sys
+# These are this network's own.
+mount --bind /proc/sys/net /proc/sys/net
+mount -o remount,bind,rw /proc/sys/net
+[ ! -d /dev/shm ] || mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 
 for folder in etc root run var; do
     mountpoint -q "/$folder" || refuse "/$folder is the machine's own"

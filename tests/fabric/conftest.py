@@ -44,8 +44,10 @@ def package(name: str = NAME, version: str = "1.0.0", files: dict[str, bytes] | 
 class RunningHost:
     """`python -m fabric serve` on free loopback ports, and one call per server."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *inside: str) -> None:
+        """`inside`: words before the command, such as of a namespace."""
         self.root = root
+        self._inside = inside
         self.log = root / "serve.log"
         self.endpoints: dict[str, Any] = {}
         self._child: subprocess.Popen[bytes] | None = None
@@ -53,7 +55,7 @@ class RunningHost:
     # -- its life --------------------------------------------------------------------------------------------------
 
     def start(self, *options: str) -> None:
-        command = [sys.executable, "-P", "-m", "fabric", "serve", "--root", str(self.root), *options]
+        command = [*self._inside, sys.executable, "-P", "-m", "fabric", "serve", "--root", str(self.root), *options]
         self.root.mkdir(exist_ok=True)
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

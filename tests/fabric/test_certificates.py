@@ -128,11 +128,24 @@ def test_a_missing_cipher_or_certificate_is_refused(host: RunningHost, transport
         assert name in answer.text
 
 
+@pytest.mark.parametrize("curve", ["P-256", "P-384", "P-521"])
+@pytest.mark.parametrize("cipher", CIPHERS)
+def test_an_elliptic_certificate_is_encrypted_to_as_well(
+    host: RunningHost, tmp_path: Path, cipher: str, curve: str
+) -> None:
+    made = make_transport(tmp_path, curve, "-newkey", "ec", "-pkeyopt", f"ec_paramgen_curve:{curve}")
+    sealed = envelope(asked(host, made.header, cipher))
+    printed = openssl("cms", "-cmsout", "-print", "-inform", "DER", given=sealed)
+    assert CIPHERS[cipher] in printed
+    assert b"dhSinglePass-stdDH-sha256kdf-scheme" in printed
+    pem = openssl("pkcs12", "-nodes", "-password", "pass:", given=made.opens(sealed))
+    assert openssl("pkey", "-pubout", given=pem) == openssl("x509", "-pubkey", "-noout", given=pem)
+
+
 def test_a_certificate_nobody_can_encrypt_to_is_refused(host: RunningHost, tmp_path: Path) -> None:
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     signing = ["-newkey", "ed25519"]
     tiny = ["-newkey", "rsa:512"]
-    for number, options in enumerate((curve, signing, tiny)):
+    for number, options in enumerate((signing, tiny)):
         made = make_transport(tmp_path, str(number), *options)
         answer = asked(host, made.header, "AES128_CBC")
         assert answer.status_code == 400 or made.opens(envelope(answer))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -64,6 +65,57 @@ def test_each_command_explains_itself_and_names_the_root(command: str) -> None:
     # Each option says what it is for.
     options = re.split(r"\n  (?=-)", text.partition("Options:")[2].partition("\n\n")[0])
     assert all(len(one.split()) > 3 for one in options if one.strip())
+
+
+def leaves(group: click.Group, *before: str) -> Iterator[tuple[str, click.Command]]:
+    """Every command there is, by its words."""
+    for name, one in group.commands.items():
+        if isinstance(one, click.Group):
+            yield from leaves(one, *before, name)
+        else:
+            yield " ".join([*before, name]), one
+
+
+@pytest.mark.parametrize(("words", "command"), [one for one in leaves(cli) if one[0] not in {"serve", "lab exec"}])
+def test_every_command_speaks_json(words: str, command: click.Command) -> None:
+    found = [one.opts for one in command.params if one.name == "as_json"]
+    assert found == [["--json"]], words
+
+
+ORDERS = [
+    ["vm", "add", "other", "--own-ports"],
+    ["vm", "remove", "other"],
+    ["vm", "move"],
+    ["certificate", "rotate"],
+    ["certificate", "add", "--ec"],
+    ["hold", "off"],
+    ["fast-track", "on"],
+    ["require"],
+    ["probe", "80"],
+    ["ext", "add", "--sample"],
+    ["ext", "remove", "Azvmagent.Samples.Hello"],
+    ["want", "--clear"],
+    ["run", __file__],
+    ["run", "--remove", "run"],
+    ["fault", "add", "versions", "reset"],
+    ["fault", "lift", "1"],
+    ["fault", "clear"],
+    ["scenario", "stop"],
+]
+
+
+def test_orders_are_answered_in_json_and_nothing_else(own_host: RunningHost) -> None:
+    for words in ORDERS:
+        done = in_process(*words, "--json", "--root", str(own_host.root))
+        assert done.exit_code == 0, f"{words}: {done.output}"
+        assert isinstance(json.loads(done.stdout), dict), words
+
+
+@pytest.mark.parametrize("name", ["../x", "", "a b", "/", "x" * 64])
+def test_a_family_with_an_impossible_name_is_told_what_names_are(tmp_path: Path, name: str) -> None:
+    package = written(tmp_path, "x-1.0.zip", b"")
+    done = in_process("family", "publish", name, str(package), "--root", str(tmp_path))
+    assert str(done.exception) == f"a family is called by up to 63 letters, digits, dots and dashes, not {name!r}"
 
 
 def test_fault_add_explains_every_fault() -> None:

@@ -19,15 +19,19 @@ class Impatient(PatientProtocol):
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Reads the whole body, then says how long it was."""
+    """Reads the whole body, then says how long it was; /begin begins its answer before."""
     size, more = 0, True
+    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
+    if scope["path"] == "/begin":
+        await send(start)
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             return
         size, more = size + len(message.get("body", b"")), message.get("more_body", False)
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(str(size)))]})
-    await send({"type": "http.response.body", "body": str(size).encode()})
+    if scope["path"] != "/begin":
+        await send(start)
+    await send({"type": "http.response.body", "body": b"%2d" % size})
 
 
 @contextlib.asynccontextmanager
@@ -100,7 +104,13 @@ def test_a_body_that_stops_is_not_waited_for_but_a_slow_one_is() -> None:
 
     async def tried() -> None:
         async with served(Impatient) as port:
-            assert await answer_to(port, head, b"half") == b""
+            stopped = await answer_to(port, head, b"half")
+            assert stopped.startswith(b"HTTP/1.1 408 ")
+            assert stopped.endswith(b"in time")
+            # An answer that has begun is not mixed with another.
+            begun = await answer_to(port, head.replace(b"PUT /", b"PUT /begin"), b"half")
+            assert begun.startswith(b"HTTP/1.1 200 ")
+            assert b"408" not in begun
             slow = await answer_to(port, head, *[b"x"] * 12, pause=0.1)
             assert slow.startswith(b"HTTP/1.1 200 ")
 

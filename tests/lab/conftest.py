@@ -30,9 +30,9 @@ class TestedLab:
     __test__ = False
     lab: Lab
 
-    def up(self, *vms: str, static: bool = True, host: bool = False) -> "TestedLab":
+    def up(self, *vms: str, static: bool = True, host: bool = False, rootless: bool = False) -> "TestedLab":
         plan = make_plan(self.lab.name, (), vms, static=static, host=host)
-        self.lab.up(plan, rootless=os.geteuid() != 0, said=lambda _: None)
+        self.lab.up(plan, rootless=rootless or os.geteuid() != 0, said=lambda _: None)
         return self
 
     def start(self, vm: str, *command: str) -> subprocess.Popen[str]:

@@ -58,6 +58,16 @@ def test_link_and_probe_are_shown(typed: Typed) -> None:
     assert typed("link", "b", "up").returncode == 0
 
 
+def test_each_order_answers_in_json(typed: Typed) -> None:
+    for words in (("fault", "a", "--loss", "1%"), ("fault", "a", "--lift"), ("link", "a", "up")):
+        assert json.loads(typed(*words, "--json").stdout)["name"] == "a"
+    assert [one["port"] for one in json.loads(typed("probe", "a", "81", "--json").stdout)["probes"]] == [81]
+    assert json.loads(typed("probe", "a", "81", "--remove", "--json").stdout)["probes"] == []
+    assert json.loads(typed("list", "--json").stdout) == ["lab"]
+    gone = typed("down", "--name", "other", "--json")
+    assert json.loads(gone.stdout) == [{"name": "other", "was_there": False}]
+
+
 def test_show_is_a_table_for_people(typed: Typed) -> None:
     said = typed("show").stdout
     assert said.split()[:3] == ["VM", "TENANT", "ADDRESS"]

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fabric.errors import FabricError
+from fabric.client import Client
+from fabric.errors import FabricError, NoHost
 from fabric.lab import orders
 from fabric.lab.control import CannotBuild, Lab, LabRuns, NoLab, names
 from fabric.lab.namespaces import new_network
@@ -208,6 +210,32 @@ def test_the_host_knows_its_vms_by_tenant_and_address(lab: TestedLab) -> None:
     assert len(containers) == 2
     metadata = "curl -s -H 'Metadata: true' 'http://169.254.169.254/metadata/instance?api-version=2021-02-01'"
     assert [json.loads(lab.said(vm, "sh", "-c", metadata))["compute"]["name"] for vm in "ab"] == ["a", "b"]
+
+
+def test_a_host_that_was_killed_comes_back_by_the_command_that_is_shown(lab: TestedLab) -> None:
+    lab.up("a", host=True)
+    metadata = "curl -sf -H 'Metadata: true' 'http://169.254.169.254/metadata/instance?api-version=2021-02-01'"
+    before = lab.said("a", "sh", "-c", metadata)
+    (host,) = (pid for pid, line in marked_processes() if f" -m fabric serve --root {lab.lab.folder} " in line)
+    os.kill(host, signal.SIGKILL)
+    until(lambda: lab.lab.ask(orders.Show())["host"] == "ended with -9", "the keeper to have seen it")
+    root = lab.lab.folder.parent.parent
+    shown = subprocess.run(command_line("show", "--root", root, "--name", lab.lab.name), stdout=-1, text=True).stdout
+    command = re.sub(r"\s*\n\s*", " ", shown).partition("Start it again with: azfabric lab ")[2].split()
+    with pytest.raises(NoHost, match=re.escape(f"azfabric lab {' '.join(command)}")):
+        Client(lab.lab.folder).get("/api/vms")
+    done = subprocess.run(command_line(*command), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"The host of lab {lab.lab.name} runs.\n"), done.stderr
+    assert lab.said("a", "sh", "-c", metadata) == before
+    assert [one["name"] for one in Client(lab.lab.folder).get("/api/vms")] == ["a"]
+    # One that runs is started anew.
+    assert subprocess.run(command_line(*command), stdout=-1, check=False).returncode == 0
+    assert lab.said("a", "sh", "-c", metadata) == before
+
+
+def test_a_lab_without_a_host_restarts_none(pair: TestedLab) -> None:
+    with pytest.raises(FabricError, match="built with --no-host"):
+        pair.lab.ask(orders.Restart())
 
 
 class AsNobody:

@@ -128,6 +128,21 @@ def test_what_a_vm_writes_is_its_own(pair: TestedLab) -> None:
     pair.said("a", "hostname", "a")
 
 
+@pytest.mark.parametrize("rootless", [False, True])
+def test_cgroups_settings_of_the_kernel_and_shared_memory_are_not_the_machines(lab: TestedLab, rootless: bool) -> None:
+    lab.up("a", rootless=rootless)
+    writable = "find /sys /proc/sys -path /proc/sys/net -prune -o -writable ! -type l -print -quit"
+    assert lab.said("a", "sh", "-c", writable) == ""
+    # As on a VM: the cgroups are there to be read, and the network is its own.
+    assert lab.said("a", "ls", "/sys/fs/cgroup") == "\n".join(
+        sorted(one.name for one in Path("/sys/fs/cgroup").iterdir())
+    )
+    assert lab.said("a", "sysctl", "-w", "net.ipv4.conf.all.log_martians=1")
+    mark = f"/dev/shm/{lab.lab.name}"
+    lab.said("a", "touch", mark)
+    assert not Path(mark).exists()
+
+
 def test_a_vm_sees_its_own_processes_and_network(pair: TestedLab) -> None:
     assert pair.said("a", "cat", "/proc/1/comm") == "sleep"
     assert pair.said("a", "ls", "/sys/class/net").split() == ["eth0", "lo"]
