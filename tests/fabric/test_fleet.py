@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import requests
 
+from fabric.store import Store, database_url
 from tests.fabric.conftest import (
     NAME,
     PATIENCE,
@@ -27,6 +28,7 @@ from tests.fabric.conftest import (
     until,
     vm_of,
 )
+from tests.fabric.test_told import keeps_the_rest
 
 SERVERS = ("wireserver", "hostgaplugin", "imds", "blob")
 
@@ -214,3 +216,17 @@ def test_a_database_that_is_not_there_is_said(tmp_path: Path) -> None:
     assert "No such file" in done.stderr
     wrong = run_azfabric(tmp_path / "root", "serve", "--database", "mysql://x", check=1)
     assert "--database takes postgresql://" in wrong.stderr
+
+
+def test_a_name_with_a_nul_is_refused_and_stops_nothing(fleet: list[RunningHost]) -> None:
+    one, two = fleet
+    for name, status in (("a\0b", 400), ("whole", 200)):
+        report = {"Observations": [{"ObservationName": name, "IsHealthy": True}]}
+        assert one.call("wireserver", "POST", "/HealthService", json=report).status_code == status
+    for worker in (one, two):
+        until(lambda worker=worker: "whole" in worker.told()["observations"], "the name that is one")
+
+
+def test_what_the_database_never_takes_costs_only_itself(database: str, tmp_path: Path) -> None:
+    """No endpoint lets such a name through; if one ever does, the worker must go on."""
+    keeps_the_rest(Store(database_url(tmp_path, database)), "a\0b")
