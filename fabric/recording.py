@@ -1,6 +1,7 @@
 """Recordings: what the host knew at the start, then every request and order, with the answers' statuses.
 
-A request has a line where it was answered, and one before where it came in if anything else happened in between. One JSON document a line. Enough to have it all again: see `fabric.replay`.
+A request has a line where it was answered, and one before where it came in if anything else happened in between.
+One JSON document a line. Enough to have it all again: see `fabric.replay`.
 """
 
 import binascii

@@ -22,6 +22,8 @@ from fabric.store import Store
 
 _SECONDS = 30.0
 _DIFFERENCES = 50
+_PAGE = 5000
+"""Requests whose lines are asked for at once: a host forgets the oldest of many."""
 
 
 class Difference(msgspec.Struct, kw_only=True):
@@ -68,7 +70,7 @@ def restore(path: Path, store: Store, blobs: Path) -> None:
         file.write_bytes(content)
 
 
-def replay(path: Path, root: Path, progress: Callable[[int, int], None]) -> Replayed:
+def replay(path: Path, root: Path, progress: Callable[[int, int], None], page: int = _PAGE) -> Replayed:
     """Raises FabricError. `root` is a fresh folder; `progress` hears how many lines of how many are done."""
     beginning, entries = read(path)
     with _host(path, root) as portal:
@@ -86,15 +88,24 @@ def replay(path: Path, root: Path, progress: Callable[[int, int], None]) -> Repl
                 result.passed_over += 1
             else:
                 asked.append((entry, player.ask(entry)))
+            if len(asked) >= page or number == len(entries):
+                _compare(asked, player.transcript(len(asked)), result)
+                asked.clear()
             progress(number, len(entries))
-        result.requests = len(asked)
-        lines = player.transcript(len(asked))
-    for number, ((entry, status), line) in enumerate(zip(asked, lines, strict=True), 1):
+    return result
+
+
+def _compare(asked: list[tuple[Asked, int]], lines: list[dict[str, Any]], result: Replayed) -> None:
+    """The next requests with their lines of the transcript. Raises FabricError."""
+    if len(asked) != len(lines):
+        raise FabricError(f"the host has {len(lines)} lines of {len(asked)} requests")
+    for (entry, status), line in zip(asked, lines, strict=True):
+        result.requests += 1
         recorded, replayed = _outcome(entry.status, entry.fault), _outcome(status, line.get("fault", ""))
         if recorded != replayed and len(result.differences) < _DIFFERENCES:
             result.differences.append(
                 Difference(
-                    number=number,
+                    number=result.requests,
                     vm=entry.vm,
                     endpoint=entry.endpoint,
                     method=entry.method,
@@ -103,7 +114,6 @@ def replay(path: Path, root: Path, progress: Callable[[int, int], None]) -> Repl
                     replayed=replayed,
                 )
             )
-    return result
 
 
 class _Player:
