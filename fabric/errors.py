@@ -30,6 +30,10 @@ class Unwritable(FabricError):
     status = 507
 
 
+class Unfit(Unwritable):
+    """The database will never take it: the text or the number is none of its own."""
+
+
 class Refused(FabricError):
     """With the status that says why."""
 

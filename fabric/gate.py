@@ -7,6 +7,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fabric.again import AT, PREFIX, Again
 from fabric.errors import FabricError
 from fabric.faults import Fault
 from fabric.host import Host
@@ -23,8 +24,6 @@ _OWN = {"host", "connection", "content-length", "transfer-encoding", "accept-enc
 """Headers of the connection: another one has its own."""
 _ORDER_LIMIT = 64 * 1024 * 1024
 _ANSWER_LIMIT = 64 * 1024
-REPLAYED_AT = "x-azfabric-at"
-"""Header: when a replayed request came in, UTC seconds."""
 
 
 class Gate:
@@ -36,6 +35,7 @@ class Gate:
         self._door = door
         self._name = name
         self._answer = answer
+        self._again = Again(host) if host.replaying else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         replayed_time(self._host, scope)
@@ -49,7 +49,10 @@ class Gate:
             return
         name = self._name(request)
         self._host.stage.tick()
-        fault = self._host.faults.take(vm.name, name)
+        if self._again is not None and self._again.part(vm.name, request.headers):
+            await _send(Response(status_code=204), send)
+            return
+        fault = self._came(vm, name, request, tap)
         if fault is not None and fault.fault == "reset":
             self._count(vm, name, request, 0, fault, tap)
             _abort(send)
@@ -69,19 +72,28 @@ class Gate:
             case _:
                 await _send(response, send)
 
+    def _came(self, vm: Vm, name: str, request: Request, tap: Tap | None) -> Fault | None:
+        """What spoils this request. Whoever leaves before the answer has drawn, too."""
+        if self._again is not None:
+            return self._again.draw(vm.name, name, request.headers)
+        if self._host.recorder is not None and tap is not None:
+            tap.number = self._host.recorder.came(vm.name, self._server, name)
+        return self._host.faults.take(vm.name, name)
+
     def _count(self, vm: Vm, name: str, request: Request, status: int, fault: Fault | None, tap: Tap | None) -> None:
         host, spoiled = self._host, fault.fault if fault else ""
         host.line(vm.name, name, request.method, request.scope["path"], status, spoiled)
         if host.recorder is not None and tap is not None:
             host.recorder.asked(
                 Asked(
+                    number=tap.number,
                     at=host.clock.now(),
                     vm=vm.name,
                     server=self._server,
                     endpoint=name,
                     method=request.method,
                     target=target_of(request.scope),
-                    headers=[(key, value) for key, value in request.headers.items() if key not in _OWN],
+                    headers=[(key, value) for key, value in request.headers.items() if _is_kept(key)],
                     body=tap.body,
                     cut=tap.cut,
                     status=status,
@@ -163,6 +175,10 @@ class Orders:
             )
 
 
+def _is_kept(header: str) -> bool:
+    return header not in _OWN and not header.startswith(PREFIX)
+
+
 def target_of(scope: Scope) -> str:
     """Path and query as they came."""
     path = bytes(scope.get("raw_path") or scope["path"].encode()).partition(b"?")[0]
@@ -171,10 +187,10 @@ def target_of(scope: Scope) -> str:
 
 
 def replayed_time(host: Host, scope: Scope) -> None:
-    """While a recording is replayed, each request says when it came in."""
+    """While a recording is replayed, each request says when it is."""
     if host.replaying:
         for name, value in scope["headers"]:
-            if name == REPLAYED_AT.encode():
+            if name == AT.encode():
                 host.clock.replay(float(value))
 
 

@@ -54,7 +54,7 @@ class Host:
         self.secret = store.value("signing_secret", lambda: secrets.token_hex(32))
         self.blobs = BlobStore(blobs, self._signature, self._blob_written, self._made)
         if not store.vms():
-            self.add(FIRST_VM)
+            self._add_first()
         self._settle()
 
     # -- VMs -------------------------------------------------------------------------------------------------------
@@ -260,6 +260,15 @@ class Host:
             return None
         known = versions[:-1] if replayed else versions
         return documents.manifest([(one, self.signed(package(name, one), base)) for one in known])
+
+    def _add_first(self) -> None:
+        try:
+            self.add(FIRST_VM)
+        except Refused:
+            # Another worker that starts just now was first.
+            self.store.forget("")
+            if not self.store.vms():
+                raise
 
     def _settle(self) -> None:
         """At these addresses: goal states name URLs, and these may differ from the last run's."""

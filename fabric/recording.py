@@ -1,9 +1,11 @@
 """Recordings: what the host knew at the start, then every request and order, with the answers' statuses.
 
+A request has a line where it was answered, and one before where it came in if anything else happened in between.
 One JSON document a line. Enough to have it all again: see `fabric.replay`.
 """
 
 import binascii
+import itertools
 import logging
 import os
 from pathlib import Path
@@ -38,10 +40,26 @@ class Beginning(msgspec.Struct, kw_only=True, tag="beginning"):
     blobs: dict[str, bytes]
 
 
+class Came(msgspec.Struct, kw_only=True, tag="came"):
+    """A request came in. It may never have been answered: its client left."""
+
+    number: int
+    at: float
+    vm: str
+    server: str
+    endpoint: str
+    """Empty: there is no such endpoint."""
+
+
 class Asked(msgspec.Struct, kw_only=True, tag="request"):
     """What a VM asked, and what it was answered."""
 
+    number: int = 0
+    """In the order in which they came in, from 1. 0: a recording of an earlier version, which does not know."""
+    came: float = 0.0
+    """When it came in, if nothing else happened until it was answered; 0: a line before says it."""
     at: float
+    """When it was answered."""
     vm: str
     server: str
     endpoint: str
@@ -67,7 +85,7 @@ class Ordered(msgspec.Struct, kw_only=True, tag="order"):
     answer: bytes = b""
 
 
-Entry = Beginning | Asked | Ordered
+Entry = Beginning | Came | Asked | Ordered
 
 
 class Tap:
@@ -78,6 +96,8 @@ class Tap:
         self._limit = limit
         self._parts: list[bytes] = []
         self._size = 0
+        self.number = 0
+        """The request's, once it has one."""
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -102,6 +122,9 @@ class Recorder:
     def __init__(self, path: Path, host: "Host") -> None:
         """Raises Unwritable, FabricError."""
         self._host = host
+        self._numbers = itertools.count(1)
+        self._open: list[Came] = []
+        """Requests nothing has happened after."""
         paths = host.blobs.paths("/packages/") + host.blobs.paths("/agents/") + host.blobs.paths("/status/")
         blobs = {path: host.blobs.get(path) for path in paths}
         if sum(map(len, blobs.values())) > _BLOBS_LIMIT:
@@ -123,16 +146,35 @@ class Recorder:
             )
         )
 
+    def came(self, vm: str, server: str, endpoint: str) -> int:
+        """A request, before anything is done about it; its number."""
+        number = next(self._numbers)
+        self._open.append(Came(number=number, at=self._host.clock.now(), vm=vm, server=server, endpoint=endpoint))
+        return number
+
     def asked(self, entry: Asked) -> None:
+        """It was answered, just now."""
+        if self._open and self._open[-1].number == entry.number:
+            entry.came = self._open.pop().at
+        self._write_open()
         self._write(entry)
 
     def ordered(self, entry: Ordered) -> None:
+        self._write_open()
         self._write(entry)
 
     def close(self) -> None:
+        self._write_open()
         self._file.close()
 
+    def _write_open(self) -> None:
+        for one in self._open:
+            self._write(one)
+        self._open.clear()
+
     def _write(self, entry: Entry) -> None:
+        if self._file.closed:
+            return
         try:
             self._file.write(msgspec.json.encode(entry) + b"\n")
         except OSError as error:
@@ -141,7 +183,7 @@ class Recorder:
             self._file.close()
 
 
-def read(path: Path) -> tuple[Beginning, list[Asked | Ordered]]:
+def read(path: Path) -> tuple[Beginning, list[Came | Asked | Ordered]]:
     """Raises FabricError, naming the line."""
     entries: list[Any] = []
     try:

@@ -9,19 +9,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from fabric import again
 from fabric.errors import FabricError
-from fabric.gate import REPLAYED_AT
 from fabric.host import FIRST_TENANT
 from fabric.places import Addresses
-from fabric.recording import Asked, Ordered, read
+from fabric.recording import Asked, Came, Ordered, read
 from fabric.store import Store
 
 _SECONDS = 30.0
 _DIFFERENCES = 50
+_PAGE = 5000
+"""Requests whose lines are asked for at once: a host forgets the oldest of many."""
 
 
 class Difference(msgspec.Struct, kw_only=True):
@@ -43,7 +45,7 @@ class Replayed(msgspec.Struct, kw_only=True):
     requests: int = 0
     orders: int = 0
     passed_over: int = 0
-    """Requests that were too long to be recorded."""
+    """Requests that were too long to be recorded, or answered after their VM was removed."""
     differences: list[Difference] = []
     """The first of them."""
 
@@ -68,7 +70,7 @@ def restore(path: Path, store: Store, blobs: Path) -> None:
         file.write_bytes(content)
 
 
-def replay(path: Path, root: Path, progress: Callable[[int, int], None]) -> Replayed:
+def replay(path: Path, root: Path, progress: Callable[[int, int], None], page: int = _PAGE) -> Replayed:
     """Raises FabricError. `root` is a fresh folder; `progress` hears how many lines of how many are done."""
     beginning, entries = read(path)
     with _host(path, root) as portal:
@@ -79,19 +81,31 @@ def replay(path: Path, root: Path, progress: Callable[[int, int], None]) -> Repl
             if isinstance(entry, Ordered):
                 player.order(entry)
                 result.orders += 1
-            elif entry.cut:
+            elif isinstance(entry, Came):
+                player.came(entry)
+            elif entry.cut or entry.vm in player.removed:
+                player.passed(entry)
                 result.passed_over += 1
             else:
                 asked.append((entry, player.ask(entry)))
+            if len(asked) >= page or number == len(entries):
+                _compare(asked, player.transcript(len(asked)), result)
+                asked.clear()
             progress(number, len(entries))
-        result.requests = len(asked)
-        lines = player.transcript(len(asked))
-    for number, ((entry, status), line) in enumerate(zip(asked, lines, strict=True), 1):
+    return result
+
+
+def _compare(asked: list[tuple[Asked, int]], lines: list[dict[str, Any]], result: Replayed) -> None:
+    """The next requests with their lines of the transcript. Raises FabricError."""
+    if len(asked) != len(lines):
+        raise FabricError(f"the host has {len(lines)} lines of {len(asked)} requests")
+    for (entry, status), line in zip(asked, lines, strict=True):
+        result.requests += 1
         recorded, replayed = _outcome(entry.status, entry.fault), _outcome(status, line.get("fault", ""))
         if recorded != replayed and len(result.differences) < _DIFFERENCES:
             result.differences.append(
                 Difference(
-                    number=number,
+                    number=result.requests,
                     vm=entry.vm,
                     endpoint=entry.endpoint,
                     method=entry.method,
@@ -100,7 +114,6 @@ def replay(path: Path, root: Path, progress: Callable[[int, int], None]) -> Repl
                     replayed=replayed,
                 )
             )
-    return result
 
 
 class _Player:
@@ -110,24 +123,40 @@ class _Player:
         self._portal = portal
         self._recorded = recorded
         self._places: dict[str, dict[str, Any]] = {}
+        self.removed: set[str] = set()
+        """VMs that are there no more; who waited for an answer got it afterwards."""
         self._look()
 
     def order(self, entry: Ordered) -> None:
         """Raises FabricError: it was taken then and is not now."""
-        headers = {REPLAYED_AT: repr(entry.at), "Content-Type": entry.content_type}
+        headers = {again.AT: repr(entry.at), "Content-Type": entry.content_type}
         status, answer = _send(self._portal, entry.method, entry.target, headers, entry.body, "")
         if status != 200:
             raise FabricError(f"{entry.method} {entry.target}: HTTP {status}: {answer.decode(errors='replace')[:300]}")
-        if entry.target.partition("?")[0] == "/api/vms" and entry.method == "POST":
+        path = entry.target.partition("?")[0]
+        if path == "/api/vms" and entry.method == "POST":
             added = msgspec.json.decode(entry.answer)
-            self._recorded[added.pop("name")] = msgspec.convert(added, Addresses)
+            name = added.pop("name")
+            self._recorded[name] = msgspec.convert(added, Addresses)
+            self.removed.discard(name)
             self._look()
+        elif path.startswith("/api/vms/") and entry.method == "DELETE":
+            self.removed.add(unquote(path.removeprefix("/api/vms/")))
+
+    def came(self, entry: Came) -> None:
+        """Raises FabricError."""
+        self._part(entry, entry.at, {again.CAME: f"{entry.number} {entry.endpoint}"})
+
+    def passed(self, entry: Asked) -> None:
+        """It is counted as it was, without being asked. Raises FabricError."""
+        which = f"{entry.number} {entry.endpoint}"
+        if _is_whole(entry):
+            self._part(entry, entry.came or entry.at, {again.CAME: which})
+        self._part(entry, entry.at, {again.PASSED: which})
 
     def ask(self, entry: Asked) -> int:
         """The status; 0 for a connection closed without an answer. Raises FabricError."""
-        place = self._places.get(entry.vm)
-        if place is None or entry.vm not in self._recorded:
-            raise FabricError(f"the recording says nothing of where VM {entry.vm} was")
+        place = self._place(entry.vm)
         before = msgspec.structs.asdict(self._recorded[entry.vm])
         now = place["places"]
 
@@ -138,7 +167,10 @@ class _Player:
 
         # Nobody is kept waiting: what they waited for has come before, in the order of the answers.
         headers = {name: moved(value) for name, value in entry.headers if name != "prefer"}
-        headers[REPLAYED_AT] = repr(entry.at)
+        if _is_whole(entry):
+            headers |= {again.AT: repr(entry.came or entry.at), again.ANSWERED: repr(entry.at)}
+        else:
+            headers |= {again.AT: repr(entry.at), again.NUMBER: str(entry.number)}
         body = moved(entry.body.decode("latin-1")).encode("latin-1")
         status, _ = _send(now[entry.server], entry.method, entry.target, headers, body, place["address"])
         return status
@@ -149,6 +181,21 @@ class _Player:
         _, answer = _send(self._portal, "GET", f"/api/transcript?limit={count}", {}, b"", "")
         lines: list[dict[str, Any]] = msgspec.json.decode(answer)
         return lines
+
+    def _part(self, entry: Came | Asked, at: float, headers: dict[str, str]) -> None:
+        if entry.vm in self.removed:
+            return
+        place = self._place(entry.vm)
+        base, source = place["places"][entry.server], place["address"]
+        status, answer = _send(base, "GET", "/", {**headers, again.AT: repr(at)}, b"", source)
+        if status != 204:
+            raise FabricError(f"the host does not take part of a request: HTTP {status}: {answer[:300]!r}")
+
+    def _place(self, vm: str) -> dict[str, Any]:
+        place = self._places.get(vm)
+        if place is None or vm not in self._recorded:
+            raise FabricError(f"the recording says nothing of where VM {vm} was")
+        return place
 
     def _look(self) -> None:
         _, answer = _send(self._portal, "GET", "/api/vms", {}, b"", "")
@@ -194,6 +241,11 @@ def _send(base: str, method: str, target: str, headers: dict[str, str], body: by
         return answer.status, content
     finally:
         connection.close()
+
+
+def _is_whole(entry: Asked) -> bool:
+    """Whether nothing else happened between its coming and its answer."""
+    return entry.number == 0 or entry.came > 0
 
 
 def _outcome(status: int, fault: str) -> str:

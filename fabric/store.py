@@ -15,9 +15,9 @@ import msgspec
 import sqlalchemy
 from sqlalchemy import Connection, Engine, event, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
-from fabric.errors import FabricError, Refused, Unknown, Unwritable
+from fabric.errors import FabricError, Refused, Unfit, Unknown, Unwritable
 from fabric.state import VmState
 from fabric.tables import EVENTS, HOST, METADATA, OBSERVATIONS, REQUESTS, TOLD, VMS
 
@@ -30,7 +30,8 @@ T = TypeVar("T")
 
 
 class Store:
-    """Blocking. Raises Unwritable when the database declines, FabricError when what it holds cannot be read."""
+    """Blocking. Raises Unwritable when the database declines (Unfit: what it was given), FabricError when what it holds
+    cannot be read."""
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
@@ -47,9 +48,22 @@ class Store:
     @contextlib.contextmanager
     def begin(self) -> Iterator[Connection]:
         """One transaction."""
+        with self._declining(), self._engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def part(self, connection: Connection) -> Iterator[None]:
+        """Of a transaction: undone by itself if it fails."""
+        with self._declining(), connection.begin_nested():
+            yield
+
+    @contextlib.contextmanager
+    def _declining(self) -> Iterator[None]:
         try:
-            with self._engine.begin() as connection:
-                yield connection
+            yield
+        except (DataError, IntegrityError, UnicodeEncodeError, OverflowError) as error:
+            # The last two are the driver's own, and SQLAlchemy lets them pass.
+            raise Unfit(f"{self._engine.url.render_as_string()}: {_reason(error)}") from error
         except SQLAlchemyError as error:
             raise Unwritable(f"{self._engine.url.render_as_string()}: {_reason(error)}") from error
 
@@ -211,6 +225,6 @@ def _decoded(name: str, document: bytes) -> VmState:
         raise FabricError(f"what is kept of VM {name} cannot be read: {error}") from error
 
 
-def _reason(error: SQLAlchemyError) -> str:
+def _reason(error: Exception) -> str:
     origin = getattr(error, "orig", None)
     return str(origin or error).strip().partition("\n")[0]

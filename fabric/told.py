@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +13,7 @@ from sqlalchemy import Connection, delete, func, select
 
 from fabric.bodies import deep
 from fabric.clock import Clock
-from fabric.errors import FabricError
+from fabric.errors import FabricError, Unfit
 from fabric.state import Health, Told
 from fabric.store import Store
 from fabric.tables import EVENTS, OBSERVATIONS, REQUESTS, TOLD, TRANSCRIPT
@@ -66,6 +67,19 @@ class _News(msgspec.Struct, kw_only=True):
         self.observations |= later.observations
         self.events = [*self.events, *later.events][-EVENTS_LIMIT:]
 
+    def pieces(self) -> "Iterator[_News]":
+        """Each with one thing that was told."""
+        yield _News(heartbeats=self.heartbeats, health=self.health, agent_logs=self.agent_logs)
+        yield _News(
+            status=self.status, status_at=self.status_at, status_count=self.status_count, status_by=self.status_by
+        )
+        for endpoint, count in self.requests.items():
+            yield _News(requests=Counter({endpoint: count}))
+        for name, document in self.observations.items():
+            yield _News(observations={name: document})
+        for event in self.events:
+            yield _News(events=[event])
+
 
 class Ledger:
     """One loop's object. `save` and `told` may raise Unwritable; being told never does."""
@@ -100,8 +114,11 @@ class Ledger:
         news.events = [*news.events, *(msgspec.json.encode(one) for one in events)][-EVENTS_LIMIT:]
 
     def observations(self, vm: str, observations: list[dict[str, Any]]) -> None:
-        """The last of each name. Raises FabricError if there are too many names."""
+        """The last of each name. Raises FabricError if there are too many names, or one that is no text."""
         found = {one["ObservationName"][:64]: {**one, "at": self._clock.now()} for one in observations}
+        if any("\0" in name for name in found):
+            # PostgreSQL has no such text.
+            raise FabricError("the name of an observation has a NUL")
         if vm not in self._names:
             with self._store.begin() as connection:
                 names = connection.execute(select(OBSERVATIONS.c.name).where(OBSERVATIONS.c.vm == vm)).scalars()
@@ -229,17 +246,35 @@ class Ledger:
     def _write(self, news: dict[str, _News], lines: list[Line]) -> None:
         if not news and not lines:
             return
+        # In one order everywhere: two workers that meet in the same rows must not wait for each other.
+        ordered = sorted(news.items(), key=lambda one: one[0])
+        try:
+            with self._store.begin() as connection:
+                self._write_all(connection, ordered, lines)
+        except Unfit:
+            self._write_what_fits(ordered, lines)
+
+    def _write_what_fits(self, news: list[tuple[str, _News]], lines: list[Line]) -> None:
+        """What can never be kept must not hold up the rest, now and at each later save."""
+        pieces = [(vm, [(vm, piece)], list[Line]()) for vm, one in news for piece in one.pieces()]
+        pieces += [(line.vm, [], [line]) for line in lines]
         with self._store.begin() as connection:
-            # In one order everywhere: two workers that meet in the same rows must not wait for each other.
-            ordered = sorted(news.items())
-            self._write_told(connection, ordered)
-            self._write_observations(connection, ordered)
-            self._write_requests(connection, ordered)
-            _write_events(connection, ordered)
-            if lines:
-                connection.execute(TRANSCRIPT.insert(), [{"document": msgspec.json.encode(one)} for one in lines])
-                last = connection.execute(select(func.max(TRANSCRIPT.c.id))).scalar_one()
-                connection.execute(delete(TRANSCRIPT).where(TRANSCRIPT.c.id <= last - TRANSCRIPT_LIMIT))
+            for vm, told, asked in pieces:
+                try:
+                    with self._store.part(connection):
+                        self._write_all(connection, told, asked)
+                except Unfit as error:
+                    logger.warning("something that VM %s told cannot be kept: %s", vm, error)
+
+    def _write_all(self, connection: Connection, news: list[tuple[str, _News]], lines: list[Line]) -> None:
+        self._write_told(connection, news)
+        self._write_observations(connection, news)
+        self._write_requests(connection, news)
+        _write_events(connection, news)
+        if lines:
+            connection.execute(TRANSCRIPT.insert(), [{"document": msgspec.json.encode(one)} for one in lines])
+            last = connection.execute(select(func.max(TRANSCRIPT.c.id))).scalar_one()
+            connection.execute(delete(TRANSCRIPT).where(TRANSCRIPT.c.id <= last - TRANSCRIPT_LIMIT))
 
     def _write_told(self, connection: Connection, news: list[tuple[str, _News]]) -> None:
         rows = [

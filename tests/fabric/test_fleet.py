@@ -7,14 +7,17 @@ import socket
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import psycopg
 import pytest
 import requests
 
+from fabric.store import Store, database_url
 from tests.fabric.conftest import (
     NAME,
     PATIENCE,
@@ -27,6 +30,7 @@ from tests.fabric.conftest import (
     until,
     vm_of,
 )
+from tests.fabric.test_told import keeps_the_rest
 
 SERVERS = ("wireserver", "hostgaplugin", "imds", "blob")
 
@@ -214,3 +218,33 @@ def test_a_database_that_is_not_there_is_said(tmp_path: Path) -> None:
     assert "No such file" in done.stderr
     wrong = run_azfabric(tmp_path / "root", "serve", "--database", "mysql://x", check=1)
     assert "--database takes postgresql://" in wrong.stderr
+
+
+def test_a_name_with_a_nul_is_refused_and_stops_nothing(fleet: list[RunningHost]) -> None:
+    one, two = fleet
+    for name, status in (("a\0b", 400), ("whole", 200)):
+        report = {"Observations": [{"ObservationName": name, "IsHealthy": True}]}
+        assert one.call("wireserver", "POST", "/HealthService", json=report).status_code == status
+    until(lambda: "whole" in one.told()["observations"], "the name that is one")
+    until(lambda: "whole" in two.told()["observations"], "the name at the other")
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_workers_that_start_at_once_agree_on_the_first_vm(database: str, tmp_path: Path, number: int) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE first{number}")  # type: ignore[call-overload]  # no literal
+    url = database.replace("/postgres?", f"/first{number}?")
+    workers = [RunningHost(tmp_path / name) for name in ("one", "two", "three")]
+    with ThreadPoolExecutor(len(workers)) as pool:
+        # Each fails here if its host does not start.
+        list(pool.map(lambda one: one.start("--database", url, "--blobs", str(tmp_path / "blobs")), workers))
+    found = {tuple(vm["container_id"] for vm in one.api("GET", "/api/vms")) for one in workers}
+    for one in workers:
+        assert (one.stop(), one.bugs()) == (0, [])
+    assert len(found) == 1
+    assert len(found.pop()) == 1
+
+
+def test_what_the_database_never_takes_costs_only_itself(database: str, tmp_path: Path) -> None:
+    """No endpoint lets such a name through; if one ever does, the worker must go on."""
+    keeps_the_rest(Store(database_url(tmp_path, database)), "a\0b")

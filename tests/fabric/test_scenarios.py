@@ -1,8 +1,10 @@
 """Scenarios, recordings and their replay: the same thing, again."""
 
 import json
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,15 @@ from hypothesis import strategies as st
 
 from fabric.errors import FabricError
 from fabric.recording import Beginning, read
+from fabric.replay import replay
 from fabric.scenario import Play, Scenario, Step, check
 from fabric.scenario import read as read_scenario
 from tests.fabric.conftest import (
     NAME,
+    PATIENCE,
     RunningHost,
     Vm,
+    connected,
     handler_status,
     package,
     run_azfabric,
@@ -185,6 +190,82 @@ def test_a_recording_is_had_again_and_again(recorded: Path) -> None:
     assert "every one" in run_replay(recorded)
 
 
+def flaky(host: RunningHost) -> None:
+    """Half of what VMs ask of the WireServer fails; which half is drawn as requests come in."""
+    order = {"endpoint": "wireserver", "fault": "status", "value": 503, "probability": 0.5, "seed": 7}
+    host.api("POST", "/api/faults", json=order)
+
+
+def versions(host: RunningHost, count: int) -> list[int]:
+    return [host.call("wireserver", "GET", "/?comp=versions").status_code for _ in range(count)]
+
+
+def test_requests_that_overlap_are_had_again(tmp_path: Path) -> None:
+    host, file = RunningHost(tmp_path / "recorded"), tmp_path / "recording.jsonl"
+    host.start("--record", str(file))
+    try:
+        host.add(fast_track=True)
+        vm = vm_of(host)
+        etag = host.call("hostgaplugin", "GET", "/vmSettings", headers=vm.plugin).headers["ETag"]
+        flaky(host)
+        with ExitStack() as stack:
+            waiting = [stack.enter_context(connected(host, "wireserver")) for _ in range(4)]
+            for one in waiting:
+                known = {"If-None-Match": f'"{vm.incarnation}"', "Prefer": "wait=60"}
+                one.request("GET", "/machine/?comp=goalstate", headers={**Vm.WIRE, **known})
+            waiting.append(stack.enter_context(connected(host, "hostgaplugin")))
+            waiting[-1].request("GET", "/vmSettings", headers={**vm.plugin, "If-None-Match": etag, "Prefer": "wait=60"})
+            assert set(versions(host, 12)) == {200, 503}
+            host.add(settings={"woken": 1}, fast_track=True)
+            assert waiting.pop().getresponse().status == 200
+            assert set(versions(host, 6)) == {200, 503}
+            host.add(settings={"woken": 2})
+            assert {one.getresponse().status for one in waiting} == {200, 503}
+    finally:
+        assert (host.stop(), host.bugs()) == (0, [])
+    found = replayed(file)
+    assert (found["differences"], found["requests"]) == ([], 25)
+
+
+def test_who_leaves_before_the_answer_has_drawn_too(tmp_path: Path) -> None:
+    host, file = RunningHost(tmp_path / "recorded"), tmp_path / "recording.jsonl"
+    host.start("--record", str(file))
+    asked: list[int] = []
+    try:
+        flaky(host)
+        head = b"POST /HealthService HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc"
+        for _ in range(4):
+            with socket.create_connection(host.address("wireserver"), PATIENCE) as connection:
+                connection.sendall(head)
+            asked += versions(host, 6)
+    finally:
+        assert (host.stop(), host.bugs()) == (0, [])
+    assert set(asked) == {200, 503}
+    assert replayed(file)["differences"] == []
+
+
+def test_what_is_too_long_to_be_recorded_counts_as_it_did(tmp_path: Path) -> None:
+    """It drew a fault, and a scenario counted it."""
+    host, file = RunningHost(tmp_path / "recorded"), tmp_path / "recording.jsonl"
+    (tmp_path / "moves.toml").write_text('[[step]]\nafter = {endpoint = "agentlog", count = 2}\nmove = true\n')
+    host.start("--record", str(file))
+    try:
+        run_azfabric(host.root, "scenario", "run", tmp_path / "moves.toml")
+        vm = vm_of(host)
+        host.fault("everything", "status", 418, count=1)
+        statuses = []
+        for _ in range(3):
+            log = bytes(5 * 1024 * 1024)
+            statuses.append(host.call("hostgaplugin", "PUT", "/vmAgentLog", data=log, headers=vm.plugin).status_code)
+            statuses += versions(host, 1)
+        answer = host.call("hostgaplugin", "GET", "/vmSettings", headers=vm.plugin)
+    finally:
+        assert (host.stop(), host.bugs()) == (0, [])
+    assert (statuses, answer.status_code) == ([418, 200, 200, 200, 410, 200], 410)
+    found = replayed(file)
+    assert (found["differences"], found["passed_over"]) == ([], 1)
+
+
 def test_another_answer_is_found_and_named(recorded: Path, tmp_path: Path) -> None:
     lines = recorded.read_bytes().splitlines(keepends=True)
     number = next(
@@ -196,6 +277,18 @@ def test_another_answer_is_found_and_named(recorded: Path, tmp_path: Path) -> No
     (difference,) = replayed(other, check=1)["differences"]
     assert (difference["endpoint"], difference["recorded"], difference["replayed"]) == ("goalstate", "299", "200")
     assert "299" in run_replay(other, check=1)
+
+
+def test_the_transcript_is_compared_piece_by_piece(recorded: Path, tmp_path: Path) -> None:
+    """A host keeps and gives out so many lines only, and a recording may have more."""
+    whole = recorded.read_bytes()
+    assert whole.count(b'"endpoint":"versions"') > 3
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(whole.replace(b'"status":410', b'"status":299'))
+    found = [replay(other, tmp_path / str(page), lambda _, __: None, page) for page in (7, 5000)]
+    assert found[0] == found[1]
+    assert found[0].requests > 50
+    assert {one.replayed for one in found[0].differences} == {"410"}
 
 
 def test_a_recording_of_a_killed_host_is_read_to_its_last_whole_line(recorded: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from fabric.clock import Clock
 from fabric.errors import Unwritable
 from fabric.state import Health
 from fabric.store import Store
-from fabric.told import Ledger
+from fabric.told import Ledger, Line
 from tests.fabric.conftest import PATIENCE
 
 
@@ -67,3 +67,37 @@ def test_what_could_not_be_saved_is_saved_later(file: Path) -> None:
 def test_the_file_is_its_owners_only(file: Path) -> None:
     Store(f"sqlite:///{file}")
     assert file.stat().st_mode & 0o077 == 0
+
+
+def keeps_the_rest(store: Store, endpoint: str) -> None:
+    """What cannot be kept under this name costs nothing else, and is not tried again."""
+
+    def line(name: str) -> Line:
+        return Line(at=1.0, vm="fit", endpoint=name, method="GET", path="/", status=200)
+
+    async def run() -> None:
+        ledger = Ledger(store, Clock())
+        ledger.request(line("before"))
+        ledger.request(line(endpoint))
+        ledger.health("fit", Health(state="Ready"))
+        ledger.events("fit", [{"number": 1}, {"number": 2}])
+        ledger.observations("fit", [{"ObservationName": "seen"}])
+        ledger.status("fit", b"{}", "direct")
+        ledger.health("other", Health(state="Ready"))
+        told = ledger.told("fit")
+        assert told.requests == {"before": 1}
+        assert (told.heartbeats, told.status, list(told.observations)) == (1, {}, ["seen"])
+        assert [one["number"] for one in told.events] == [1, 2]
+        assert ledger.told("other").heartbeats == 1
+        ledger.request(line("later"))
+        assert ledger.told("fit").requests == {"before": 1, "later": 1}
+        assert {"before", "later"} <= {one.endpoint for one in ledger.transcript(10)}
+        await ledger.end()
+
+    asyncio.run(run())
+    store.close()
+
+
+def test_what_the_database_never_takes_costs_only_itself(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keeps_the_rest(Store(f"sqlite:///{file}"), "\ud800")
+    assert "something that VM fit told cannot be kept" in caplog.text
