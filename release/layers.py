@@ -1,6 +1,7 @@
 """Third-party packages as layers: what of them a component needs, taken from this Python's own installation."""
 
 import ast
+import functools
 import importlib.metadata
 import re
 import sys
@@ -84,6 +85,7 @@ def _required(name: str) -> list[str]:
     return needed
 
 
+@functools.cache  # what is installed stays the same while we run
 def build_layer(name: str) -> BuiltLayer:
     """One installed package as a layer. Raises ReleaseError."""
     distribution = importlib.metadata.distribution(name)

@@ -6,8 +6,9 @@ from types import ModuleType
 
 import pytest
 
-from release.build import Built
-from tests.release.product import LAUNCH, Installed, probe
+from ipc.places import COMPONENTS
+from release.build import Built, build
+from tests.release.product import CHECKOUT, KEY, LAUNCH, Installed, probe
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +40,10 @@ def launch() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
+    """The real components, as they lie here."""
+    out = tmp_path_factory.mktemp("ours")
+    return {component: build(CHECKOUT, component, out, [KEY]) for component in COMPONENTS}
