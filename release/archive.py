@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import stat
 import struct
 import zipfile
 import zlib
@@ -121,7 +122,8 @@ def _entries(path: Path, opened: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             raise BadPackage(path, f"holds {name!r}, which {reason}")
         if name in entries:
             raise BadPackage(path, f"holds {name} twice")
-        if info.external_attr >> 16 not in {0, 0o100644}:
+        # Which of rwx it says is of no account: all are written as 0644.
+        if (info.external_attr >> 16) & ~0o777 not in {0, stat.S_IFREG}:
             raise BadPackage(path, f"{name} is no plain file (mode {info.external_attr >> 16:o})")
         if info.flag_bits & 1 or info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
             raise BadPackage(path, f"{name} is encrypted or packed in a way that is not ours")
