@@ -60,11 +60,13 @@ def write_record(folder: str, record: dict[str, Any]) -> None:
     record = {**record, "serial": record["serial"] + 1}
     body = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
     slot = f"{folder}/state.{record['serial'] % 2}"
-    with open(f"{slot}.launch", "wb", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o600)) as file:
+    with open(
+        f"{folder}/.state.launch", "wb", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    ) as file:
         file.write(sha256(body).encode() + b"\n" + body)
         file.flush()
         os.fsync(file.fileno())
-    Path(f"{slot}.launch").rename(slot)
+    Path(folder, ".state.launch").rename(slot)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     os.fsync(descriptor)
     os.close(descriptor)
@@ -110,8 +112,6 @@ def check(folder: str, name: str, digest: str | None) -> dict[str, Any]:
 
 def on_trial(root: str, folder: str) -> list[str] | None:
     """The version on trial, its try counted, or None. Raises OSError when the try cannot be counted."""
-    if not read_record(folder)["trial"]:
-        return None
     with Path(folder, "state.lock").open("ab") as lock:
         for patience in range(100, -1, -1):
             try:
@@ -122,10 +122,10 @@ def on_trial(root: str, folder: str) -> list[str] | None:
                     raise
                 time.sleep(0.02)
         record = read_record(folder)
-        if not record["trial"]:
+        if not (trial := record["trial"]):
             return None
-        target, tries, paths = record["trial"]["target"], record["trial"]["tries"], None
-        reason = "" if tries > 0 else "all its tries are used up: it never lived long enough to be judged"
+        target, paths = trial["target"], None
+        reason = "" if trial["tries"] > 0 else "all its tries are used up: it never lived long enough to be judged"
         try:
             paths = check_version(root, f"{folder}/versions/{target['version']}", target["digest"])
         except RottenError as error:
@@ -135,15 +135,15 @@ def on_trial(root: str, folder: str) -> list[str] | None:
             bad = {key(target): {"reason": reason, "expires": None}, **record["bad"]}
             paths, record = None, {**record, "bad": bad, "trial": None}
         else:
-            record = {**record, "trial": {**record["trial"], "tries": tries - 1}}
+            record = {**record, "trial": {**trial, "tries": trial["tries"] - 1}}
         write_record(folder, record)
         return paths
 
 
-def choose(root: str, folder: str) -> list[str] | None:
+def choose(root: str, folder: str) -> list[str]:
     """The folders to import from, of the best version that is whole. Without a record the link `current` has to do."""
     try:
-        if paths := on_trial(root, folder):
+        if read_record(folder)["trial"] and (paths := on_trial(root, folder)):
             return paths
     except OSError as error:
         say(f"a try cannot be counted, so the version on trial is not run: {error}")
@@ -157,16 +157,13 @@ def choose(root: str, folder: str) -> list[str] | None:
             return check_version(root, tree, digest)
         except RottenError as error:
             say(f"stepping back: {error}")
-    return None
+    return []
 
 
 def main() -> None:
     root, component = str(Path(sys.argv[1]).absolute()), sys.argv[2]
-    paths = choose(root, f"{root}/components/{component}")
-    if paths is None:
-        sys.exit(
-            f"launch: {root} has no whole version of {component}; unpack a package of it or repair the base install"
-        )
+    nothing = f"launch: no whole version of {component}; unpack a package of it or repair the base install"
+    paths = choose(root, f"{root}/components/{component}") or sys.exit(nothing)
     sys.argv = [component, *sys.argv[3:]]
     sys.path[:0] = paths
     # Children started with sys.executable come from the same version, and nobody writes into a checked tree.

@@ -157,10 +157,10 @@ def write(folder: Path, record: Record, disk: Disk | None = None) -> Record:
         raise RecordError(f"the record of {record.component} was changed by somebody else; read it again")
     new = msgspec.structs.replace(record, serial=record.serial + 1)
     slot = folder / SLOTS[new.serial % 2]
-    temporary = folder / f".{slot.name}.tmp"
+    temporary = folder / ".state.tmp"
     try:
         check_private(folder)
-        disk.remove(temporary)
+        disk.remove(temporary)  # left by one who was killed
         disk.write(temporary, encode(new), 0o600)
         disk.replace(temporary, slot)
         disk.sync_folder(folder)

@@ -113,12 +113,10 @@ BAD: dict[str, tuple[Callable[[list[Entry]], list[Entry]], str]] = {
 def test_a_bad_zip(installed: Installed, one: Built, tmp_path: Path, name: str) -> None:
     change, why = BAD[name]
     path = write_zip(tmp_path / "x.zip", change(signed(one, tmp_path)))
-    for attempt in (
-        lambda: verify_package(path, TRUST),
-        lambda: unpack(path, installed.root, NAME, TRUST, this_machine()),
-    ):
-        with pytest.raises(BadPackage, match=why):
-            attempt()
+    with pytest.raises(BadPackage, match=why):
+        verify_package(path, TRUST)
+    with pytest.raises(BadPackage, match=why):
+        unpack(path, installed.root, NAME, TRUST, this_machine())
     assert not installed.tree("1.0.0").exists()
     assert not [path for path in installed.root.rglob("*") if path.is_file()]
 
@@ -164,7 +162,7 @@ def test_a_package_that_does_not_fit(
     assert not list(installed.root.iterdir())
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(st.data())
 def test_a_flipped_bit_never_gets_onto_the_disk(
     tmp_path_factory: pytest.TempPathFactory, one: Built, data: st.DataObject
