@@ -13,6 +13,7 @@ from agentctl.errors import CommandError, WrongUse
 from agentctl.ext import explain, ext
 from agentctl.net import net
 from agentctl.options import json_option, root_option
+from agentctl.package import package
 from agentctl.runs import run
 from agentctl.view import gather, is_ready
 from ipc.places import COMPONENTS
@@ -95,6 +96,7 @@ cli.add_command(ext)
 cli.add_command(explain)
 cli.add_command(run)
 cli.add_command(net)
+cli.add_command(package)
 
 
 def main() -> None:

@@ -1,0 +1,56 @@
+"""`agentctl package` as an operator types it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.release.product import checkout
+
+
+def agentctl(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    command = [str(Path(sys.executable).parent / "agentctl"), "package", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_from_a_key_to_a_checked_package(tmp_path: Path) -> None:
+    checkout(tmp_path, "1.2.3")
+    assert agentctl(tmp_path, "keygen", "release.key").returncode == 0
+    built = json.loads(agentctl(tmp_path, "build", "probe", "--key", "release.key", "--json").stdout)
+    assert built["package"] == "dist/probe-1.2.3.zip"
+    assert built["bytes"] == (tmp_path / built["package"]).stat().st_size
+    verified = agentctl(tmp_path, "verify", built["package"], "--trust", "release.key.pub", "--json")
+    assert verified.returncode == 0
+    assert json.loads(verified.stdout)["digest"] == built["digest"]
+    shown = json.loads(agentctl(tmp_path, "show", built["package"], "--json").stdout)
+    assert (shown["component"], shown["version"]) == ("probe", "1.2.3")
+    assert "probe 1.2.3 (not checked" in agentctl(tmp_path, "show", built["package"]).stdout
+    assert "good: probe 1.2.3" in agentctl(tmp_path, "verify", built["package"], "--trust", "release.key.pub").stdout
+
+
+def test_refusals_say_what_to_do(tmp_path: Path) -> None:
+    checkout(tmp_path, "1.2.3")
+    for name in ("a.key", "b.key"):
+        agentctl(tmp_path, "keygen", name)
+    missing = agentctl(tmp_path, "build", "probe", "--key", "c.key")
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert "make one: agentctl package keygen c.key" in missing.stderr
+    elsewhere = agentctl(tmp_path, "build", "rdagent", "--key", "a.key")
+    assert "give a checkout of the product with --source" in elsewhere.stderr
+    assert "is there already" in agentctl(tmp_path, "keygen", "a.key").stderr
+    assert agentctl(tmp_path, "build", "probe", "--key", "a.key").returncode == 0
+    words = ["verify", "dist/probe-1.2.3.zip", "--trust", "b.key.pub"]
+    refused = agentctl(tmp_path, *words)
+    assert refused.returncode == 1
+    assert "signed by 0 of the keys we know" in refused.stderr
+    as_json = agentctl(tmp_path, *words, "--json")
+    assert as_json.returncode == 1
+    assert json.loads(as_json.stdout)["good"] is False
+    both = agentctl(tmp_path, *words, "--trust", "a.key.pub", "--threshold", "2")
+    assert "2 are needed" in both.stderr
+    (tmp_path / "junk.zip").write_bytes(b"junk")
+    for verb in (["verify", "junk.zip", "--trust", "a.key.pub"], ["show", "junk.zip"]):
+        junk = agentctl(tmp_path, *verb)
+        assert junk.returncode == 1
+        assert "junk.zip: is no zip" in junk.stderr
+        assert "Traceback" not in junk.stderr

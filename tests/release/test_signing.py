@@ -1,0 +1,96 @@
+"""Who vouches: thresholds, keys, and files of keys."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from release.errors import KeyFileError, Untrusted
+from release.signing import SecretKey, Trust, new_key, read_key, read_public_key, sign, signers, write_key
+
+KEYS = [SecretKey(f"{number:02x}" * 32) for number in range(1, 6)]
+PUBLIC = [key.public() for key in KEYS]
+TEXT = b"a manifest"
+
+
+def test_n_of_m_in_every_combination() -> None:
+    trust = Trust(tuple(PUBLIC[:3]), threshold=2)
+    for count in range(len(KEYS) + 1):
+        for chosen in itertools.combinations(range(len(KEYS)), count):
+            signatures = sign(TEXT, [KEYS[number] for number in chosen])
+            known = sorted(PUBLIC[number].name for number in chosen if number < 3)
+            if len(known) >= 2:
+                assert signers(TEXT, signatures, trust) == known
+            else:
+                with pytest.raises(Untrusted, match="2 are needed"):
+                    signers(TEXT, signatures, trust)
+
+
+def test_one_key_twice_is_one_key() -> None:
+    twice = Trust((PUBLIC[0], PUBLIC[0]), threshold=2)
+    with pytest.raises(Untrusted, match="signed by 1"):
+        signers(TEXT, sign(TEXT, [KEYS[0], KEYS[0]]), twice)
+
+
+def test_no_threshold_takes_nothing() -> None:
+    with pytest.raises(Untrusted, match="would take anything"):
+        signers(TEXT, sign(TEXT, []), Trust((), threshold=0))
+
+
+def test_order_of_keys_does_not_show() -> None:
+    assert sign(TEXT, KEYS) == sign(TEXT, KEYS[::-1])
+
+
+@given(st.data())
+def test_a_changed_byte_is_untrusted(data: st.DataObject) -> None:
+    signatures, text = bytearray(sign(TEXT, KEYS[:1])), bytearray(TEXT)
+    chosen = data.draw(st.sampled_from([signatures, text]))
+    chosen[data.draw(st.integers(0, len(chosen) - 1))] ^= data.draw(st.integers(1, 255))
+    if bytes(signatures) != sign(TEXT, KEYS[:1]) or bytes(text) != TEXT:
+        try:
+            signers(bytes(text), bytes(signatures), Trust(tuple(PUBLIC)))
+        except Untrusted:
+            return
+        # JSON forgives some bytes outside its values; what was signed it does not.
+        assert bytes(text) == TEXT
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_signatures(data: bytes) -> None:
+    with pytest.raises(Untrusted):
+        signers(TEXT, data, Trust(tuple(PUBLIC)))
+
+
+def test_another_keys_signature_under_a_known_name() -> None:
+    wrong = sign(TEXT, [KEYS[1]]).replace(PUBLIC[1].name.encode(), PUBLIC[0].name.encode())
+    with pytest.raises(Untrusted, match="wrong"):
+        signers(TEXT, wrong, Trust(tuple(PUBLIC[:1])))
+
+
+def test_key_files(tmp_path: Path) -> None:
+    path, key = tmp_path / "release.key", new_key()
+    public = write_key(path, key)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert read_key(path) == key
+    assert read_public_key(public) == key.public()
+    assert key.ed25519_secret not in repr(key)
+    with pytest.raises(KeyFileError, match="never written over"):
+        write_key(path, new_key())
+    assert read_key(path) == key
+    path.chmod(0o640)
+    with pytest.raises(KeyFileError, match=f"chmod 600 {path}"):
+        read_key(path)
+
+
+def test_files_that_are_no_keys(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    with pytest.raises(KeyFileError, match="agentctl package keygen"):
+        read_key(path)
+    public = write_key(path, new_key())
+    with pytest.raises(KeyFileError, match="is not the .pub file"):
+        read_public_key(path)
+    public.chmod(0o600)
+    with pytest.raises(KeyFileError, match="is not a key"):
+        read_key(public)
