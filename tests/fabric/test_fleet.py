@@ -233,7 +233,7 @@ def test_a_name_with_a_nul_is_refused_and_stops_nothing(fleet: list[RunningHost]
 @pytest.mark.parametrize("number", range(3))
 def test_workers_that_start_at_once_agree_on_the_first_vm(database: str, tmp_path: Path, number: int) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE first{number}")  # type: ignore[call-overload]  # no literal
+        connection.execute(f"CREATE DATABASE first{number}")
     url = database.replace("/postgres?", f"/first{number}?")
     workers = [RunningHost(tmp_path / name) for name in ("one", "two", "three")]
     with ThreadPoolExecutor(len(workers)) as pool:
