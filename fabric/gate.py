@@ -170,6 +170,7 @@ class Orders:
                     target=target_of(scope),
                     content_type=headers.get("content-type", ""),
                     body=tap.body,
+                    cut=tap.cut,
                     answer=answer,
                 )
             )

@@ -21,7 +21,7 @@ from fabric.places import Addresses, Door, Endpoints
 from fabric.recording import Recorder
 from fabric.stage import Stage
 from fabric.state import EPOCH_TICKS, GoalStateVersion, Identity, VmState
-from fabric.store import Store
+from fabric.store import Store, address_taken
 from fabric.told import Ledger, Line
 from fabric.vm import Vm, signed_url
 
@@ -45,7 +45,7 @@ class Host:
         self.clock = Clock()
         self.ledger = Ledger(store, self.clock)
         self.changes = Changes()
-        self.faults = Faults(store, self.clock)
+        self.faults = Faults(store, self.clock, fresh=not replaying)
         self.stage = Stage(self)
         self.recorder: Recorder | None = None
         self.endpoints = endpoints
@@ -97,14 +97,16 @@ class Host:
         self.check_new(name, of=of)
         for other, state in self.store.vms().items():
             if (state.tenant, state.address) == (of, address) and not (doors or state.doors):
-                taken = f"address {address}" if address else "every address that is nobody else's"
-                raise Refused(409, f"{taken} is {other}'s already: name another --address, or take --own-ports")
+                raise address_taken(address, other)
         key, certificate = tenant.make_tenant_certificate("azvmagent tenant")
+        # One of this name may have been removed: this is another.
+        removed = self.store.removed()
+        new = f"{name} after {removed}" if removed else name
         first = GoalStateVersion(number=1, ticks=EPOCH_TICKS + int(self.clock.now() * 10_000_000))
         identity = Identity(
             vm=name,
-            container_id=self.new_id(name),
-            deployment_id=self.new_id(f"deployment {name}"),
+            container_id=self.new_id(new),
+            deployment_id=self.new_id(f"deployment {new}"),
             tenant_key_pem=key,
             tenant_certificate_pem=certificate,
         )

@@ -12,14 +12,40 @@ from fabric.tables import FAULTS as RULES
 _RULES_LIMIT = 200
 
 
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule as the store has it."""
+
+    id: int
+    rule: Fault
+    hits: int
+    spoiled: int
+
+
+def kept(store: Store) -> list[Kept]:
+    """All rules, oldest first."""
+    with store.begin() as connection:
+        rows = connection.execute(select(RULES).order_by(RULES.c.id)).all()
+    found = [(row, msgspec.json.decode(row.document, type=Fault)) for row in rows]
+    return [Kept(id=row.id, rule=rule, hits=row.hits, spoiled=row.spoiled) for row, rule in found]
+
+
+def keep(store: Store, rules: list[Kept]) -> None:
+    """Into a store without any."""
+    with store.begin() as connection:
+        for one in rules:
+            row = {"id": one.id, "document": msgspec.json.encode(one.rule), "hits": one.hits, "spoiled": one.spoiled}
+            connection.execute(RULES.insert().values(row))
+
+
 class Faults:
     """The rules in force, oldest first. Kept where all workers of a host see them."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, *, fresh: bool = True) -> None:
+        """`fresh`: none are in force yet, unless other workers have some."""
         self._store = store
         self._clock = clock
         self._rules: list[Fault] | None = None
-        if not store.shared:
+        if fresh and not store.shared:
             # The host's own: they go when it goes.
             self.clear()
 

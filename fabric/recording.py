@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.types import Message, Receive
 
+from fabric import inforce
 from fabric.errors import FabricError, Unwritable
+from fabric.inforce import Kept
 from fabric.places import Addresses
 from fabric.state import VmState
 
@@ -35,6 +37,10 @@ class Beginning(msgspec.Struct, kw_only=True, tag="beginning"):
     secret: str
     """What URLs are signed with."""
     vms: list[VmState]
+    removed: int = 0
+    """VMs that were no more."""
+    faults: list[Kept] = []
+    """In force, with their counts."""
     places: dict[str, Addresses]
     """By VM."""
     blobs: dict[str, bytes]
@@ -82,6 +88,8 @@ class Ordered(msgspec.Struct, kw_only=True, tag="order"):
     target: str
     content_type: str = ""
     body: bytes = b""
+    cut: bool = False
+    """The body was longer than is kept: this recording cannot be had again."""
     answer: bytes = b""
 
 
@@ -141,6 +149,8 @@ class Recorder:
                 at=host.clock.now(),
                 secret=host.secret,
                 vms=[vm.state for vm in host.vms()],
+                removed=host.store.removed(),
+                faults=inforce.kept(host.store),
                 places={vm.name: vm.addresses for vm in host.vms()},
                 blobs=blobs,
             )

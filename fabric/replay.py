@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from fabric import again
+from fabric import again, inforce
 from fabric.errors import FabricError
 from fabric.host import FIRST_TENANT
 from fabric.places import Addresses
@@ -56,6 +56,8 @@ def restore(path: Path, store: Store, blobs: Path) -> None:
     if store.vms():
         raise FabricError("a recording is restored into an empty root only")
     store.keep("signing_secret", beginning.secret)
+    store.keep_removed(beginning.removed)
+    inforce.keep(store, beginning.faults)
     for state in beginning.vms:
         if state.doors or state.tenant != FIRST_TENANT or not (state.address or "127.").startswith("127."):
             # Wherever it was asked from: here it has ports of its own.
@@ -73,6 +75,12 @@ def restore(path: Path, store: Store, blobs: Path) -> None:
 def replay(path: Path, root: Path, progress: Callable[[int, int], None], page: int = _PAGE) -> Replayed:
     """Raises FabricError. `root` is a fresh folder; `progress` hears how many lines of how many are done."""
     beginning, entries = read(path)
+    for one in entries:
+        if isinstance(one, Ordered) and one.cut:
+            raise FabricError(
+                f"{path} cannot be had again: it has {one.method} {one.target.partition('?')[0]} without its body, "
+                "which was too long. Publish such packages before the recording begins"
+            )
     with _host(path, root) as portal:
         player = _Player(portal, beginning.places)
         result = Replayed()

@@ -13,18 +13,21 @@ from typing import Any, TypeVar
 
 import msgspec
 import sqlalchemy
-from sqlalchemy import Connection, Engine, event, select
+from sqlalchemy import Connection, Engine, Integer, Text, cast, event, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from fabric.errors import FabricError, Refused, Unfit, Unknown, Unwritable
 from fabric.state import VmState
-from fabric.tables import EVENTS, HOST, METADATA, OBSERVATIONS, REQUESTS, TOLD, VMS
+from fabric.tables import EVENTS, HOST, METADATA, OBSERVATIONS, PLACES, REQUESTS, TOLD, VMS
 
 DATABASE = "state.sqlite"
 VMS_LIMIT = 100_000
 CHANNEL = "azfabric"
 """Of PostgreSQL's notifications: WORKER `vm` NAME, or WORKER `faults`."""
+
+_REMOVED = "removed"
+"""Key of a count."""
 
 T = TypeVar("T")
 
@@ -120,7 +123,7 @@ class Store:
         return found
 
     def add(self, state: VmState) -> None:
-        """Raises Refused: the name is taken."""
+        """Raises Refused: the name or the address is taken."""
         name = state.identity.vm
         if len(self.vms()) >= VMS_LIMIT:
             raise Refused(409, f"this host has {VMS_LIMIT} VMs already")
@@ -130,15 +133,34 @@ class Store:
             insert = self.upsert(VMS).values(row).on_conflict_do_nothing().returning(VMS.c.name)
             if connection.execute(insert).first() is None:
                 raise Refused(409, f"there is a VM {name!r} already")
+            if not state.doors:
+                self._take_place(connection, state)
             self.tell(connection, f"vm {name}")
         self.vms()[name] = state
+
+    def _take_place(self, connection: Connection, state: VmState) -> None:
+        row = {"tenant": state.tenant, "address": state.address, "vm": state.identity.vm}
+        insert = self.upsert(PLACES).values(row).on_conflict_do_nothing().returning(PLACES.c.vm)
+        if connection.execute(insert).first() is None:
+            here = (PLACES.c.tenant == state.tenant) & (PLACES.c.address == state.address)
+            raise address_taken(state.address, str(connection.execute(select(PLACES.c.vm).where(here)).scalar()))
+
+    def removed(self) -> int:
+        """How many VMs there were that are no more."""
+        return int(self.value(_REMOVED, lambda: "0"))
+
+    def keep_removed(self, count: int) -> None:
+        self.keep(_REMOVED, str(count))
 
     def remove(self, name: str) -> None:
         """It and all it told. Raises Unknown."""
         self.vm(name)
         with self.begin() as connection:
             connection.execute(VMS.delete().where(VMS.c.name == name))
-            for table in (TOLD, OBSERVATIONS, REQUESTS, EVENTS):
+            counted = self.upsert(HOST).values(key=_REMOVED, value="1")
+            more = cast(cast(HOST.c.value, Integer) + 1, Text)
+            connection.execute(counted.on_conflict_do_update(index_elements=["key"], set_={"value": more}))
+            for table in (PLACES, TOLD, OBSERVATIONS, REQUESTS, EVENTS):
                 connection.execute(table.delete().where(table.c.vm == name))
             self.tell(connection, f"vm {name}")
         self.vms().pop(name, None)
@@ -169,6 +191,12 @@ class Store:
             self._seen.pop(name, None)
         else:
             self._seen[name] = _decoded(name, row.document)
+
+
+def address_taken(address: str, by: str) -> Refused:
+    """Within a tenant."""
+    taken = f"address {address}" if address else "every address that is nobody else's"
+    return Refused(409, f"{taken} is {by}'s already: name another --address, or take --own-ports")
 
 
 def database_url(folder: Path, url: str) -> str:

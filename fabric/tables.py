@@ -17,6 +17,15 @@ VMS = Table(
 )
 """What is wanted of each VM: a VmState as JSON. `revision` grows with each change."""
 
+PLACES = Table(
+    "place",
+    METADATA,
+    Column("tenant", Text, primary_key=True),
+    Column("address", Text, primary_key=True),
+    Column("vm", Text, nullable=False),
+)
+"""Whose an address is: two workers must not give it to two VMs. Of VMs without doors of their own."""
+
 TOLD = Table(
     "told",
     METADATA,

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 import requests
 
+from fabric.replay import replay
 from fabric.store import Store, database_url
 from tests.fabric.conftest import (
     NAME,
@@ -243,6 +244,37 @@ def test_workers_that_start_at_once_agree_on_the_first_vm(database: str, tmp_pat
         assert (one.stop(), one.bugs()) == (0, [])
     assert len(found) == 1
     assert len(found.pop()) == 1
+
+
+def test_an_address_is_given_once_also_at_two_workers_at_once(fleet: list[RunningHost]) -> None:
+    for number in range(5):
+        order = {"address": f"127.0.3.{number + 1}"}
+
+        def add(worker: RunningHost, order: dict[str, str] = order) -> tuple[str, int]:
+            name = f"{worker.root.name}{order['address'][-1]}"
+            return name, worker.call("portal", "POST", "/api/vms", json={**order, "name": name}).status_code
+
+        with ThreadPoolExecutor(2) as pool:
+            found = dict(pool.map(add, fleet))
+        assert sorted(found.values()) == [200, 409]
+        (added,) = (name for name, status in found.items() if status == 200)
+        run_azfabric(fleet[0].root if added.startswith("one") else fleet[1].root, "vm", "remove", added)
+
+
+def test_a_recording_begins_with_the_faults_in_force(database: str, tmp_path: Path) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE recorded")
+    shared = ["--database", database.replace("/postgres?", "/recorded?"), "--blobs", str(tmp_path / "blobs")]
+    host, file = RunningHost(tmp_path / "one"), tmp_path / "recording.jsonl"
+    host.start(*shared)
+    host.fault("versions", "status", 418, count=3)
+    assert host.call("wireserver", "GET", "/?comp=versions").status_code == 418
+    assert host.stop() == 0
+    host.start(*shared, "--record", str(file))
+    found = [host.call("wireserver", "GET", "/?comp=versions").status_code for _ in range(4)]
+    assert (found, host.stop()) == ([418, 418, 200, 200], 0)
+    again = replay(file, tmp_path / "again", lambda _, __: None)
+    assert (again.requests, again.differences) == (4, [])
 
 
 def test_what_the_database_never_takes_costs_only_itself(database: str, tmp_path: Path) -> None:

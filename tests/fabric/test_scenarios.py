@@ -1,10 +1,11 @@
 """Scenarios, recordings and their replay: the same thing, again."""
 
+import http.client
 import json
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,41 @@ def test_another_answer_is_found_and_named(recorded: Path, tmp_path: Path) -> No
     (difference,) = replayed(other, check=1)["differences"]
     assert (difference["endpoint"], difference["recorded"], difference["replayed"]) == ("goalstate", "299", "200")
     assert "299" in run_replay(other, check=1)
+
+
+def test_a_vm_of_the_same_name_is_another_one_also_when_replayed(tmp_path: Path) -> None:
+    host, file = RunningHost(tmp_path / "recorded"), tmp_path / "recording.jsonl"
+    host.start("--record", str(file))
+    try:
+        ids, statuses = [], []
+        for _ in range(2):
+            host.api("POST", "/api/vms", json={"name": "again", "address": "127.0.0.9"})
+            (container,) = (one["container_id"] for one in host.api("GET", "/api/vms") if one["name"] == "again")
+            ids.append(container)
+            with closing(
+                http.client.HTTPConnection(
+                    *host.address("hostgaplugin"), timeout=PATIENCE, source_address=("127.0.0.9", 0)
+                )
+            ) as connection:
+                for known in ids:
+                    connection.request("GET", "/versions", headers={"x-ms-containerid": known})
+                    with connection.getresponse() as answer:
+                        answer.read()
+                        statuses.append(answer.status)
+            if len(ids) == 1:
+                host.api("DELETE", "/api/vms/again")
+    finally:
+        assert (host.stop(), host.bugs()) == (0, [])
+    assert statuses == [200, 410, 200]
+    assert replayed(file)["differences"] == []
+
+
+def test_an_order_that_was_too_long_to_be_recorded_is_said(recorded: Path, tmp_path: Path) -> None:
+    lines = recorded.read_bytes().splitlines(keepends=True)
+    number = next(n for n, line in enumerate(lines) if b'"type":"order"' in line)
+    lines[number] = lines[number].replace(b'"answer":', b'"cut":true,"answer":')
+    (tmp_path / "cut.jsonl").write_bytes(b"".join(lines))
+    assert "PUT /api/packages without its body" in run_replay(tmp_path / "cut.jsonl", check=1)
 
 
 def test_the_transcript_is_compared_piece_by_piece(recorded: Path, tmp_path: Path) -> None:
