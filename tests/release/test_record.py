@@ -1,5 +1,6 @@
 """The record: two slots, read and written by release/record.py and by launch.py alike."""
 
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from release import record as records
-from release.build import Built
+from release.build import Built, build
 from release.errors import RecordError, ReleaseError, RottenTree
 from release.manifest import canonical, digest
 from release.record import Bad, Chosen, Record, Trial, decode, encode, read, rebuild, write
 from release.signing import Trust
-from tests.release.product import NAME, OTHER_KEY, TRUST, Installed, chosen
+from tests.release.product import KEY, NAME, OTHER_KEY, TRUST, Installed, checkout, chosen
 
 numbers = st.integers(0, 999_999).map(str)
 choices = st.builds(
@@ -46,6 +47,7 @@ def test_each_reads_what_the_other_wrote(
     assert theirs == msgspec.to_builtins(written)
     launch.write_record(str(folder), theirs)
     assert read(folder) == msgspec.structs.replace(written, serial=2)
+    assert launch.read_record(str(folder))["serial"] == 2
     again = write(folder, msgspec.structs.replace(written, serial=2))
     assert launch.read_record(str(folder))["serial"] == again.serial == 3
 
@@ -181,6 +183,15 @@ def test_both_slots_gone(installed: Installed, one: Built, two: Built, three: Bu
     assert rebuild(installed.root, NAME, TRUST) == Record(component=NAME, current=chosen(one), factory=chosen(one))
     with pytest.raises(ReleaseError, match="unpack a package of probe"):
         rebuild(installed.root, NAME, Trust((OTHER_KEY.public(),)))
+
+
+def test_a_version_without_its_layers_is_not_taken(installed: Installed, one: Built, tmp_path: Path) -> None:
+    built = build(checkout(tmp_path, "1.1.0", "import click"), NAME, tmp_path / "out", [KEY])
+    for each in (one, built):
+        installed.put(each)
+    assert rebuild(installed.root, NAME, TRUST).current == chosen(built)
+    shutil.rmtree(installed.root / "deps" / built.manifest.layers[0].sha256)
+    assert rebuild(installed.root, NAME, TRUST).current == chosen(one)
 
 
 def test_a_tree_that_nobody_signed_is_not_taken(installed: Installed, one: Built, two: Built) -> None:
