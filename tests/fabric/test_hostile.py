@@ -219,6 +219,23 @@ def test_telemetry_without_end_keeps_the_newest(host: RunningHost) -> None:
     assert len(vm_of(host).vm_settings())
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<Provider>" * 5_000 + b"<Event/>" * 10 + b"</Provider>" * 5_000,
+        b"<TelemetryData><Provider id='a'><Provider id='b'><Event/></Provider></Provider></TelemetryData>",
+        b"<TelemetryData><Event/></TelemetryData>",
+        b"<TelemetryData><Provider id='a'><Other/></Provider></TelemetryData>",
+    ],
+)
+def test_telemetry_of_another_shape_is_refused(host: RunningHost, body: bytes) -> None:
+    """A provider within a provider would have its events counted once for each."""
+    before = host.told()["events"]
+    answer = host.call("wireserver", "POST", "/machine?comp=telemetrydata", data=body, headers=Vm.WIRE)
+    assert (answer.status_code, answer.text) == (400, "telemetry is Providers that hold Events, and nothing else")
+    assert host.told()["events"] == before
+
+
 # -- clients that take their time, or go ---------------------------------------------------------------------------
 
 
