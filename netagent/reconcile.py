@@ -86,6 +86,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     addresses: list[str] = []
     """Given by us: older kernels do not keep who gave an address."""
     off: bool = False
+    azure: list[NicAddresses] | None = None
+    """What instance metadata last said."""
 
 
 class Reconciler:
@@ -118,7 +120,6 @@ class Reconciler:
         self._confirming: asyncio.Task[None] | None = None
         self._taking_back = False
         self._off_until_end = False
-        self._known: list[NicAddresses] = []
         self._picture: Picture | None = None
         self._failed = ""
         self._fights: frozenset[str] = frozenset()
@@ -147,8 +148,8 @@ class Reconciler:
 
     def told(self, addresses: list[NicAddresses]) -> None:
         """What instance metadata says of this VM's NICs."""
-        if addresses != self._known:
-            self._known = addresses
+        if addresses != self._kept.azure:
+            self._keep(msgspec.structs.replace(self._kept, azure=addresses))
             self._wake()
 
     async def look(self, picture: Picture) -> None:
@@ -350,7 +351,7 @@ class Reconciler:
             )
         ]
         if mode == "delegate":
-            parts.append(wanted.delegate(self.nics, self.primary.name, picture.addresses, self._known))
+            parts.append(wanted.delegate(self.nics, self.primary.name, picture.addresses, self._kept.azure))
         return wanted.together(*parts)
 
     def _excuse(self, before: Picture | None, now: Picture) -> None:

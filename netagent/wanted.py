@@ -88,8 +88,10 @@ def repair(
 
     Only for the primary NIC. `address_may_be_ours` says that it had.
     """
+    alone = frozenset({nic.name})
     if not nic.up:
-        return Wanted(problems=(f"{nic.name} is down: whoever took it down has to bring it up",))
+        problem = f"{nic.name} is down: whoever took it down has to bring it up"
+        return Wanted(problems=(problem,), left_alone=alone)
     named = [(file, one) for file, one in leases.items() if one.link == nic.name]
     theirs = [one for one in addresses if one.link == nic.name and _is_ipv4(one) and one.protocol != PROTOCOL]
     problems: list[str] = []
@@ -97,9 +99,12 @@ def repair(
     if not theirs:
         lost = _lost_address(nic, named, remembered)
         if lost is None:
-            return Wanted(problems=(f"{nic.name} has no address, and no lease says which",))
-        if not address_may_be_ours:
-            return Wanted(problems=(f"{nic.name} has lost its address {lost[0]}; its manager was asked for it",))
+            return Wanted(problems=(f"{nic.name} has no address, and no lease says which",), left_alone=alone)
+        # An earlier netagent may have given it back already.
+        given = any((one.link, one.address) == (nic.name, lost[0]) for one in addresses)
+        if not given and not address_may_be_ours:
+            problem = f"{nic.name} has lost its address {lost[0]}; its manager was asked for it"
+            return Wanted(problems=(problem,), left_alone=alone)
         address = Address(link=nic.name, address=lost[0], protocol=PROTOCOL)
         wanted.append(WantedAddress(address=address, why=f"the address was lost; {lost[1]} says it"))
         theirs = [address]
@@ -265,20 +270,32 @@ def _is_quad(text: str) -> bool:
     return "." in text
 
 
-def delegate(nics: Sequence[Link], primary: str, addresses: Sequence[Address], azure: Sequence[NicAddresses]) -> Wanted:
-    """What Azure gave the VM's NICs beyond what DHCP brings, and a table of its own for each secondary NIC."""
+def delegate(
+    nics: Sequence[Link], primary: str, addresses: Sequence[Address], azure: Sequence[NicAddresses] | None
+) -> Wanted:
+    """What Azure gave the VM's NICs beyond what DHCP brings, and a table of its own for each secondary NIC.
+
+    `azure` is None while instance metadata has said nothing yet: what is there stays.
+    """
+    if azure is None:
+        return Wanted(left_alone=frozenset(one.name for one in nics))
     by_mac = {one.mac: one for one in azure}
     present = {(one.link, one.address.partition("/")[0]) for one in addresses if one.protocol != PROTOCOL}
     wanted: list[WantedAddress] = []
     routes: list[WantedRoute] = []
     rules: list[Rule] = []
+    alone: set[str] = set()
     why = "instance metadata says so"
     for nic in nics:
         known = by_mac.get(nic.mac)
         if known is None or not nic.up:
+            alone.add(nic.name)
             continue
-        # The first is the manager's to bring; so are all of a NIC that has none yet.
-        if any(link == nic.name and "." in text for link, text in present):
+        # The first is the manager's to bring, or ours to repair; until it is there, the others wait.
+        first = any((one.link, one.address) == (nic.name, text) for one in addresses for text in known.ipv4[:1])
+        if not first and not any(link == nic.name and "." in text for link, text in present):
+            alone.add(nic.name)
+        else:
             wanted += [
                 WantedAddress(address=Address(link=nic.name, address=text, protocol=PROTOCOL), why=why)
                 for text in (*known.ipv4[1:], *known.ipv6)
@@ -293,7 +310,7 @@ def delegate(nics: Sequence[Link], primary: str, addresses: Sequence[Address], a
             more, rule = secondary(nic, str(interface.ip), gateway, interface.network.prefixlen, why)
             routes += [one for one in more if one not in routes]
             rules.append(rule)
-    return Wanted(addresses=tuple(wanted), routes=tuple(routes), rules=tuple(rules))
+    return Wanted(addresses=tuple(wanted), routes=tuple(routes), rules=tuple(rules), left_alone=frozenset(alone))
 
 
 def together(*parts: Wanted) -> Wanted:
@@ -304,5 +321,6 @@ def together(*parts: Wanted) -> Wanted:
         rules=tuple(one for part in parts for one in part.rules),
         mtus=tuple(one for part in parts for one in part.mtus),
         up=tuple(one for part in parts for one in part.up),
+        left_alone=frozenset(one for part in parts for one in part.left_alone),
         problems=tuple(one for part in parts for one in part.problems),
     )

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -68,6 +68,16 @@ class Repairer:
         self.bus.close()
         self.process.kill()
         self.process.wait()
+
+
+def read_until(output: IO[str], word: str) -> list[str]:
+    """All lines before the one with that word in it."""
+    said = []
+    for line in output:
+        if word in line:
+            break
+        said.append(line)
+    return said
 
 
 @pytest.fixture
@@ -162,6 +172,15 @@ def test_a_lost_address_comes_back_as_it_was_after_a_grace(beside: Any, namespac
                 if "." in info["local"]
             ]
             assert (address["local"], address["prefixlen"]) == ("10.0.0.4", 24)
+            # The next netagent takes nothing of it away.
+            command = namespace.inside("stdbuf", "-oL", "ip", "-o", "monitor", "route", "address")
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as monitor:  # noqa: ASYNC220  # starts at once
+                await one.again()
+                namespace.ip("route add 10.99.0.0/16 dev eth0")
+                assert monitor.stdout is not None
+                said = read_until(monitor.stdout, "10.99.0.0/16")
+                monitor.kill()
+            assert not [line for line in said if "Deleted" in line], said
             # The manager gives it another one: ours is in nobody's way.
             namespace.ip("address add 10.0.0.5/24 dev eth0", "route add default via 10.0.0.1 proto dhcp metric 100")
 

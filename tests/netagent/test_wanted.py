@@ -23,7 +23,7 @@ from netagent.plan import (
     plan,
 )
 from netagent.requests import PROTOCOL
-from netagent.wanted import Remembered, Wanted, delegate, own, remember, repair
+from netagent.wanted import Remembered, Wanted, delegate, own, remember, repair, together
 from netagent.watch import Picture
 
 ETH0 = Link(index=2, name="eth0", mac="00:0d:3a:00:00:02", mtu=1500, up=True, carrier=True, mtu_limit=9000)
@@ -254,6 +254,44 @@ def test_a_lost_address_waits_for_its_manager() -> None:
     assert done.addresses[0].address.address == "10.0.0.4/24"
     assert len(done.routes) == 3
     assert "no lease says" in repair(ETH0, [], {}, [], None, address_may_be_ours=True).problems[0]
+
+
+def test_a_restart_finds_what_an_earlier_one_gave_and_keeps_it() -> None:
+    """It knows nothing yet of when the address was lost, nor what instance metadata says."""
+    known = Remembered(mac=ETH0.mac, address="10.0.0.4/24", gateway="10.0.0.1")
+    ours = [Address(link="eth0", address="10.0.0.4/24", protocol=PROTOCOL)]
+    ways = repair(ETH0, ours, {}, [], known, address_may_be_ours=False)
+    assert ways.addresses[0].address == ours[0]
+    found = bare(addresses=ours, routes=[one.route for one in ways.routes])
+    assert plan(ways, found) == []
+    secondary = [
+        *ours,
+        Address(link="eth0", address="10.0.0.60/24", protocol=PROTOCOL),
+        Address(link="eth1", address="10.1.0.4/24"),
+        Address(link="eth1", address="10.1.0.61/24", protocol=PROTOCOL),
+    ]
+    rule = Rule(source="10.1.0.4/32", table=16803, priority=16803, protocol=PROTOCOL)
+    found = bare(addresses=secondary, routes=found.routes, rules=[rule])
+    silent = together(ways, delegate([ETH0, ETH1], "eth0", secondary, None))
+    assert plan(silent, found) == []
+    told = [
+        NicAddresses(mac=ETH0.mac, ipv4=("10.0.0.4/24", "10.0.0.60/24"), ipv6=()),
+        NicAddresses(mac=ETH1.mac, ipv4=("10.1.0.4/24", "10.1.0.61/24"), ipv6=()),
+    ]
+    # Also where the first address is one that was repaired.
+    spoken = plan(together(ways, delegate([ETH0, ETH1], "eth0", secondary, told)), found)
+    assert not [one for one in spoken if isinstance(one, DeleteAddress | DeleteRoute | DeleteRule)]
+    lost = [one for one in secondary if one.address != "10.0.0.60/24"]
+    back = plan(delegate([ETH0, ETH1], "eth0", lost, told), bare(addresses=lost))
+    assert "add address 10.0.0.60/24 dev eth0" in [describe(one) for one in back]
+    # Down, unknown or without an address: nothing of ours is taken from such a NIC.
+    down = msgspec.structs.replace(ETH0, up=False)
+    for waiting in (
+        repair(down, ours, {}, [], known, address_may_be_ours=False),
+        repair(ETH0, ours, {}, [], None, address_may_be_ours=False),
+        repair(ETH0, [], {}, [], known, address_may_be_ours=False),
+    ):
+        assert plan(waiting, bare(addresses=ours)) == []
 
 
 METADATA = b"""{"interface": [{"macAddress": "000D3A000002",
