@@ -51,8 +51,8 @@ class Owner:
         return {"default", HOST, IMDS} <= routes.keys() and len(self._cable.addresses()) == 1
 
     def address(self) -> str:
-        (one,) = self._cable.addresses()
-        return one
+        """Empty while it has none."""
+        return next(iter(self._cable.addresses()), "")
 
     def has_nothing(self) -> bool:
         return not self._cable.addresses() and not self.routes()
