@@ -264,7 +264,10 @@ class Reconciler:
         one = wanted.leased_address(link, lease)
         self._remember_address(one.address.address)
         links = {one.name: one for one in self._picture.links}
-        make(AddAddress(one.address, one.why, one.passes), links)
+        others = {
+            each.link for each in self._picture.addresses if each.address != one.address.address and "." in each.address
+        }
+        make(AddAddress(one.address, one.why, one.passes), links, crowded=others)
         self._wake()
 
     # -- deciding --------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Changes made in the kernel, one at a time."""
 
+import contextlib
 import errno
 import time
 from collections.abc import Callable, Collection
@@ -34,6 +35,10 @@ def make(change: Change, links: dict[str, Link], *, crowded: Collection[str] = (
     request = _request(change, links)
     if isinstance(change, DeleteAddress) and change.address.link in crowded:
         _keep_neighbours(change.address.link)
+    elif isinstance(change, AddAddress) and change.address.link in crowded:
+        # The first may pass by itself before this one does.
+        with contextlib.suppress(NetlinkError):
+            _keep_neighbours(change.address.link)
     try:
         act(request)
     except NetlinkError as error:
