@@ -58,8 +58,12 @@ Change = AddRoute | DeleteRoute | AddAddress | DeleteAddress | AddRule | DeleteR
 def plan(wanted: Wanted, found: Picture) -> list[Change]:
     """What is to be done, in order: links, addresses, routes (old before new), rules, and what is no longer ours."""
     links = {one.name: one for one in found.links}
-    changes: list[Change] = [BringUp(name, "it is to be configured") for name in wanted.up if not links[name].up]
-    changes += [_mtu(one, links[one.link].mtu) for one in wanted.mtus if links[one.link].mtu != one.mtu]
+    changes: list[Change] = [
+        BringUp(name, "it is to be configured") for name in wanted.up if name in links and not links[name].up
+    ]
+    changes += [
+        _mtu(one, links[one.link].mtu) for one in wanted.mtus if one.link in links and links[one.link].mtu != one.mtu
+    ]
     present = {(one.link, one.address) for one in found.addresses}
     changes += [
         AddAddress(one.address, one.why, one.passes)

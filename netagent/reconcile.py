@@ -203,7 +203,7 @@ class Reconciler:
         now = time.monotonic()
         ends = [one for one in (self._restraint.next_end(now),) if one is not None]
         if self._lost_since is not None and self.mode in {"repair", "delegate"}:
-            ends.append(self._lost_since + self._settings.address_grace)
+            ends += [end for end in (self._lost_since + self._settings.address_grace,) if end > now]
         return max(0.05, min(ends) - now) if ends else None
 
     def preview(self, picture: Picture) -> list[ChangeView]:

@@ -232,6 +232,12 @@ def test_without_a_lease_a_nic_is_only_brought_up() -> None:
     ]
 
 
+def test_a_nic_that_has_gone_since_is_passed_over() -> None:
+    down = msgspec.structs.replace(ETH0, up=False)
+    goal = own([down, ETH1], "eth0", {"eth1": lease("10.1.0.4", mtu=1400)})
+    assert all(isinstance(one, AddAddress | AddRoute | AddRule) for one in plan(goal, bare(links=[])))
+
+
 def test_what_is_remembered_is_believed_only_within_the_same_network() -> None:
     known = Remembered(mac=ETH0.mac, address="10.0.0.4/24", gateway="10.0.0.1")
     for address, mac, count in (("10.0.0.7/24", ETH0.mac, 3), ("10.7.0.4/24", ETH0.mac, 0), ("10.0.0.7/24", "x", 0)):
