@@ -43,7 +43,7 @@ logger = logging.getLogger("netagent")
 
 
 class Services:
-    """Used from one event loop. `url` is the WireServer's base URL in use."""
+    """Owns them. Used from one event loop."""
 
     def __init__(
         self,
