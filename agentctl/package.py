@@ -55,14 +55,18 @@ def keygen(file: Path, as_json: bool) -> None:
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("dist"), show_default=True)
 @click.option("--floor", default="0.0.0", show_default=True, help="No version below this may follow this one.")
+@click.option("--as-version", default="", metavar="VERSION", help="Instead of the version in its code, to try updates.")
 @json_option
-def build(component: str, keys: tuple[Path, ...], source: Path, out: Path, floor: str, as_json: bool) -> None:
+def build(
+    component: str, keys: tuple[Path, ...], source: Path, out: Path, floor: str, as_version: str, as_json: bool
+) -> None:
     """Make the package of COMPONENT, and the layers it needs in OUT/layers. The same input gives the same bytes."""
     from release.build import build as build_package
     from release.signing import read_key
 
     with _refusals():
-        built = build_package(source, component, out, [read_key(key) for key in keys], floor=floor)
+        signing = [read_key(key) for key in keys]
+        built = build_package(source, component, out, signing, floor=floor, version=as_version)
     manifest = built.manifest
     answer = {
         "package": str(built.path),

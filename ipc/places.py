@@ -27,6 +27,8 @@ class Places(msgspec.Struct, frozen=True):
     """Agent logs, and one folder per extension handler (`/var/log/azure` on a VM)."""
     lib: Path
     """The library directory extensions know (`/var/lib/waagent` on a VM)."""
+    installed: Path
+    """Versions of the components and their layers, see docs/updates.md (`/opt/azvmagent` on a VM)."""
 
     @classmethod
     def under(cls, root: Path) -> "Places":
@@ -38,6 +40,7 @@ class Places(msgspec.Struct, frozen=True):
             state=root / "state",
             log=root / "log" / "azure",
             lib=root / "lib" / "waagent",
+            installed=root / "opt" / "azvmagent",
         )
 
     @classmethod
@@ -49,6 +52,7 @@ class Places(msgspec.Struct, frozen=True):
             state=Path("/var/lib/azvmagent"),
             log=Path("/var/log/azure"),
             lib=Path("/var/lib/waagent"),
+            installed=Path("/opt/azvmagent"),
         )
 
     @classmethod
@@ -60,6 +64,11 @@ class Places(msgspec.Struct, frozen=True):
     def state_of(self, component: str) -> Path:
         """The folder only `component` writes to; others may read what its contract names."""
         return self.state / component
+
+    @property
+    def trust(self) -> Path:
+        """Whom to believe: `*.pub`, keys of packages, and `root.json` of the repository. Written by the owner only."""
+        return self.config.parent / "trust"
 
     def requests_socket(self, component: str) -> Path:
         return self.run / f"{component}.requests"

@@ -49,7 +49,7 @@ def read_tables(places: Places) -> dict[str, dict[str, Any]]:
     folder = places.config.with_name(places.config.name + ".d")
     for path in (places.config, *sorted(folder.glob("*.toml"))):
         for name, table in _read_file(path).items():
-            _check_known(path, "table", name, ("host", *COMPONENTS))
+            _check_known(path, "table", name, ("host", "update", *COMPONENTS))
             if not isinstance(table, dict):
                 raise SettingsError(path, f"{name} must be a table: write [{name}]")
             tables.setdefault(name, {}).update(table)

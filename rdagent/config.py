@@ -1,4 +1,4 @@
-"""Intent: the `[rdagent]` table, read once."""
+"""Intent: the tables `[rdagent]` and `[update]`, read once."""
 
 import msgspec
 
@@ -12,3 +12,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Between two looks at the neighbours."""
     observe_period: float = 60.0
     """Observations are sent on change, and at least so often."""
+
+
+class UpdateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[update]`. All times in seconds. watchdog.py of the base install reads a few of the same keys."""
+
+    repository: str = ""
+    """Base URL of the component repository (TUF); empty: only what the host asks for is looked at."""
+    check_period: float = 3600.0
+    """Between two looks into the repository."""
+    channel: str = "stable"
+    """Of the versions in the repository, those of this channel are taken without being asked for."""
+    ring: int = 1
+    """Versions released for this ring or a later one are taken; 0 is the first to get any."""
+    jitter: float = 14400.0
+    """A version from the channel waits up to so long, each machine its own time. What the host asks for waits not."""
+    window: str = ""
+    """When versions from the channel may be tried, UTC, e.g. `Sat,Sun 22:00-04:00`; empty: at any time."""
+    trial_seconds: float = 20.0
+    """A version on trial has to be well for so long."""
+    trial_answers: int = 5
+    """And to answer at least so often, from one process."""
+    trial_limit: float = 120.0
+    """A version that is not well for `trial_seconds` by then has failed."""
+    threshold: int = 1
+    """So many of the known keys must have signed a package."""
+    rdagent_threshold: int = 1
+    """The same for packages of rdagent, which installs all others."""
+    bad_expires: float = 30 * 86400.0
+    """A version that failed is not tried again for so long; 0: until it is taken off the list by hand."""

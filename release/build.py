@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import sys
 import sysconfig
 import tomllib
@@ -31,6 +32,8 @@ from release.signing import SecretKey, sign
 T = TypeVar("T")
 SHARED = ("ipc", "wire")
 """Copied into every package, so that each process has one of each and versions differ on the wire only."""
+_ALSO = {"rdagent": ("release",)}
+"""What one component alone takes along."""
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -44,15 +47,19 @@ class Built(msgspec.Struct, frozen=True):
     """By digest."""
 
 
-def build(source: Path, component: str, out: Path, keys: list[SecretKey], *, floor: str = "0.0.0") -> Built:
+def build(
+    source: Path, component: str, out: Path, keys: list[SecretKey], *, floor: str = "0.0.0", version: str = ""
+) -> Built:
     """Write `out/COMPONENT-VERSION.zip`, and the layers it needs to `out/layers/` if they are not there yet.
 
-    `source` is a checkout. Raises ReleaseError.
+    `source` is a checkout; `version` takes the place of the component's own, in its code too. Raises ReleaseError.
     """
     if not keys:
         raise ReleaseError("a package without a signature is of no use; make a key: agentctl package keygen FILE")
     contents = _sources(source, component)
-    wanted = imported(contents) - {component, *SHARED}
+    if version:
+        contents[f"{component}/__init__.py"] = _called(contents[f"{component}/__init__.py"], version)
+    wanted = imported(contents) - {component, *SHARED, *_ALSO.get(component, ())}
     contents |= compiled(contents)
     layers = [build_layer(name) for name in distributions(wanted)]
     manifest = Manifest(
@@ -100,7 +107,7 @@ def _write(path: Path, data: bytes) -> None:
 
 def _sources(source: Path, component: str) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
-    for name in (component, *SHARED):
+    for name in (component, *SHARED, *_ALSO.get(component, ())):
         if not (source / name / "__init__.py").is_file():
             raise Unfit(f"{source} has no {name}/__init__.py: give a checkout of the product with --source")
         for path in sorted((source / name).rglob("*")):
@@ -109,6 +116,14 @@ def _sources(source: Path, component: str) -> dict[str, bytes]:
             if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith("."):
                 contents[path.relative_to(source).as_posix()] = path.read_bytes()
     return contents
+
+
+def _called(module: bytes, version: str) -> bytes:
+    """The module with another `__version__`. Raises Unfit."""
+    changed, count = re.subn(rb"(?m)^__version__ = .*$", f"__version__ = {version!r}".encode(), module)
+    if count != 1:
+        raise Unfit(f"__version__ stands in {count} lines of the component's __init__.py instead of in one")
+    return changed
 
 
 def _protocol(contents: dict[str, bytes]) -> Protocol:

@@ -7,7 +7,7 @@ Golden frames of every released minor version stand under tests/contract/ and ar
 from ipc.contract import every, guestagent, netagent, rdagent, telemetry
 from ipc.message import Event, Reply, Request
 
-PROTOCOL = (1, 2)
+PROTOCOL = (1, 3)
 """Version of the contract (major, minor), apart from any component's."""
 
 SPEAKERS = (every, rdagent, guestagent, netagent, telemetry)

@@ -17,6 +17,8 @@ class Description(Reply, frozen=True, kw_only=True):
     protocol_minor: int
     started_at: float
     """UTC, seconds since the epoch."""
+    digest: str = ""
+    """SHA-256 of the manifest of the version that runs; empty: the base install. Since 1.3."""
 
 
 class Describe(Request[Description], frozen=True, kw_only=True):
@@ -35,6 +37,9 @@ class HealthReport(Reply, frozen=True, kw_only=True):
     """UTC, seconds since the epoch, when this state began."""
     limit_seconds: float | None = None
     """busy: after how long it would no longer be normal."""
+    outside: bool = False
+    """degraded: the reason lies outside (the host, the network, a full disk); another version would not mend it.
+    Since 1.3."""
 
 
 class Health(Request[HealthReport], frozen=True, kw_only=True):

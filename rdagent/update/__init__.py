@@ -1,0 +1,1 @@
+"""The transparent updater: other versions of the four, itself included, while the rest keep running."""
