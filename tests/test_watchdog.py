@@ -36,7 +36,7 @@ def test_it_has_the_standard_library_only() -> None:
     assert imports - {"launch"} <= sys.stdlib_module_names
 
 
-@pytest.mark.parametrize(("period", "ends"), [(0.0, 4), (60.0, 4), (151.0, 4), (301.0, 4), (1800.0, 5), (3400.0, 8)])
+@pytest.mark.parametrize(("period", "ends"), [(0.0, 4), (60.0, 4), (151.0, 4), (301.0, 4), (1800.0, 5)])
 def test_a_slow_crash_loop_is_seen(watchdog: ModuleType, period: float, ends: int) -> None:
     """Drill 34: one that ends every 151 s outlives any rule of "three in five minutes"."""
     hazard = watchdog.Hazard()
