@@ -118,6 +118,15 @@ def forgive(record: Record, *, now: float, environment: str) -> Record:
     return record if held == record.bad else msgspec.structs.replace(record, bad=held)
 
 
+def complete(record: Record, *, expires: float | None, environment: str) -> Record:
+    """`launch.py` says only why a version is bad; this adds where and until when (seconds since 1970)."""
+    bad = {
+        key: one if one.environment else msgspec.structs.replace(one, expires=expires, environment=environment)
+        for key, one in record.bad.items()
+    }
+    return record if bad == record.bad else msgspec.structs.replace(record, bad=bad)
+
+
 def encode(record: Record) -> bytes:
     body = canonical(record)
     return f"{digest(body)}\n".encode() + body

@@ -9,7 +9,7 @@ from rdagent.update import window
 from rdagent.update.decision import Found, Refuse, Wait
 from rdagent.update.jitter import jitter
 from rdagent.update.offers import Offer, is_version, same_version
-from rdagent.update.policy import Policy, held, stopped_by
+from rdagent.update.policy import Hold, Policy, held, stopped_by
 from rdagent.update.words import moment
 from release.manifest import version_key
 from release.record import Bad, Record
@@ -36,34 +36,47 @@ def other_build(offer: Offer, found: Found) -> Refuse | None:
 
 
 def obstacle(offer: Offer, situation: Situation) -> Wait | Refuse | None:
-    """The first thing in the way of an offer of another version than runs; what people said comes first."""
+    """The first thing in the way of an offer of another version than runs. What ends by itself comes last."""
     return (
         _by_operator(offer, situation)
         or _by_failure(offer, situation)
         or _by_direction(offer, situation)
         or _by_content(offer, situation.found)
+        or _by_ring(offer, situation)
+        or _by_hold(offer, situation)
         or _by_time(offer, situation)
         or _by_machine(offer, situation.found)
     )
 
 
-def _by_operator(offer: Offer, situation: Situation) -> Wait | Refuse | None:
+def _by_operator(offer: Offer, situation: Situation) -> Refuse | None:
     pinned = situation.policy.pins.get(offer.component)
     if pinned is not None and not same_version(pinned, offer.version):
         lift = f"agentctl update pin {offer.component} --off"
         return Refuse(offer=offer, why=f"{offer.component} is pinned to {pinned}", lift=lift)
     hold = held(situation.policy, offer.component, situation.now)
-    if hold is None:
+    if hold is None or hold.until is not None:
         return None
-    everybody = held(situation.policy, "", situation.now) == hold
-    lift = "agentctl update hold --off" if everybody else f"agentctl update hold {offer.component} --off"
-    what = "all updates are held" if everybody else f"updates of {offer.component} are held"
-    if hold.until is None:
-        return Refuse(offer=offer, why=what, lift=lift)
+    what, lift = _hold_words(offer, hold, situation)
+    return Refuse(offer=offer, why=what, lift=lift)
+
+
+def _by_hold(offer: Offer, situation: Situation) -> Wait | None:
+    """A hold that ends. After what does not: who waits must not find another no at its end."""
+    hold = held(situation.policy, offer.component, situation.now)
+    if hold is None or hold.until is None:
+        return None
+    what, lift = _hold_words(offer, hold, situation)
     return Wait(offer=offer, until=hold.until, why=f"{what} until {moment(hold.until)}", lift=lift)
 
 
-def _by_failure(offer: Offer, situation: Situation) -> Wait | Refuse | None:
+def _hold_words(offer: Offer, hold: Hold, situation: Situation) -> tuple[str, str]:
+    if held(situation.policy, "", situation.now) == hold:
+        return "all updates are held", "agentctl update hold --off"
+    return f"updates of {offer.component} are held", f"agentctl update hold {offer.component} --off"
+
+
+def _by_failure(offer: Offer, situation: Situation) -> Refuse | None:
     found = situation.found
     lift = f"agentctl update unblock {offer.component} {offer.version}"
     for digest, bad in _bad(found.record, offer.version):
@@ -114,7 +127,7 @@ def _floor(found: Found, running: str) -> str:
     return max(filter(is_version, floors), key=version_key, default="0.0.0")
 
 
-def _downgrade(offer: Offer, running: str) -> Wait | Refuse | None:
+def _downgrade(offer: Offer, running: str) -> Refuse | None:
     if same_version(offer.from_version, running):
         return None
     why = f"{offer.name} is older than {running}, and the host gave no fromVersion"
@@ -123,7 +136,7 @@ def _downgrade(offer: Offer, running: str) -> Wait | Refuse | None:
     return Refuse(offer=offer, why=why, lift=f"{_now(offer)} {offer.version}")
 
 
-def _by_content(offer: Offer, found: Found) -> Wait | Refuse | None:
+def _by_content(offer: Offer, found: Found) -> Refuse | None:
     lying = next((one for one in found.whole if same_version(one.version, offer.version)), None)
     if lying is None:
         if offer.urls or offer.target:
@@ -143,14 +156,20 @@ def _other_content(offer: Offer, where: str) -> Refuse:
     return Refuse(offer=offer, why=why, lift="")
 
 
-def _by_time(offer: Offer, situation: Situation) -> Wait | Refuse | None:
-    """Ring, window and jitter are for what nobody asked for."""
+def _by_ring(offer: Offer, situation: Situation) -> Refuse | None:
+    if offer.wanted_by != "channel" or offer.ring is None or _is_asked(offer, situation.policy):
+        return None
+    if offer.ring >= situation.settings.ring:
+        return None
+    why = f"{offer.name} is released up to ring {offer.ring}, this machine is in ring {situation.settings.ring}"
+    return Refuse(offer=offer, why=why, lift=_now(offer))
+
+
+def _by_time(offer: Offer, situation: Situation) -> Wait | None:
+    """Window and jitter are for what nobody asked for."""
     settings, now = situation.settings, situation.now
     if offer.wanted_by != "channel" or _is_asked(offer, situation.policy):
         return None
-    if offer.ring is not None and offer.ring < settings.ring:
-        why = f"{offer.name} is released up to ring {offer.ring}, this machine is in ring {settings.ring}"
-        return Refuse(offer=offer, why=why, lift=_now(offer))
     # Seen later than now: by a clock that was wrong, so nothing is waited for.
     due = offer.seen_at + jitter(situation.machine, offer.component, offer.version, settings.jitter)
     turn = due if offer.seen_at <= now else now

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from rdagent.config import UpdateSettings
 from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Wait
 from rdagent.update.obstacles import Situation, obstacle, other_build
-from rdagent.update.offers import RANK, Offer, is_version, same_version
+from rdagent.update.offers import RANK, Offer, from_operator, is_version, same_version
 from rdagent.update.policy import Policy
 from release.manifest import version_key
 
@@ -60,7 +60,7 @@ def _candidates(component: str, offers: Iterable[Offer], policy: Policy, running
     mine = [one for one in offers if one.component == component and is_version(one.version)]
     mine = [one for one in mine if one.wanted_by != "operator" or same_version(one.version, asked)]
     if asked and not any(one.wanted_by == "operator" for one in mine):
-        mine.append(Offer(component=component, version=asked, wanted_by="operator"))
+        mine.append(from_operator(component, asked, mine, ()))
     for wanter in RANK:
         wanted = [one for one in mine if one.wanted_by == wanter and (wanter != "channel" or _is_news(one, running))]
         if wanted:
