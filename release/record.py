@@ -61,6 +61,13 @@ class Bad(msgspec.Struct, frozen=True):
     reason: str
     expires: float | None = None
     """Seconds since 1970; None: until somebody takes it off the list."""
+    environment: str = ""
+    """Where it failed, see `release.environment`; empty: not known."""
+
+    def holds(self, *, now: float, environment: str) -> bool:
+        """Whether it still counts: not expired, and the machine is the one it failed on. `now`: seconds since 1970."""
+        elsewhere = self.environment and environment and self.environment != environment
+        return not elsewhere and (self.expires is None or now < self.expires)
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,12 +112,27 @@ def commit(record: Record) -> Record:
     return msgspec.structs.replace(record, current=target, previous=previous, trial=None)
 
 
-def reject(record: Record, reason: str, expires: float | None = None) -> Record:
+def reject(record: Record, reason: str, expires: float | None = None, environment: str = "") -> Record:
     """The version on trial is on the bad list. Raises RecordError when there is none."""
     if record.trial is None:
         raise RecordError(f"no version of {record.component} is on trial")
-    bad = {**record.bad, record.trial.target.key: Bad(reason, expires)}
+    bad = {**record.bad, record.trial.target.key: Bad(reason, expires, environment)}
     return msgspec.structs.replace(record, bad=bad, trial=None)
+
+
+def forgive(record: Record, *, now: float, environment: str) -> Record:
+    """Without the bad versions that may be tried again: `begin_trial` and `launch.py` go by the list alone."""
+    held = {key: bad for key, bad in record.bad.items() if bad.holds(now=now, environment=environment)}
+    return record if held == record.bad else msgspec.structs.replace(record, bad=held)
+
+
+def complete(record: Record, *, expires: float | None, environment: str) -> Record:
+    """`launch.py` says only why a version is bad; this adds where and until when (seconds since 1970)."""
+    bad = {
+        key: one if one.environment else msgspec.structs.replace(one, expires=expires, environment=environment)
+        for key, one in record.bad.items()
+    }
+    return record if bad == record.bad else msgspec.structs.replace(record, bad=bad)
 
 
 def encode(record: Record) -> bytes:

@@ -1,5 +1,6 @@
 """The record: two slots, read and written by release/record.py and by launch.py alike."""
 
+import re
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -12,9 +13,24 @@ from hypothesis import strategies as st
 
 from release import record as records
 from release.build import Built, build
+from release.environment import fingerprint
 from release.errors import RecordError, RottenTree
 from release.manifest import canonical, digest
-from release.record import Bad, Chosen, Record, Trial, decode, encode, read, rebuild, write
+from release.record import (
+    Bad,
+    Chosen,
+    Record,
+    Trial,
+    begin_trial,
+    complete,
+    decode,
+    encode,
+    forgive,
+    read,
+    rebuild,
+    reject,
+    write,
+)
 from release.signing import Trust
 from tests.release.product import KEY, NAME, OTHER_KEY, TRUST, Installed, checkout, chosen
 
@@ -24,7 +40,7 @@ choices = st.builds(
     st.lists(numbers, min_size=2, max_size=4).map(".".join),
     st.text("0123456789abcdef", min_size=64, max_size=64),
 )
-bads = st.builds(Bad, st.text(max_size=40), st.none() | st.floats(0, 4e9))
+bads = st.builds(Bad, st.text(max_size=40), st.none() | st.floats(0, 4e9), st.sampled_from(["", "here", "there"]))
 made = st.builds(
     Record,
     component=st.just(NAME),
@@ -106,6 +122,39 @@ def test_a_whole_slot_of_another_shape(
     body = canonical({**msgspec.to_builtins(sound), **fields})
     (folder / "state.0").write_bytes(f"{digest(body)}\n".encode() + body)
     assert launch.choose(str(root), str(folder)) == []
+
+
+@given(made, st.floats(0, 4e9))
+def test_a_bad_version_is_free_when_its_time_is_up_or_the_machine_is_another(record: Record, now: float) -> None:
+    left = forgive(record, now=now, environment="here").bad
+    for key, bad in record.bad.items():
+        over = bad.expires is not None and bad.expires <= now
+        assert (key in left) == (not over and bad.environment in {"", "here"})
+    assert forgive(record, now=now, environment="").bad.keys() >= left.keys()  # not known is no other machine
+
+
+@given(made)
+def test_what_launch_put_on_the_list_gets_an_end_and_a_place(record: Record) -> None:
+    bad = complete(record, expires=7.0, environment="here").bad
+    assert all(one.environment for one in bad.values())
+    for key, one in record.bad.items():
+        assert bad[key].reason == one.reason
+        assert bad[key] == one if one.environment else bad[key].expires == 7.0
+
+
+def test_a_rejected_version_remembers_where_it_failed() -> None:
+    here = fingerprint()
+    record = reject(Record(component=NAME, trial=Trial(B, 1)), "hangs", 50.0, here)
+    assert record.bad == {B.key: Bad("hangs", 50.0, here)}
+    with pytest.raises(RecordError, match="bad list: hangs"):
+        begin_trial(record, B)
+    assert begin_trial(forgive(record, now=50.0, environment=here), B).trial
+    assert begin_trial(forgive(record, now=0.0, environment="cpython-3.14"), B).trial
+
+
+def test_a_fingerprint_names_python_machine_library_and_kernel() -> None:
+    assert fingerprint() == fingerprint()
+    assert re.fullmatch(r"[a-z]+-\d+\.\d+\.\S+ \S+ \S+ linux-\d+\.\d+", fingerprint())
 
 
 def test_slots_take_turns(installed: Installed, one: Built) -> None:
