@@ -9,6 +9,7 @@ import pytest
 from ipc.places import COMPONENTS
 from release.build import Built, build
 from tests.release.product import CHECKOUT, KEY, LAUNCH, Installed, probe
+from tests.release.story import Story, make_packages
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +48,8 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
     """The real components, as they lie here."""
     out = tmp_path_factory.mktemp("ours")
     return {component: build(CHECKOUT, component, out, [KEY]) for component in COMPONENTS}
+
+
+@pytest.fixture(scope="session")
+def story(tmp_path_factory: pytest.TempPathFactory, launch: ModuleType) -> Story:
+    return Story(make_packages(tmp_path_factory.mktemp("story")), launch)
