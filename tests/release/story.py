@@ -5,6 +5,7 @@ taken away after each. What was said by then is a promise: it was on disk.
 """
 
 import functools
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from release.disk import Disk
 from release.record import Record
 from release.tree import check_layer, check_version
 from release.unpack import this_machine, unpack, unpack_layer
-from tests.release.product import NAME, TRUST, Installed, chosen, probe, third_party
+from tests.release.product import LAUNCH, NAME, TRUST, Installed, chosen, probe, third_party
 
 Say = Callable[[str], object]
 Before = Callable[[str, Path], object]
@@ -36,6 +37,16 @@ def make_packages(folder: Path) -> list[Built]:
     needs = {OLD: "aalayer", NEW: "aalayer", BAD: "aalayer, bblayer", NEXT: "cclayer", FURTHER: "sys"}
     with third_party(folder / "site", "aalayer", "bblayer", "cclayer"):
         return [probe(folder, version, f"import {names}") for version, names in needs.items()]
+
+
+def load_launch() -> ModuleType:
+    """launch.py as a module: it is a file, not a package of ours."""
+    spec = importlib.util.spec_from_file_location("launch", LAUNCH)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Story:
@@ -171,7 +182,11 @@ def _tell(event: str, arguments: tuple[object, ...]) -> None:
         return
     writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
     if writes or event == "os.rename":
-        _hooks[-1]("launch", Path(str(arguments[0])))
+        before = _hooks.pop()  # who is told may write as well
+        try:
+            before("launch", Path(str(arguments[0])))
+        finally:
+            _hooks.append(before)
 
 
 @functools.cache
