@@ -42,7 +42,12 @@ class Installer:
     """Keeps nothing but what lies on the disk."""
 
     def __init__(
-        self, places: Places, settings: UpdateSettings, shelf: Shelf, client: HttpClient, in_use: Callable[[], set[Path]]
+        self,
+        places: Places,
+        settings: UpdateSettings,
+        shelf: Shelf,
+        client: HttpClient,
+        in_use: Callable[[], set[Path]],
     ) -> None:
         self._places = places
         self._settings = settings
@@ -83,7 +88,7 @@ class Installer:
 
     async def _fetch_package(self, offer: Offer, path: Path) -> str:
         """By which URL it came; empty: from the repository, or it lay there. Raises InstallError."""
-        if path.exists():
+        if await asyncio.to_thread(path.exists):
             return next(iter(offer.urls), "")
         problem = SourceError("missing", "nobody says where it is to be had")
         if offer.target and self._settings.repository:
@@ -103,7 +108,7 @@ class Installer:
     async def _fetch_layer(self, offer: Offer, layer: Layer, from_url: str, downloads: Path) -> Path:
         """Raises InstallError."""
         path = downloads / f"{layer.sha256}.zip"
-        if path.exists():
+        if await asyncio.to_thread(path.exists):
             return path
         urls = [layer_url(url, layer.sha256) for url in ([from_url] if from_url else [])]
         urls += [other for url in offer.urls if (other := layer_url(url, layer.sha256)) not in urls]

@@ -1,9 +1,11 @@
 """Watching a version on trial: what the gate is fed with."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ipc.bus import Bus
 from ipc.contract.every import Describe, Health
@@ -12,7 +14,7 @@ from ipc.contract.netagent import GetNetwork
 from ipc.contract.rdagent import GetTruth
 from ipc.contract.telemetry import GetTimeline
 from ipc.errors import FrameError, NoAnswer, Refused
-from ipc.message import Reply, Request
+from ipc.message import Request
 from ipc.places import Places
 from ipc.supervisord import Supervisord, SupervisordError
 from rdagent.config import UpdateSettings
@@ -22,7 +24,7 @@ from release.record import Chosen
 LOOK_SECONDS = 0.5
 _PATIENCE = 2.0
 
-_PROBES: dict[str, Request[Reply]] = {
+_PROBES: dict[str, Request[Any]] = {
     "rdagent": GetTruth(),
     "guestagent": GetStatus(),
     "netagent": GetNetwork(),
@@ -117,5 +119,6 @@ def in_use() -> set[Path]:
             continue
         for one in variables:
             if one.startswith(b"AZVMAGENT_IMPORTS="):
-                found |= {Path(path) for path in one.partition(b"=")[2].decode(errors="surrogateescape").split(":") if path}
+                paths = os.fsdecode(one.partition(b"=")[2]).split(os.pathsep)
+                found |= {Path(path) for path in paths if path}
     return found

@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import platform
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import msgspec
 
@@ -98,7 +100,7 @@ class Updater:
         while True:
             self._wake.clear()
             try:
-                await self.wishes.refresh(self._running())
+                await self.wishes.refresh()
                 await self._decide()
                 begun = await self._begin()
             except ReleaseError as error:
@@ -112,9 +114,15 @@ class Updater:
     # -- deciding ------------------------------------------------------------------------------------------------------
 
     async def _decide(self) -> None:
-        """Judge all four anew."""
         await asyncio.to_thread(self._take_stock)
         await asyncio.to_thread(self._tell_of_others)
+        self.decide_anew()
+        self._forget_answered()
+
+    def decide_anew(self) -> None:
+        """With what is known of the disk: the operator's word has changed."""
+        if not self.found:
+            return
         now = time.time()
         policy = policies.expire(self.memory.now.policy, now)
         self.memory.change(policy=policy)
@@ -126,7 +134,6 @@ class Updater:
             )
             for name in COMPONENTS
         }
-        self._forget_answered()
         for name, one in self.decisions.items():
             if before.get(name) != one:
                 self._component.announce(UpdateChanged(component=name))
@@ -147,7 +154,7 @@ class Updater:
                 record=record,
                 whole=self.shelf.on_disk(name),
                 others_on_trial=others[0] if others else "",
-                python=".".join(map(str, tuple(os.sys.version_info[:3]))),  # type: ignore[attr-defined]
+                python=platform.python_version(),
                 environment=here,
             )
 
@@ -239,7 +246,7 @@ class Updater:
         """From the swap to the end of the trial."""
         began = time.monotonic()
         self._now(offer, "trial")
-        verdict = await self._trials.judge(offer.component, target, baseline, lambda seen: self._told(offer, seen))
+        verdict = await self._trials.judge(offer.component, target, baseline, self._told)
         if verdict.state == "passed":
             committed = await self._change_for_sure(offer.component, lambda record: _committed(record, target))
             self.doing = None
@@ -267,9 +274,7 @@ class Updater:
             # Then a try cannot be counted either, and launch.py does not run it.
             logger.warning("updates: %s", error)
         self.memory.change(
-            policy=policies.abort_rest(
-                self.memory.now.policy, offer, reason, self.wishes.offers(self._running())
-            )
+            policy=policies.abort_rest(self.memory.now.policy, offer, reason, self.wishes.offers(self._running()))
         )
         if offer.component == "rdagent":
             self._end(offer, "roll back", ok=False, message=reason, seconds=seconds)
@@ -293,7 +298,7 @@ class Updater:
             if name == "rdagent" and os.environ.get("AZVMAGENT_DIGEST", "") != target.digest:
                 # Ended between the record and the start; or the try could not be counted, then this waits as well.
                 try:
-                    await asyncio.to_thread(self.shelf.change, name, lambda one: msgspec.structs.replace(one))
+                    await asyncio.to_thread(self.shelf.change, name, lambda one: one)
                     await asyncio.to_thread(self._check_writable, name)
                 except (ReleaseError, OSError) as error:
                     logger.warning("rdagent %s is on trial and cannot be tried: %s", target.version, error)
@@ -309,15 +314,20 @@ class Updater:
         probe.write_bytes(b"?")
         probe.unlink()
 
+    def forget_refusals(self, name: str) -> None:
+        """The operator wants another try."""
+        left = {key: one for key, one in self.memory.now.refused.items() if not key.startswith(f"{name} ")}
+        self.memory.change(refused=left)
+
     async def roll_back(self, name: str, reason: str) -> None:
         """The previous version, from the disk. Raises ReleaseError."""
         record = await asyncio.to_thread(self.shelf.record, name)
         if record.trial:
             raise ReleaseError(f"{name} {record.trial.target.version} is on trial; its end comes by itself")
-        failed = record.current
+        if (failed := record.current) is None:
+            raise ReleaseError(f"{name} runs from the base install; there is nothing to go back to")
         expires = self._expires()
         await asyncio.to_thread(self.shelf.change, name, lambda one: records.step_back(one, reason, expires))
-        assert failed is not None  # step_back has refused
         offer = Offer(component=name, version=failed.version, wanted_by="operator", digest=failed.digest)
         self._end(offer, "roll back", ok=False, message=reason)
         if name == "rdagent":
@@ -371,7 +381,7 @@ class Updater:
         self.doing = Doing(offer=offer, phase=phase, since=time.time())
         self._component.announce(UpdateChanged(component=offer.component))
 
-    def _told(self, offer: Offer, verdict: Verdict) -> None:
+    def _told(self, verdict: Verdict) -> None:
         if self.doing is not None:
             self.doing = msgspec.structs.replace(self.doing, verdict=verdict)
 
@@ -387,7 +397,9 @@ class Updater:
             self._note("fetch", offer, ok=False, message=error.reason)
         self._retries[key] = (time.monotonic() + pause, pause, error.reason)
 
-    def _end(self, offer: Offer, phase: str, *, ok: bool = True, message: str = "", seconds: float | None = None) -> None:
+    def _end(
+        self, offer: Offer, phase: str, *, ok: bool = True, message: str = "", seconds: float | None = None
+    ) -> None:
         attempts = {name: one for name, one in self.memory.now.attempts.items() if name != offer.component}
         known = self.memory.now.known_bad
         bad = self.shelf.record(offer.component).bad
@@ -417,9 +429,7 @@ class Updater:
         )
         words = f"{phase} {offer.component} {offer.version}" + (f": {message}" if message else "")
         logger.log(logging.INFO if ok else logging.WARNING, "%s", words)
-        self._emitter.emit(
-            "Update", words, ok=ok, subject=offer.component, subject_version=offer.version
-        )
+        self._emitter.emit("Update", words, ok=ok, subject=offer.component, subject_version=offer.version)
         self._component.announce(UpdateChanged(component=offer.component))
 
     def _outcome(self, offer: Offer, *, ok: bool, message: str = "") -> None:
@@ -435,8 +445,8 @@ class Updater:
             fresh = {key: bad for key, bad in found.record.bad.items() if key not in known.get(name, [])}
             if not fresh:
                 continue
-            expires, here = self._expires(), fingerprint()
-            record = self.shelf.change(name, lambda one: records.complete(one, expires=expires, environment=here))
+            completed = partial(records.complete, expires=self._expires(), environment=fingerprint())
+            record = self.shelf.change(name, completed)
             self.found[name] = msgspec.structs.replace(found, record=record)
             self._tell(name, fresh.items())
             known = {**known, name: sorted(record.bad)}

@@ -57,7 +57,7 @@ class Wishes:
         if repository:
             self._repository_at = 0.0
 
-    async def refresh(self, running: dict[str, str]) -> None:
+    async def refresh(self) -> None:
         """Look at what is due. What does not answer changes nothing of what is known."""
         now = time.monotonic()
         if now >= self._host_at:
