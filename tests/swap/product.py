@@ -44,7 +44,10 @@ _PARTS = ("ipc", "wire", "release", *COMPONENTS, "pyproject.toml")
 
 
 def package(folder: Path, component: str, version: str, changes: Mapping[str, str] | None = None) -> Built:
-    """This checkout's component, signed, as `version`. `changes`: by path below it, lines added to a module's end."""
+    """This checkout's component, signed, as `version`.
+
+    `changes`: by path below it, lines added to a module: at its end, to `__main__` at its beginning.
+    """
     source = CHECKOUT
     if changes:
         source = folder / f"source-{component}-{version}"
@@ -55,8 +58,9 @@ def package(folder: Path, component: str, version: str, changes: Mapping[str, st
             else:
                 shutil.copy(CHECKOUT / part, source / part)
         for path, lines in changes.items():
-            with (source / component / path).open("a") as file:
-                file.write(f"\n{lines}\n")
+            module = source / component / path
+            before = module.read_text()
+            module.write_text(f"{lines}\n{before}" if path == "__main__.py" else f"{before}\n{lines}\n")
     return build(source, component, folder / "dist", [KEY], version=version)
 
 
@@ -247,6 +251,11 @@ class Root:
                 continue
         self.until(lambda: not processes_of(self.folder) - {host}, "everything to be gone")
 
+    def power_on(self) -> None:
+        """supervisord and the four, after that."""
+        command = [sys.executable, "-P", "-c", _POWER_ON, str(self.folder)]
+        assert subprocess.run(command, timeout=60).returncode == 0
+
     def logs(self) -> str:
         lines = []
         for name in ("RdAgent.log", "Watchdog.log", "supervisord.log"):
@@ -260,6 +269,12 @@ class Root:
         text = (self.places.log / "RdAgent.log").read_text(errors="replace")
         return [line for line in text.splitlines() if re.search(pattern, line)]
 
+
+_POWER_ON = """
+import pathlib, sys
+from agentctl import deployment, group
+group.start_supervisord(deployment.choose(pathlib.Path(sys.argv[1])))
+"""
 
 BASE = "0.1.0"
 """Version of the base install."""

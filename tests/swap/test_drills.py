@@ -1,0 +1,236 @@
+"""Drills of the catalogue that need processes, on one group: each test leaves a version in force and nothing on trial."""
+
+import json
+import os
+import signal
+import subprocess
+from typing import Any
+
+import pytest
+
+from agentctl.deployment import choose
+from ipc.contract.rdagent import HoldUpdates, PinVersion, RollBack, UpdateNow
+from ipc.errors import Refused
+from release import record
+from release.manifest import MANIFEST, digest
+from release.record import Chosen
+from tests.swap.product import BASE, Root, told
+
+pytestmark = pytest.mark.timeout(180)
+
+ENDS = {"__main__.py": "raise SystemExit('bad build')"}
+"""At each start, before it did anything."""
+LIES = {"__init__.py": "globals()['__version__'] = '9.9.9'"}
+"""It is well, but not what it should be: only the gate sees that."""
+
+
+def want(root: Root, component: str, version: str, from_version: str = "") -> dict[str, Any]:
+    order = {"component": component, "version": version, "from_version": from_version}
+    found: dict[str, Any] = root.host.post("/api/components", order)
+    return found
+
+
+def fault(root: Root, endpoint: str, name: str = "reset") -> None:
+    root.host.post("/api/faults", {"endpoint": endpoint, "fault": name})
+
+
+def lift(root: Root) -> None:
+    root.host.delete("/api/faults")
+
+
+def others(root: Root, component: str) -> dict[str, int]:
+    return {name: pid for name, pid in root.pids().items() if name != component}
+
+
+def stock(root: Root, component: str) -> list[Chosen]:
+    """The versions that lie there."""
+    folder = root.versions(component) / "versions"
+    return [Chosen(one.name, digest((one / MANIFEST).read_bytes())) for one in sorted(folder.iterdir())]
+
+
+def test_41_a_swap_restarts_nobody_else(root: Root, shop: Any) -> None:
+    root.publish(shop("telemetry", "0.2.0"))
+    before, own = others(root, "telemetry"), root.pids()["telemetry"]
+    root.update("telemetry", "0.2.0")
+    assert others(root, "telemetry") == before
+    assert root.pids()["telemetry"] != own
+    assert root.phases("telemetry") == ["stage 0.2.0", "trial 0.2.0", "commit 0.2.0"]
+    assert root.left_overs() == []
+    assert os.readlink(root.versions("telemetry") / "current") == "versions/0.2.0"
+
+
+def test_39_40_a_bad_version_comes_back_without_a_repository_and_is_not_tried_again(root: Root, shop: Any) -> None:
+    root.publish(shop("telemetry", "0.2.1", ENDS))
+    before = others(root, "telemetry")
+    want(root, "telemetry", "0.2.1")
+    root.until_on_trial("telemetry", "0.2.1")
+    fault(root, "artifacts")
+    reason = root.until_back("telemetry", "0.2.1", "0.2.0")
+    assert reason
+    assert others(root, "telemetry") == before
+    lift(root)
+
+    # Drill 40: the host goes on asking for it, in a new incarnation too, over the end of rdagent.
+    story = root.phases("telemetry")
+    root.kill("rdagent")
+    root.until(lambda: root.view("telemetry"), "rdagent to answer")
+    want(root, "telemetry", "0.2.1", from_version="0.2.0")
+    view = root.until(
+        lambda: (view := root.view("telemetry")) and view.wanted == "0.2.1" and view.why and view, "a refusal"
+    )
+    assert view.state == "rolled back"
+    assert view.why.startswith("telemetry 0.2.1 is on the bad list")
+    assert view.lift == "agentctl update unblock telemetry 0.2.1"
+    # An operator's "now" does not do it either.
+    root.now("telemetry", "0.2.1")
+    looked = root.until(lambda: (found := root.updates()) and found.repository.reached_at and found, "a look")
+    assert looked.outcome is not None
+    assert (looked.outcome.ok, looked.outcome.version) == (False, "0.2.1")
+    assert root.phases("telemetry") == story
+    assert root.version("telemetry") == "0.2.0"
+    root.host.delete("/api/components/telemetry")
+
+
+def test_46_rdagent_killed_in_the_gate_of_a_good_version(root: Root, shop: Any) -> None:
+    root.publish(shop("telemetry", "0.3.0"))
+    root.now("telemetry", "0.3.0")
+    root.until_on_trial("telemetry", "0.3.0")
+    tried = root.until(lambda: root.described("telemetry"), "the new version to answer")
+    root.kill("rdagent")
+    root.until_runs("telemetry", "0.3.0")
+    # The gate went on with the very process, nobody restarted it.
+    assert root.pids()["telemetry"] == tried.pid
+    assert root.until(lambda: root.view("telemetry"), "rdagent to answer").current == "0.3.0"
+
+
+def test_46_rdagent_killed_in_the_gate_of_a_bad_version(root: Root, shop: Any) -> None:
+    root.publish(shop("telemetry", "0.3.1", LIES))
+    root.now("telemetry", "0.3.1")
+    root.until_on_trial("telemetry", "0.3.1")
+    root.kill("rdagent")
+    assert "announces version 9.9.9" in root.until_back("telemetry", "0.3.1", "0.3.0")
+
+
+def test_46_rdagent_killed_between_the_record_and_the_restart(root: Root) -> None:
+    """The old version goes on, and that must not be held against the new one."""
+    target = next(one for one in stock(root, "telemetry") if one.version == "0.2.0")
+    root.supervisord.stop("rdagent")
+    root.until(lambda: root.pids()["rdagent"] == 0, "rdagent to end")
+    with record.locked(root.versions("telemetry")):
+        record.write(root.versions("telemetry"), record.begin_trial(root.record("telemetry"), target))
+    root.supervisord.start("rdagent")
+    root.until_runs("telemetry", "0.2.0")
+    assert "0.2.0" not in root.bad("telemetry")
+
+
+def test_47_supervisord_and_all_killed_in_the_gate(root: Root, shop: Any) -> None:
+    root.publish(shop("telemetry", "0.4.0"))
+    root.now("telemetry", "0.4.0")
+    root.until_on_trial("telemetry", "0.4.0")
+    root.kill_everything()
+    root.power_on()
+    root.until_runs("telemetry", "0.4.0")
+    root.until_ready()
+    root.until(lambda: not root.left_overs(), "what went to be gone")
+
+
+def test_48_a_second_rdagent_is_refused(root: Root) -> None:
+    first = root.pids()["rdagent"]
+    deployment = choose(root.folder)
+    second = subprocess.run(
+        deployment.launch("rdagent"), env=deployment.environment(), capture_output=True, text=True, timeout=30
+    )
+    assert second.returncode == 1
+    assert f"pid {first}" in second.stderr
+    found = root.described("rdagent")
+    assert found is not None
+    assert found.pid == first
+
+
+@pytest.mark.parametrize("component", ["telemetry", "guestagent"])
+def test_70_an_outage_in_the_gate_rolls_nobody_back(root: Root, shop: Any, component: str) -> None:
+    """Of the repository and of the host: it takes connections and never answers."""
+    root.publish(shop(component, "0.5.0"))
+    endpoints = json.loads((root.folder / "fabric" / "endpoints.json").read_text())
+    root.now(component, "0.5.0")
+    root.until_on_trial(component, "0.5.0")
+    os.kill(endpoints["pid"], signal.SIGSTOP)
+    try:
+        root.until_runs(component, "0.5.0")
+    finally:
+        os.kill(endpoints["pid"], signal.SIGCONT)
+    assert "0.5.0" not in root.bad(component)
+
+
+def test_69_a_repository_that_stays_away_costs_one_line(root: Root) -> None:
+    root.until(lambda: (found := root.updates()) and not found.repository.problem, "the repository to answer")
+    lines, before = len(root.said("component repository")), root.pids()
+    fault(root, "repository")
+    for _ in range(4):
+        seen = root.until(root.updates, "rdagent to answer").repository.checked_at or 0.0
+        root.ask(UpdateNow())
+        root.until(
+            lambda seen=seen: (found := root.updates()) and (found.repository.checked_at or 0.0) > seen,  # type: ignore[misc]
+            "one more look",
+        )
+    found = root.until(root.updates, "rdagent to answer")
+    assert found.repository.problem
+    assert [one.state for one in found.components if one.component != "telemetry"] == ["settled"] * 3
+    new = root.said("component repository")[lines:]
+    assert len(new) == 1
+    assert "what runs goes on running" in new[0]
+    assert root.pids() == before
+    lift(root)
+    root.ask(UpdateNow())
+    root.until(lambda: (found := root.updates()) and not found.repository.problem, "the repository to answer again")
+
+
+def test_23_the_host_s_way_back(root: Root, shop: Any) -> None:
+    assert root.version("telemetry") == "0.5.0"
+    want(root, "telemetry", "0.3.0")
+    view = root.until(lambda: (one := root.view("telemetry")) and one.wanted == "0.3.0" and one, "the wish to arrive")
+    assert "0.3.0 is older than 0.5.0, and the host gave no fromVersion" in view.why
+    want(root, "telemetry", "0.3.0", from_version="0.4.0")
+    root.until(lambda: (one := root.view("telemetry")) and "would have it follow 0.4.0" in one.why, "the next refusal")
+    want(root, "telemetry", "0.3.0", from_version="0.5.0")
+    root.until_runs("telemetry", "0.3.0")
+    outcome = root.until(lambda: (found := root.updates()) and found.outcome and found.outcome.ok and found, "a yes")
+    assert outcome.outcome is not None
+    assert (outcome.outcome.component, outcome.outcome.version) == ("telemetry", "0.3.0")
+    root.host.delete("/api/components/telemetry")
+
+
+def test_pin_hold_and_roll_back_by_hand(root: Root, shop: Any) -> None:
+    assert root.version("telemetry") == "0.3.0"
+    root.ask(PinVersion(component="telemetry", version="0.3.0"))
+    want(root, "telemetry", "0.5.0")
+    root.until(lambda: (one := root.view("telemetry")) and one.why == "telemetry is pinned to 0.3.0", "the pin")
+    root.ask(PinVersion(component="telemetry"))
+    root.until_runs("telemetry", "0.5.0")
+    root.host.delete("/api/components/telemetry")
+
+    root.ask(HoldUpdates())
+    root.now("telemetry", "0.4.0")
+    root.until(lambda: (one := root.view("telemetry")) and one.held, "the hold")
+    # Over the end of rdagent, too.
+    root.kill("rdagent")
+    view = root.until(lambda: root.view("telemetry"), "rdagent to answer")
+    assert view.held
+    root.ask(HoldUpdates(on=False))
+    assert root.version("telemetry") == "0.5.0"
+
+    fault(root, "artifacts")
+    root.ask(RollBack(component="telemetry", reason="I say so"))
+    root.until_runs("telemetry", "0.3.0")
+    assert root.bad("telemetry")["0.5.0"] == "I say so"
+    lift(root)
+
+
+def test_a_roll_back_of_the_base_install_is_refused(root: Root) -> None:
+    with pytest.raises(Refused, match="nothing to go back to"):
+        root.ask(RollBack(component="netagent"))
+    assert root.version("netagent") == BASE
+
+
+def test_what_the_host_is_told_all_the_while(root: Root) -> None:
+    assert told(root)["ready"] is True

@@ -1,0 +1,102 @@
+"""rdagent updates itself: good, bad, killed in its own trial, and one that hangs. On one group, in this order."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.swap.product import BASE, Root, told
+
+pytestmark = pytest.mark.timeout(180)
+
+ENDS_LATE = {"__main__.py": "import os, threading\nthreading.Timer(1.5, os._exit, (3,)).start()"}
+HANGS = {
+    "life.py": """
+_show = SignOfLife.show
+
+
+def _once(self):
+    _show(self)
+    while True:
+        time.sleep(60)
+
+
+SignOfLife.show = _once
+"""
+}
+"""Bound and asked, but its loop stands still after the first look."""
+NEVER_BINDS = {"__main__.py": "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nwhile True:\n    time.sleep(60)"}
+
+
+def others(root: Root) -> dict[str, int]:
+    return {name: pid for name, pid in root.pids().items() if name != "rdagent"}
+
+
+def until_tried(root: Root, version: str) -> None:
+    """It is on trial and answers."""
+    root.until_on_trial("rdagent", version)
+    root.until(lambda: root.version("rdagent") == version, f"rdagent {version} to answer")
+
+
+def test_45_killed_in_its_own_trial_bad(root: Root, shop: Any) -> None:
+    root.publish(shop("rdagent", "0.2.1", ENDS_LATE))
+    before = others(root)
+    root.now("rdagent", "0.2.1")
+    until_tried(root, "0.2.1")
+    root.kill("rdagent")
+    root.until_back("rdagent", "0.2.1", BASE)
+    assert others(root) == before
+
+
+def test_42_a_good_update_of_itself(root: Root, shop: Any) -> None:
+    root.publish(shop("rdagent", "0.2.0"))
+    before, beats = root.pids(), told(root)["heartbeats"]
+    root.update("rdagent", "0.2.0")
+    # The same process, by exec: nothing had to be handed over.
+    assert root.pids() == before
+    root.until(lambda: told(root)["heartbeats"] >= beats + 2, "heartbeats to go on")
+    assert told(root)["ready"] is True
+
+
+def test_45_killed_in_its_own_trial_good(root: Root, shop: Any) -> None:
+    root.publish(shop("rdagent", "0.3.0"))
+    before = others(root)
+    root.now("rdagent", "0.3.0")
+    until_tried(root, "0.3.0")
+    root.kill("rdagent")
+    root.until_runs("rdagent", "0.3.0")
+    assert others(root) == before
+    root.until(lambda: root.view("rdagent"), "it to answer")
+    assert root.phases("rdagent")[-2:] == ["trial 0.3.0", "commit 0.3.0"]
+
+
+def test_47_supervisord_and_all_killed_in_its_own_gate(root: Root, shop: Any) -> None:
+    root.publish(shop("rdagent", "0.4.0"))
+    root.now("rdagent", "0.4.0")
+    until_tried(root, "0.4.0")
+    root.kill_everything()
+    root.power_on()
+    root.until_runs("rdagent", "0.4.0")
+    root.until_ready()
+    root.until(lambda: not root.left_overs(), "what went to be gone")
+
+
+@pytest.fixture
+def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
+    """One more group, so that two that hang are waited for at once."""
+    root = Root(tmp_path_factory.mktemp("s"))
+    root.up()
+    yield root
+    root.down()
+
+
+def test_44_one_that_hangs_and_one_that_never_binds(root: Root, second: Root, shop: Any) -> None:
+    """The watchdog ends them; nobody lends a hand. By exec the process is the same, so the last sign is the old one's."""
+    before = {"hangs": others(root), "never binds": others(second)}
+    root.publish(shop("rdagent", "0.4.1", HANGS))
+    second.publish(shop("rdagent", "0.4.2", NEVER_BINDS))
+    root.now("rdagent", "0.4.1")
+    second.now("rdagent", "0.4.2")
+    assert "it hangs: no sign of life for" in root.until_back("rdagent", "0.4.1", "0.4.0", 90)
+    assert "it hangs: no sign of life for" in second.until_back("rdagent", "0.4.2", BASE, 90)
+    assert {"hangs": others(root), "never binds": others(second)} == before
