@@ -169,8 +169,8 @@ class Gate:
 
     def _note_answer(self, seen: Observation) -> None:
         self._answered_at = self._looked_at
-        if self._is_sick(seen):
-            return
+        if self._is_sick(seen) or seen.pid is None:
+            return  # who does not say which process it is may be two
         if self._well_since is None:
             self._well_since = self._looked_at
         well = self._looked_at - self._well_since
