@@ -17,7 +17,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class UpdateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[update]`. All times in seconds. watchdog.py of the base install reads a few of the same keys."""
+    """`[update]`. All times in seconds."""
 
     repository: str = ""
     """Base URL of the component repository (TUF); empty: only what the host asks for is looked at."""

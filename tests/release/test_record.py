@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from release import record as records
 from release.build import Built, build
 from release.environment import fingerprint
-from release.errors import RecordError, ReleaseError, RottenTree
+from release.errors import RecordError, RottenTree
 from release.manifest import canonical, digest
 from release.record import (
     Bad,
@@ -46,7 +46,6 @@ made = st.builds(
     component=st.just(NAME),
     current=st.none() | choices,
     previous=st.none() | choices,
-    factory=st.none() | choices,
     trial=st.none() | st.builds(Trial, choices, st.integers(0, 100)),
     bad=st.dictionaries(choices.map(lambda one: one.key), bads, max_size=4),
 )
@@ -216,8 +215,8 @@ def test_encoding_is_its_own_inverse() -> None:
 def test_both_slots_gone(installed: Installed, one: Built, two: Built, three: Built) -> None:
     for built in (one, two, three):
         installed.put(built)
-    # Nothing says which: the newest.
-    assert rebuild(installed.root, NAME, TRUST).current == chosen(three)
+    # Nothing says which: the base install.
+    assert rebuild(installed.root, NAME, TRUST).current is None
     # The link says it; what is newer may have been on trial.
     installed.set(current=chosen(two))
     records.show_current(installed.folder, installed.record())
@@ -226,29 +225,34 @@ def test_both_slots_gone(installed: Installed, one: Built, two: Built, three: Bu
     assert rebuild(installed.root, NAME, TRUST) == Record(component=NAME, current=chosen(two))
     # What the link says has rotted.
     (installed.tree("1.1.0") / "probe" / "__main__.py").write_text("rot")
-    assert rebuild(installed.root, NAME, TRUST).current == chosen(three)
-    # A factory version is surer than the newest.
-    installed.tree("1.0.0").rename(installed.folder / "factory")
-    assert rebuild(installed.root, NAME, TRUST) == Record(component=NAME, current=chosen(one), factory=chosen(one))
-    with pytest.raises(ReleaseError, match="unpack a package of probe"):
-        rebuild(installed.root, NAME, Trust((OTHER_KEY.public(),)))
+    assert rebuild(installed.root, NAME, TRUST).current is None
+    # Nobody we know signed it.
+    (installed.folder / "current").unlink()
+    (installed.folder / "current").symlink_to("versions/1.0.0")
+    assert rebuild(installed.root, NAME, TRUST).current == chosen(one)
+    assert rebuild(installed.root, NAME, Trust((OTHER_KEY.public(),))).current is None
 
 
 def test_a_version_without_its_layers_is_not_taken(installed: Installed, one: Built, tmp_path: Path) -> None:
     built = build(checkout(tmp_path, "1.1.0", "import click"), NAME, tmp_path / "out", [KEY])
     for each in (one, built):
         installed.put(each)
+    (installed.folder / "current").symlink_to("versions/1.1.0")
     assert rebuild(installed.root, NAME, TRUST).current == chosen(built)
     shutil.rmtree(installed.root / "deps" / built.manifest.layers[0].sha256)
-    assert rebuild(installed.root, NAME, TRUST).current == chosen(one)
+    assert rebuild(installed.root, NAME, TRUST).current is None
 
 
 def test_a_tree_that_nobody_signed_is_not_taken(installed: Installed, one: Built, two: Built) -> None:
     installed.put(one)
     installed.put(two)
+    link = installed.folder / "current"
+    link.symlink_to("versions/1.1.0")
+    assert rebuild(installed.root, NAME, TRUST).current == chosen(two)
     (installed.tree("1.1.0") / ".signatures").write_bytes((installed.tree("1.0.0") / ".signatures").read_bytes())
-    assert rebuild(installed.root, NAME, TRUST).current == chosen(one)
+    assert rebuild(installed.root, NAME, TRUST).current is None
     # Nor one that lies under another number.
     installed.tree("1.0.0").rename(installed.tree("9.0.0"))
-    with pytest.raises(ReleaseError):
-        rebuild(installed.root, NAME, TRUST)
+    link.unlink()
+    link.symlink_to("versions/9.0.0")
+    assert rebuild(installed.root, NAME, TRUST).current is None
