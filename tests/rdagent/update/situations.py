@@ -107,7 +107,7 @@ records = st.builds(
     trial=st.none() | st.builds(Trial, chosens, st.integers(0, 3)),
     bad=st.dictionaries(
         chosens.map(lambda one: one.key),
-        st.builds(Bad, st.just("hangs"), st.none() | times, st.sampled_from(["", HERE, "other"])),
+        st.builds(Bad, st.sampled_from(["hangs", "hangs\nand more"]), st.none() | times, st.sampled_from(["", HERE, "other"])),
         max_size=3,
     ),
 )
@@ -118,7 +118,7 @@ founds = st.builds(
     record=records,
     whole=st.lists(disks, max_size=3).map(tuple),
     others_on_trial=st.sampled_from(["", "", "netagent"]),
-    blocked=st.sampled_from(["", "", "the disk is full"]),
+    blocked=st.sampled_from(["", "", "the disk\n is full"]),
     python=st.sampled_from(["", "3.11.7"]),
     environment=st.just(HERE),
 )

@@ -147,6 +147,11 @@ def test_drill_38_announces_degraded_health() -> None:
     assert failed(trial.see(1, state="degraded", what="cannot write")) == "degraded for 6 s: cannot write"
 
 
+def test_a_reason_is_one_line_whatever_the_component_says() -> None:
+    assert failed(Trial().see(7, state="degraded", what="a\nb")) == "degraded for 6 s: a b"
+    assert failed(Trial().see(1, version="1\n" * 90)).count("\n") == 0
+
+
 def test_a_short_degradation_begins_the_count_anew_and_flapping_never_passes() -> None:
     trial = Trial()
     trial.see(19)
