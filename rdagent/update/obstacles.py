@@ -132,7 +132,7 @@ def _downgrade(offer: Offer, running: str) -> Refuse | None:
         return None
     why = f"{offer.name} is older than {running}, and the host gave no fromVersion"
     if offer.from_version:
-        why = f"{offer.name} is older than {running}, and the host would have it follow {one_line(offer.from_version, 64)}"
+        why = f"{offer.name} is older than {running}, and the host would have it follow {_said(offer.from_version)}"
     return Refuse(offer=offer, why=why, lift=f"{_now(offer)} {offer.version}")
 
 
@@ -195,6 +195,10 @@ def _by_machine(offer: Offer, found: Found) -> Wait | Refuse | None:
 def _is_asked(offer: Offer, policy: Policy) -> bool:
     asked = policy.asked.get(offer.component)
     return asked is not None and (not asked or same_version(asked, offer.version))
+
+
+def _said(version: str) -> str:
+    return one_line(version, 64)
 
 
 def _now(offer: Offer) -> str:

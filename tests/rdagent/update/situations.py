@@ -99,6 +99,7 @@ offers = st.builds(
 )
 pythons = st.sampled_from(["3.11", "3.14"])
 disks = st.builds(OnDisk, version=versions, digest=digests, floor=versions, min_python=pythons)
+reasons = st.sampled_from(["hangs", "hangs\nand more"])
 chosens = st.builds(Chosen, versions, digests)
 records = st.builds(
     Record,
@@ -107,7 +108,7 @@ records = st.builds(
     trial=st.none() | st.builds(Trial, chosens, st.integers(0, 3)),
     bad=st.dictionaries(
         chosens.map(lambda one: one.key),
-        st.builds(Bad, st.sampled_from(["hangs", "hangs\nand more"]), st.none() | times, st.sampled_from(["", HERE, "other"])),
+        st.builds(Bad, reasons, st.none() | times, st.sampled_from(["", HERE, "other"])),
         max_size=3,
     ),
 )
