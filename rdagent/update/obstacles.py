@@ -8,10 +8,10 @@ from rdagent.config import UpdateSettings
 from rdagent.update import window
 from rdagent.update.decision import Found, Refuse, Wait
 from rdagent.update.jitter import jitter
-from rdagent.update.offers import Offer, is_version, same_version
+from rdagent.update.offers import Offer, same_version
 from rdagent.update.policy import Hold, Policy, held, stopped_by
 from rdagent.update.words import moment, one_line
-from release.manifest import version_key
+from release.manifest import is_version, version_key
 from release.record import Bad, Record
 
 

@@ -171,6 +171,13 @@ def test_silence_does_not_end_a_degradation() -> None:
     assert failed(trial.see(1, state="degraded", what="cannot write")).startswith("degraded for 7 s")
 
 
+def test_another_process_is_given_its_own_time_to_get_well() -> None:
+    trial = Trial()
+    trial.see(5, state="degraded", what="starts")
+    assert trial.see(6, pid=8, state="degraded", what="starts").state == "undecided"
+    assert failed(trial.see(1, pid=8, state="degraded", what="starts"))
+
+
 def test_what_degraded_the_version_before_already_is_not_held_against_this_one() -> None:
     before = Baseline(degraded=True, what="no link on eth0 for 63 s")
     assert Trial(before).see(21, state="degraded", what="no link on eth0 for 7 s").state == "passed"
