@@ -6,13 +6,12 @@ channel, that is whatever was published without being asked for, in our reposito
 agent family (protocol: agent self-update).
 """
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
-from release.manifest import VERSION_PATTERN, version_key
+from release.manifest import is_version, version_key
 from wire.extensions import AgentFamily
 from wire.manifest import Package
 
@@ -67,11 +66,6 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         return f"{self.component} {self.version}"
-
-
-def is_version(text: str) -> bool:
-    """Whether a package of ours can have this number. Pre-releases and other junk cannot."""
-    return len(text) < 64 and re.fullmatch(VERSION_PATTERN, text) is not None
 
 
 def same_version(one: str, other: str) -> bool:

@@ -79,6 +79,7 @@ def test_what_the_repository_knows_of_a_version_is_used_by_whoever_wants_it() ->
     (one,) = offers
     assert (one.version, one.wanted_by, one.urls) == ("0.2", "host", ("http://h/0.2.0.zip",))
     assert (one.digest, one.target) == (digest_of("0.2.0"), "packages/telemetry/telemetry-0.2.0.zip")
+    assert (one.layers, one.floor) == (("a" * 64,), "0.0.5")
     assert one.ring is None  # the host's word is for this machine, the ring for all
     assert problems == []
     # The manifest could not be had: the repository has it.
@@ -87,10 +88,12 @@ def test_what_the_repository_knows_of_a_version_is_used_by_whoever_wants_it() ->
 
 
 def test_the_operator_may_name_a_version_of_another_channel() -> None:
-    entries = [entry("0.2.0"), entry("0.3.0", channel="beta", ring=0)]
+    others = entry("0.3.0", component="netagent", channel="beta")
+    entries = [others, entry("0.2.0"), entry("0.3.0", channel="beta", ring=0)]
     offers, _ = collect(ALL, entries=entries, asked={"telemetry": "0.3.0", "netagent": ""})
     by_operator = [one for one in offers if one.wanted_by == "operator"]
     assert [(one.name, one.ring, one.digest) for one in by_operator] == [("telemetry 0.3.0", None, digest_of("0.3.0"))]
+    assert by_operator[0].target == "packages/telemetry/telemetry-0.3.0.zip"
     family = AgentFamily(name="telemetry", uris=("http://h/m",))
     offers, _ = collect(
         ALL,

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from rdagent.config import UpdateSettings
 from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Wait
 from rdagent.update.jitter import jitter
-from rdagent.update.offers import Offer, is_version, same_version
+from rdagent.update.offers import Offer, same_version
 from rdagent.update.plan import ORDER, decide, order
 from rdagent.update.policy import Policy, abort_rest, ask, go_on, hold, pin
-from release.manifest import version_key
+from release.manifest import is_version, version_key
 from release.record import Record, Trial
 from tests.rdagent.update import situations
 from tests.rdagent.update.situations import (
