@@ -183,8 +183,6 @@ def _by_time(offer: Offer, situation: Situation) -> Wait | None:
 
 
 def _by_machine(offer: Offer, found: Found) -> Wait | Refuse | None:
-    if found.blocked:
-        return Refuse(offer=offer, why=one_line(found.blocked), lift=_now(offer))
     if found.record.trial:
         return Wait(offer=offer, until=None, why=f"{offer.component} {found.record.trial.target.version} is on trial")
     if found.others_on_trial:

@@ -33,9 +33,6 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """It is released for the rings 0 to this one."""
     digest: str
     """SHA-256 of the version's manifest, hexadecimal."""
-    layers: tuple[str, ...] = ()
-    """SHA-256 of each."""
-    floor: str = "0.0.0"
     target: str
     """Path of the package among the repository's targets."""
 
@@ -54,8 +51,6 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """Mirrors of the package, by the host's manifest."""
     target: str = ""
     """Its path among the repository's targets."""
-    layers: tuple[str, ...] = ()
-    floor: str = "0.0.0"
     ring: int | None = None
     """It is released for the rings 0 to this one; None: for everybody."""
     disallow_major: bool = False
@@ -201,8 +196,6 @@ def _of_entry(entry: Entry, wanted_by: Wanter) -> Offer:
         wanted_by=wanted_by,
         digest=entry.digest,
         target=entry.target,
-        layers=entry.layers,
-        floor=entry.floor,
         ring=entry.ring,
     )
 
@@ -222,6 +215,4 @@ def _merge(offer: Offer, other: Offer) -> Offer:
         digest=offer.digest or other.digest,
         urls=offer.urls or other.urls,
         target=offer.target or other.target,
-        layers=offer.layers or other.layers,
-        floor=other.floor if offer.floor == "0.0.0" else offer.floor,
     )

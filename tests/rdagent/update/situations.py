@@ -119,7 +119,6 @@ founds = st.builds(
     record=records,
     whole=st.lists(disks, max_size=3).map(tuple),
     others_on_trial=st.sampled_from(["", "", "netagent"]),
-    blocked=st.sampled_from(["", "", "the disk\n is full"]),
     python=st.sampled_from(["", "3.11.7"]),
     environment=st.just(HERE),
 )

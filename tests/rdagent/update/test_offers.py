@@ -19,8 +19,6 @@ def entry(version: str, *, component: str = "telemetry", channel: str = "stable"
         channel=channel,
         ring=ring,
         digest=digest_of(version),
-        layers=("a" * 64,),
-        floor="0.0.5",
         target=f"packages/{component}/{component}-{version}.zip",
     )
 
@@ -54,7 +52,7 @@ def test_the_repository_offers_what_is_on_our_channel() -> None:
     ]
     assert problems == []
     first = offers[0]
-    assert (first.digest, first.floor, first.layers) == (digest_of("0.2.0"), "0.0.5", ("a" * 64,))
+    assert first.digest == digest_of("0.2.0")
     assert first.target == "packages/telemetry/telemetry-0.2.0.zip"
 
 
@@ -79,7 +77,6 @@ def test_what_the_repository_knows_of_a_version_is_used_by_whoever_wants_it() ->
     (one,) = offers
     assert (one.version, one.wanted_by, one.urls) == ("0.2", "host", ("http://h/0.2.0.zip",))
     assert (one.digest, one.target) == (digest_of("0.2.0"), "packages/telemetry/telemetry-0.2.0.zip")
-    assert (one.layers, one.floor) == (("a" * 64,), "0.0.5")
     assert one.ring is None  # the host's word is for this machine, the ring for all
     assert problems == []
     # The manifest could not be had: the repository has it.

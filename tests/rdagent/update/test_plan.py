@@ -266,11 +266,6 @@ def test_one_trial_at_a_time() -> None:
     assert waits(decided(offer(), here=found(record=record)))[1] == "telemetry 0.2.0 is on trial"
 
 
-def test_what_the_machine_lacks() -> None:
-    short = "2 MB free, 40 MB needed"
-    assert refused(decided(offer(), here=found(blocked=short))) == (short, "agentctl update now telemetry")
-
-
 def test_who_waits_for_a_time_finds_no_other_no_at_its_end() -> None:
     """A lasting reason is told before one that passes."""
     held = hold(NOTHING_SAID, "", NOW, NOW + 60)
@@ -318,7 +313,6 @@ def test_what_is_begun_may_be_begun(
     assert is_version(one.version)
     assert not here.others_on_trial
     assert record.trial is None
-    assert not here.blocked
     assert same_version(policy.pins.get("telemetry", one.version), one.version)
     for key, entry in record.bad.items():
         if same_version(key.partition("+")[0], one.version):
