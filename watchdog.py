@@ -100,6 +100,9 @@ class Watchdog:
         elif name == "PROCESS_STATE_FATAL":
             if program == "rdagent":
                 self._fatal_at = time.monotonic()
+        elif self._on_trial(program):
+            # launch.py counts its tries; the version it would step back to has no part in that.
+            return
         elif self._hazards[program].count(time.clock_gettime(time.CLOCK_BOOTTIME)):
             # If the record cannot be had now, the next end comes here again.
             self._step_back(program, "it ended again and again, though it was well at first")

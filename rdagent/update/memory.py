@@ -9,6 +9,7 @@ from ipc.contract.rdagent import UpdateEvent, UpdateOutcome
 from ipc.errors import StateError
 from ipc.places import Places
 from ipc.statefile import read_state, write_atomically, write_state
+from rdagent.update.gate import Baseline
 from rdagent.update.offers import Offer
 from rdagent.update.policy import Policy
 
@@ -35,6 +36,10 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     """By component: versions on the bad list whose story is in the history already."""
     attempts: dict[str, Offer] = {}
     """By component: what is on trial, and who wanted it."""
+    baselines: dict[str, Baseline] = {}
+    """By component: how the version before that was."""
+    restarting: str = ""
+    """The component that was stopped, or is to be, and not started again yet; empty: none."""
     outcome: UpdateOutcome | None = None
 
 

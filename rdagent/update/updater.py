@@ -29,9 +29,10 @@ from release.environment import fingerprint
 from release.errors import ReleaseError
 from release.record import Record
 from release.signing import Thresholds, trust_for
+from release.staging import sweep
 from wire.http import HttpClient
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 30.0, 3600.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 3600.0
 _REFUSED_SECONDS = 86400.0
 _TROUBLE_PAUSE, _BUG_PAUSE = 10.0, 60.0
 
@@ -82,6 +83,8 @@ class Updater:
         self._wake = asyncio.Event()
         self._retries: dict[str, tuple[float, float, str]] = {}
         """By offer: CLOCK_MONOTONIC of the next try, the pause before it, and why it was not had."""
+        self._trouble = ""
+        """What stands in the way of everything, if something does."""
         self.decisions: dict[str, Decision] = {}
         self.found: dict[str, Found] = {}
         self.reborn = False
@@ -95,6 +98,7 @@ class Updater:
 
     async def run(self) -> None:
         """For ever. What goes wrong here costs an update, never the process: the heartbeat lives in it."""
+        await asyncio.to_thread(sweep, self.shelf.root)
         while not self.reborn:
             self._wake.clear()
             pause = 0.0
@@ -103,10 +107,11 @@ class Updater:
                 asked = self.memory.now.policy.asked
                 await self.wishes.refresh()
                 await self._decide(asked)
+                self._trouble = ""
                 if not await self._begin():
                     pause = self._seconds_to_next()
             except ReleaseError as error:
-                logger.warning("updates: %s", error)
+                self._note_trouble(str(error))
                 pause = _TROUBLE_PAUSE
             except Exception:
                 logger.exception("bug in the updater; it begins anew")
@@ -114,6 +119,12 @@ class Updater:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
+
+    def _note_trouble(self, trouble: str) -> None:
+        """One line for as long as it is the same: a read-only disk stays so for hours."""
+        if trouble != self._trouble:
+            logger.warning("updates: %s", trouble)
+        self._trouble = trouble
 
     def forget_refusals(self, name: str) -> None:
         """The operator wants another try."""
@@ -144,7 +155,8 @@ class Updater:
                 self._chronicle.outcome(one.offer, ok=True)
 
     async def _finish_trials(self) -> None:
-        """Trials that an earlier life of ours began."""
+        """What an earlier life of ours began. Raises ReleaseError."""
+        await self.attempts.finish_restart()
         for name in COMPONENTS:
             record = await asyncio.to_thread(self.shelf.record, name)
             if record.trial and not self.reborn:
@@ -167,13 +179,16 @@ class Updater:
             if not isinstance(decision, Begin) or self.reborn:
                 continue
             offer = decision.offer
-            self.memory.change(policy=policies.forget(self.memory.now.policy, offer.component))
+            word = self.memory.now.policy.asked.get(offer.component)
             try:
                 await self.attempts.make(offer)
             except InstallError as error:
                 self._not_had(offer, error)
             else:
                 self._retries.pop(self.wishes.key(offer), None)
+            # Not before: who is killed in the middle has to begin once more. Another word of his meanwhile stays.
+            if word is not None and self.memory.now.policy.asked.get(offer.component) == word:
+                self.memory.change(policy=policies.forget(self.memory.now.policy, offer.component))
             return True
         return False
 
