@@ -183,14 +183,22 @@ class Updater:
             try:
                 await self.attempts.make(offer)
             except InstallError as error:
+                self._forget_word(offer.component, word)
                 self._not_had(offer, error)
+                self.decide_anew()
             else:
+                self._forget_word(offer.component, word)
                 self._retries.pop(self.wishes.key(offer), None)
-            # Not before: who is killed in the middle has to begin once more. Another word of his meanwhile stays.
-            if word is not None and self.memory.now.policy.asked.get(offer.component) == word:
-                self.memory.change(policy=policies.forget(self.memory.now.policy, offer.component))
             return True
         return False
+
+    def _forget_word(self, name: str, word: str | None) -> None:
+        """What the operator asked for was begun and has ended: if we are killed before, it has to begin once more.
+
+        Another word of his meanwhile stays.
+        """
+        if word is not None and self.memory.now.policy.asked.get(name) == word:
+            self.memory.change(policy=policies.forget(self.memory.now.policy, name))
 
     def _take_stock(self) -> None:
         """Blocking. Raises ReleaseError."""

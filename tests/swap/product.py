@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pytest
@@ -31,7 +31,6 @@ from release.record import Record
 from release.unpack import component_folder
 from tests.release.product import CHECKOUT, KEY
 
-V = TypeVar("V")
 PATIENCE = 60.0
 TRIAL = """
 [update]
@@ -96,9 +95,9 @@ class Root:
         done = subprocess.run(self.command("agentctl", "down"), capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
-    def publish(self, built: Built) -> None:
-        """The package and its layers, in the component repository and as the host's family. On no channel of ours."""
-        publish.main([str(built.path), "--channel", "tests", "--root", str(self.folder)], standalone_mode=False)
+    def publish(self, built: Built, channel: str = "tests") -> None:
+        """The package and its layers, in the component repository and as the host's family. Ours is `stable`."""
+        publish.main([str(built.path), "--channel", channel, "--root", str(self.folder)], standalone_mode=False)
 
     # -- asking --------------------------------------------------------------------------------------------------------
 
@@ -160,6 +159,17 @@ class Root:
         except SupervisordError:
             return {}
 
+    def child(self, module: str) -> int:
+        """One that rdagent started to run this module; 0 if there is none."""
+        for pid in processes_of(self.folder):
+            try:
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if module.encode() in words:
+                return pid
+        return 0
+
     def left_overs(self) -> list[str]:
         """What lies in folders that are empty when nothing is under way."""
         found = [
@@ -173,7 +183,7 @@ class Root:
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 
-    def until(self, condition: Callable[[], V], what: str, patience: float = PATIENCE) -> V:
+    def until(self, condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
         """The first true value of `condition`; fails with the group's logs when patience ends."""
         until = time.monotonic() + patience
         while time.monotonic() < until:
@@ -214,7 +224,9 @@ class Root:
         self.now(component, version)
         self.until_runs(component, version)
         # The record is the commit, the history comes after it.
-        self.until(lambda: self.phases(component)[-1:] == [f"commit {version}"], f"{component} {version} in the history")
+        self.until(
+            lambda: self.phases(component)[-1:] == [f"commit {version}"], f"{component} {version} in the history"
+        )
 
     def fails(self, component: str, version: str, back_to: str, patience: float = PATIENCE) -> str:
         """Begin an update that comes back: why it did."""
@@ -223,7 +235,7 @@ class Root:
 
     def until_back(self, component: str, version: str, back_to: str, patience: float = PATIENCE) -> str:
         """It is on the bad list, the other in force and the end in the history: the reason."""
-        reason = self.until(lambda: self.bad(component).get(version, ""), f"{component} {version} to fail", patience)
+        reason: str = self.until(lambda: self.bad(component).get(version), f"{component} {version} to fail", patience)
         self.until_runs(component, back_to, patience)
         end = f"roll back {version}"
         self.until(lambda: self.view(component) and self.phases(component)[-1:] == [end], f"{end} in the history")

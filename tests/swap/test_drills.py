@@ -1,16 +1,20 @@
-"""Drills of the catalogue that need processes, on one group: each test leaves a version in force and nothing on trial."""
+"""Drills of the catalogue that need processes, on one group: each test leaves nothing on trial."""
 
+import datetime
 import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentctl.deployment import choose
-from ipc.contract.rdagent import HoldUpdates, PinVersion, RollBack, UpdateNow
+from fabric.runview import seen
+from ipc.contract.rdagent import HoldUpdates, PinVersion, RollBack, UnblockVersion, UpdateNow
 from ipc.errors import Refused
+from rdagent.update.window import DAYS
 from release import record
 from release.manifest import MANIFEST, digest
 from release.record import Chosen
@@ -56,7 +60,7 @@ def test_41_a_swap_restarts_nobody_else(root: Root, shop: Any) -> None:
     assert root.pids()["telemetry"] != own
     assert root.phases("telemetry") == ["stage 0.2.0", "trial 0.2.0", "commit 0.2.0"]
     assert root.left_overs() == []
-    assert os.readlink(root.versions("telemetry") / "current") == "versions/0.2.0"
+    assert str((root.versions("telemetry") / "current").readlink()) == "versions/0.2.0"
 
 
 def test_39_40_a_bad_version_comes_back_without_a_repository_and_is_not_tried_again(root: Root, shop: Any) -> None:
@@ -167,10 +171,10 @@ def test_69_a_repository_that_stays_away_costs_one_line(root: Root) -> None:
     lines, before = len(root.said("component repository")), root.pids()
     fault(root, "repository")
     for _ in range(4):
-        seen = root.until(root.updates, "rdagent to answer").repository.checked_at or 0.0
+        at = root.until(root.updates, "rdagent to answer").repository.checked_at or 0.0
         root.ask(UpdateNow())
         root.until(
-            lambda seen=seen: (found := root.updates()) and (found.repository.checked_at or 0.0) > seen,  # type: ignore[misc]
+            lambda at=at: (found := root.updates()) and (found.repository.checked_at or 0.0) > at,  # type: ignore[misc]
             "one more look",
         )
     found = root.until(root.updates, "rdagent to answer")
@@ -230,6 +234,86 @@ def test_a_roll_back_of_the_base_install_is_refused(root: Root) -> None:
     with pytest.raises(Refused, match="nothing to go back to"):
         root.ask(RollBack(component="netagent"))
     assert root.version("netagent") == BASE
+
+
+def test_a_running_command_outlives_every_swap(root: Root, shop: Any, tmp_path: Path) -> None:
+    """Good, failed, by hand: it runs once, to its end, and what it runs from stays until then."""
+    for built in (shop("guestagent", "0.6.0"), shop("guestagent", "0.6.1", LIES), shop("guestagent", "0.7.0")):
+        root.publish(built)
+    begun, end = tmp_path / "begun", tmp_path / "end"
+    lines = f'echo "$$" >> {begun}; n=0; until [ -e {end} ]; do n=$((n+1)); echo "line $n"; sleep 0.2; done; echo done'
+    ordered = root.host.post("/api/runs", {"script": f"#!/bin/sh\n{lines}\n", "name": "long"})
+    root.until(begun.exists, "the command to begin")
+    assert root.version("guestagent") == "0.5.0"
+    root.update("guestagent", "0.6.0")
+    assert "announces version 9.9.9" in root.fails("guestagent", "0.6.1", "0.6.0")
+    root.update("guestagent", "0.7.0")
+    # 0.5.0 is neither current nor previous.
+    assert root.trees("guestagent") == {"0.5.0", "0.6.0", "0.7.0"}
+    root.ask(RollBack(component="guestagent", reason="I say so"))
+    root.until_runs("guestagent", "0.6.0")
+    assert os.kill(int(begun.read_text()), 0) is None
+    end.touch()
+    ran = root.until(
+        lambda: seen(told(root)["status"], ordered["handler"], "long", ordered["sequence_number"]), "its end"
+    )
+    assert (ran.state, ran.exit_code) == ("Succeeded", 0)
+    assert len(begun.read_text().splitlines()) == 1
+    said = ran.output.splitlines()
+    assert said == [*(f"line {number}" for number in range(1, len(said))), "done"]
+    # Now nobody needs it any more.
+    root.ask(UnblockVersion(component="guestagent", version="0.7.0"))
+    root.update("guestagent", "0.7.0")
+    root.until(lambda: root.trees("guestagent") == {"0.6.0", "0.7.0"}, "0.5.0 to go")
+
+
+def test_a_stager_that_hangs_and_is_killed(root: Root, shop: Any) -> None:
+    root.publish(shop("netagent", "0.2.0"))
+    want(root, "netagent", "0.2.0")
+    stager = root.until(lambda: root.child("rdagent.update.stager"), "the stager")
+    os.kill(stager, signal.SIGSTOP)
+    beats = told(root)["heartbeats"]
+    root.until(lambda: told(root)["heartbeats"] >= beats + 2, "heartbeats to go on")
+    assert root.until(lambda: root.view("netagent"), "rdagent to answer").state == "fetching"
+    os.kill(stager, signal.SIGKILL)
+    view = root.until(lambda: (one := root.view("netagent")) and one.state == "waiting" and one, "it to wait")
+    assert "the stager ended with status -9" in view.why
+    # It is tried again by itself.
+    root.until_runs("netagent", "0.2.0")
+    root.until(lambda: not root.left_overs(), "what went to be gone")
+    root.host.delete("/api/components/netagent")
+
+
+def test_a_reader_of_the_repository_that_hangs_and_is_killed(root: Root) -> None:
+    root.ask(UpdateNow())
+    reader = root.until(lambda: root.child("rdagent.update.tufchild"), "the reader")
+    os.kill(reader, signal.SIGSTOP)
+    beats = told(root)["heartbeats"]
+    root.until(lambda: told(root)["heartbeats"] >= beats + 2, "heartbeats to go on")
+    os.kill(reader, signal.SIGKILL)
+    root.until(lambda: (found := root.updates()) and "status -9" in found.repository.problem, "the problem")
+    root.until(lambda: (found := root.updates()) and not found.repository.problem, "the next look")
+
+
+def test_outside_the_window_and_inside_by_hand(root: Root, shop: Any) -> None:
+    """Also: the memory and the history are torn, and cost no more than what stood in them."""
+    day = DAYS[(datetime.datetime.now(datetime.UTC).weekday() + 3) % 7]
+    (root.folder / "azvmagent.toml.d" / "60-window.toml").write_text(f'[update]\nwindow = "{day} 00:00-00:01"\n')
+    root.publish(shop("telemetry", "0.6.0"), "stable")
+    state = root.places.state_of("rdagent")
+    history = (state / "update-history.jsonl").read_bytes()
+    root.supervisord.stop("rdagent")
+    root.until(lambda: root.pids()["rdagent"] == 0, "rdagent to end")
+    (state / "updates.json").write_bytes(b'{"policy": {"pins": 7}, "attempts": [')
+    (state / "update-history.jsonl").write_bytes(history[:-20] + b"\n\xff{}\n[" + history[:200])
+    root.supervisord.start("rdagent")
+    view = root.until(lambda: (one := root.view("telemetry")) and one.wanted == "0.6.0" and one, "the offer")
+    assert view.why.startswith(f"outside the window '{day} 00:00-00:01' until ")
+    assert view.lift == "agentctl update now telemetry"
+    assert root.said("updates.json: is damaged.*; what the operator said of updates is forgotten")
+    assert len(root.history()) > 5
+    root.now("telemetry", "")
+    root.until_runs("telemetry", "0.6.0")
 
 
 def test_what_the_host_is_told_all_the_while(root: Root) -> None:

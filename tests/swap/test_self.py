@@ -91,7 +91,7 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
 
 
 def test_44_one_that_hangs_and_one_that_never_binds(root: Root, second: Root, shop: Any) -> None:
-    """The watchdog ends them; nobody lends a hand. By exec the process is the same, so the last sign is the old one's."""
+    """The watchdog ends them; nobody lends a hand. By exec the process stays, so the last sign is the old one's."""
     before = {"hangs": others(root), "never binds": others(second)}
     root.publish(shop("rdagent", "0.4.1", HANGS))
     second.publish(shop("rdagent", "0.4.2", NEVER_BINDS))
