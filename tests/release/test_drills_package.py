@@ -211,7 +211,7 @@ def test_drill_30_a_bomb_that_does_not(installed: Installed, one: Built, tmp_pat
     ],
 )
 def test_drill_31_needs_another_machine(
-    installed: Installed, one: Built, tmp_path: Path, fields: dict[str, object], why: str
+    installed: Installed, one: Built, tmp_path: Path, fields: dict[str, Any], why: str
 ) -> None:
     path = write_zip(tmp_path, signed(one, **fields))
     with pytest.raises(Unfit, match=why):
