@@ -5,6 +5,7 @@ ROOT/components/COMPONENT/staging/             what is being unpacked; whatever 
 ROOT/deps/SHA256/                              layers, shared by all versions that name them
 """
 
+import os
 import platform
 import sys
 import sysconfig
@@ -206,8 +207,8 @@ def _put(
     for inside in reversed(folders):
         disk.sync_folder(staging / inside)
     disk.sync_folder(staging)
-    if target.exists():
-        # Rotten, or we would not be here; nothing can run from it.
+    if os.path.lexists(target):
+        # Rotten, or we would not be here; nothing can run from it. It may be a link to nowhere.
         disk.replace(target, staging.with_name(f"{target.name}.rotten"))
     disk.replace(staging, target)
     disk.sync_folder(target.parent)

@@ -15,11 +15,12 @@ UNSHARE = ("unshare", "--mount", *(() if os.geteuid() == 0 else ("--map-root-use
 SETUP = """
 import os, subprocess, sys
 from pathlib import Path
+from release.collect import Keep, collect, make_room
 from release.disk import Disk
 from release.errors import DiskTrouble
-from release.record import Chosen, Record, Trial, locked, read, write
+from release.record import Chosen, Record, Trial, locked, read, show_current, write
 from release.tree import check_version
-from release.unpack import this_machine, unpack
+from release.unpack import read_manifest, this_machine, unpack
 from tests.release.product import LAUNCH, TRUST, Installed
 mount, one, two = map(Path, sys.argv[1:])
 
@@ -70,6 +71,21 @@ tmpfs("size=4m")
 refused(lambda: put(one))
 print(sorted(path.name for path in mount.rglob("*")))
 """
+SHORT = """
+tmpfs("size=6m")
+old = put(one)
+installed.set(current=Chosen(old.manifest.version, old.digest))
+(installed.folder / "downloads").mkdir()
+(installed.folder / "downloads" / "old.zip").write_bytes(bytes(2 << 20))
+refused(lambda: put(two))
+files = read_manifest(two).files
+print([path.name for path in make_room(mount, "probe", files, Keep()).downloads])
+put(two)
+check_version(installed.tree("1.1.0"))
+(mount / "ballast").write_bytes(bytes(2 << 20))
+refused(lambda: make_room(mount, "probe", files, Keep()))
+print(sorted(path.name for path in (installed.folder / "versions").iterdir()))
+"""
 INODES = """
 tmpfs("size=8m,nr_inodes=30")
 refused(lambda: put(one))
@@ -86,6 +102,23 @@ print(ran.stdout.strip(), "a try cannot be counted" in ran.stderr, installed.rec
 refused(lambda: write(installed.folder, before))
 subprocess.run(["mount", "-o", "remount,rw", mount], check=True)
 print(installed.launch().stdout.strip(), installed.record().trial.tries)
+"""
+NO_UPDATE = """
+tmpfs("size=16m")
+old = put(one)
+before = installed.set(current=Chosen(old.manifest.version, old.digest))
+(installed.folder / "downloads").mkdir()
+(installed.folder / "downloads" / "old.zip").touch()
+subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
+refused(lambda: put(two))
+refused(lambda: collect(mount, "probe", Keep()))
+refused(lambda: write(installed.folder, before))
+refused(lambda: show_current(installed.folder, before))
+print(installed.launch().stdout.strip(), installed.record() == before)
+subprocess.run(["mount", "-o", "remount,rw", mount], check=True)
+put(two)
+collect(mount, "probe", Keep(versions=frozenset({"1.1.0"})))
+check_version(installed.tree("1.1.0"))
 """
 LAUNCH_FULL = """
 tmpfs("size=8m")
@@ -124,6 +157,21 @@ def test_too_little_room_is_seen_before_the_first_byte(tmp_path: Path, one: Buil
     assert said[0].startswith("28 ")
     assert "make room" in said[0]
     assert said[1] == "['components', 'probe', 'staging', 'versions']"
+
+
+def test_drill_57_room_is_made_when_it_is_short(tmp_path: Path, one: Built, two: Built) -> None:
+    said = on_a_disk(tmp_path, one, two, SHORT)
+    assert "make room" in said[0]
+    assert said[1] == "['old.zip']"
+    assert "make room" in said[2]
+    assert said[3] == "['1.0.0']"
+
+
+def test_drill_59_read_only(tmp_path: Path, one: Built, two: Built) -> None:
+    said = on_a_disk(tmp_path, one, two, NO_UPDATE)
+    assert [line[:3] for line in said[:4]] == ["30 "] * 4
+    assert all("Read-only file system" in line for line in said[:4])
+    assert said[4] == "probe 1.0.0 True"
 
 
 def test_out_of_inodes(tmp_path: Path, one: Built, two: Built) -> None:
