@@ -75,26 +75,16 @@ def read_manifest(path: Path) -> Manifest:
         return _manifest(archive)[0]
 
 
-def unpack(
-    path: Path,
-    root: Path,
-    component: str,
-    trust: Trust,
-    machine: Machine,
-    disk: Disk | None = None,
-    *,
-    version: str = "",
-) -> Package:
+def unpack(path: Path, root: Path, component: str, trust: Trust, machine: Machine, disk: Disk | None = None) -> Package:
     """Put the package's version under `root`; if it is there and whole already, nothing is done.
 
-    `version` is what it was offered as; without it any will do. Raises BadPackage, Untrusted, Unfit, DiskTrouble;
-    RottenTree when what was written does not read back.
+    Raises BadPackage, Untrusted, Unfit, DiskTrouble; RottenTree when what was written does not read back.
     """
     disk = disk or Disk()
     with open_archive(path) as archive:
         package, manifest, signatures = _signed(archive, trust)
         archive.check_names(package.manifest.files)
-        _check_fit(package.manifest, component, version, machine)
+        _check_fit(package.manifest, component, machine)
         _check_layers(root, package.manifest.layers)
         folder = component_folder(root, component)
         target = folder / "versions" / package.manifest.version
@@ -151,12 +141,10 @@ def _signed(archive: Archive, trust: Trust) -> tuple[Package, bytes, bytes]:
     return Package(manifest, digest(written), names), written, signatures
 
 
-def _check_fit(manifest: Manifest, component: str, version: str, machine: Machine) -> None:
+def _check_fit(manifest: Manifest, component: str, machine: Machine) -> None:
     what = f"{manifest.component} {manifest.version}"
     if manifest.component != component:
         raise Unfit(f"this is {what}, wanted is {component}: take the package of {component}")
-    if version and manifest.version != version:
-        raise Unfit(f"this is {what}, wanted is {version}: whoever offers it gave it the wrong name")
     # A release candidate's number is `3.14.0rc1`.
     found = ".".join(machine.python.split(".")[:2])
     if version_key(manifest.min_python) > version_key(found):

@@ -1,6 +1,8 @@
 """Drills 24 to 31 of the catalogue (docs/drills.md): packages that must not get onto the disk."""
 
 import struct
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -113,11 +115,20 @@ def test_drill_26_another_components_package(installed: Installed, one: Built, t
     assert not list(installed.root.iterdir())
 
 
-def test_drill_26_another_version_inside(installed: Installed, one: Built) -> None:
-    with pytest.raises(Unfit, match=r"this is probe 1\.0\.0, wanted is 1\.1\.0"):
-        unpack(one.path, installed.root, NAME, TRUST, this_machine(), version="1.1.0")
-    assert not list(installed.root.iterdir())
-    unpack(one.path, installed.root, NAME, TRUST, this_machine(), version="1.0.0")
+def test_drill_26_another_version_inside(installed: Installed, one: Built, tmp_path: Path) -> None:
+    """A repository that says 1.1.0 and gives the signed 1.0.0: who stages it knows what was asked for."""
+    (tmp_path / "trust").mkdir()
+    write_key(tmp_path / "release", KEY).rename(tmp_path / "trust" / "release.pub")
+    order = {"component": NAME, "package": str(one.path), "root": str(installed.root), "layers": {}}
+    for version in ("1.1.0", "1.0.0"):
+        asked = msgspec.json.encode({**order, "version": version, "trust": str(tmp_path / "trust")})
+        command = [sys.executable, "-P", "-m", "rdagent.update.stager"]
+        answer = msgspec.json.decode(subprocess.run(command, input=asked, stdout=subprocess.PIPE, check=True).stdout)
+        if version == "1.1.0":
+            assert answer["problem"] == "unfit"
+            assert "this is probe 1.0.0, asked for was probe 1.1.0" in answer["reason"]
+            assert not list(installed.root.iterdir())
+    assert (answer["problem"], answer["digest"]) == (None, one.digest)
     assert installed.tree("1.0.0").is_dir()
 
 

@@ -124,6 +124,39 @@ def test_a_whole_slot_of_another_shape(
     assert launch.choose(str(root), str(folder)) == []
 
 
+@given(made, st.floats(0, 4e9))
+def test_a_bad_version_is_free_when_its_time_is_up_or_the_machine_is_another(record: Record, now: float) -> None:
+    left = forgive(record, now=now, environment="here").bad
+    for key, bad in record.bad.items():
+        over = bad.expires is not None and bad.expires <= now
+        assert (key in left) == (not over and bad.environment in {"", "here"})
+    assert forgive(record, now=now, environment="").bad.keys() >= left.keys()  # not known is no other machine
+
+
+@given(made)
+def test_what_launch_put_on_the_list_gets_an_end_and_a_place(record: Record) -> None:
+    bad = complete(record, expires=7.0, environment="here").bad
+    assert all(one.environment for one in bad.values())
+    for key, one in record.bad.items():
+        assert bad[key].reason == one.reason
+        assert bad[key] == one if one.environment else bad[key].expires == 7.0
+
+
+def test_a_rejected_version_remembers_where_it_failed() -> None:
+    here = fingerprint()
+    record = reject(Record(component=NAME, trial=Trial(B, 1)), "hangs", 50.0, here)
+    assert record.bad == {B.key: Bad("hangs", 50.0, here)}
+    with pytest.raises(RecordError, match="bad list: hangs"):
+        begin_trial(record, B)
+    assert begin_trial(forgive(record, now=50.0, environment=here), B).trial
+    assert begin_trial(forgive(record, now=0.0, environment="cpython-3.14"), B).trial
+
+
+def test_a_fingerprint_names_python_machine_library_and_kernel() -> None:
+    assert fingerprint() == fingerprint()
+    assert re.fullmatch(r"[a-z]+-\d+\.\d+\.\S+ \S+ \S+ linux-\d+\.\d+", fingerprint())
+
+
 def newer(record: Record) -> dict[str, Any]:
     """The record as a release to come might write it: more fields at every place that is an object."""
     fields: dict[str, Any] = msgspec.to_builtins(record)
@@ -183,39 +216,6 @@ def test_fields_of_a_version_go_where_it_goes(tmp_path: Path) -> None:
     assert found
     write(tmp_path, msgspec.structs.replace(found, bad={}))
     assert slot(tmp_path, 3)["bad"] == {}
-
-
-@given(made, st.floats(0, 4e9))
-def test_a_bad_version_is_free_when_its_time_is_up_or_the_machine_is_another(record: Record, now: float) -> None:
-    left = forgive(record, now=now, environment="here").bad
-    for key, bad in record.bad.items():
-        over = bad.expires is not None and bad.expires <= now
-        assert (key in left) == (not over and bad.environment in {"", "here"})
-    assert forgive(record, now=now, environment="").bad.keys() >= left.keys()  # not known is no other machine
-
-
-@given(made)
-def test_what_launch_put_on_the_list_gets_an_end_and_a_place(record: Record) -> None:
-    bad = complete(record, expires=7.0, environment="here").bad
-    assert all(one.environment for one in bad.values())
-    for key, one in record.bad.items():
-        assert bad[key].reason == one.reason
-        assert bad[key] == one if one.environment else bad[key].expires == 7.0
-
-
-def test_a_rejected_version_remembers_where_it_failed() -> None:
-    here = fingerprint()
-    record = reject(Record(component=NAME, trial=Trial(B, 1)), "hangs", 50.0, here)
-    assert record.bad == {B.key: Bad("hangs", 50.0, here)}
-    with pytest.raises(RecordError, match="bad list: hangs"):
-        begin_trial(record, B)
-    assert begin_trial(forgive(record, now=50.0, environment=here), B).trial
-    assert begin_trial(forgive(record, now=0.0, environment="cpython-3.14"), B).trial
-
-
-def test_a_fingerprint_names_python_machine_library_and_kernel() -> None:
-    assert fingerprint() == fingerprint()
-    assert re.fullmatch(r"[a-z]+-\d+\.\d+\.\S+ \S+ \S+ linux-\d+\.\d+", fingerprint())
 
 
 def test_slots_take_turns(installed: Installed, one: Built) -> None:
