@@ -75,6 +75,12 @@ def read_manifest(path: Path) -> Manifest:
         return _manifest(archive)[0]
 
 
+def read_listing(path: Path) -> Listing:
+    """What a layer says of itself, whoever made it. Raises BadPackage."""
+    with open_archive(path) as archive:
+        return _listing(path, archive.small(LISTING))
+
+
 def unpack(path: Path, root: Path, component: str, trust: Trust, machine: Machine, disk: Disk | None = None) -> Package:
     """Put the package's version under `root`; if it is there and whole already, nothing is done.
 

@@ -8,20 +8,22 @@ from pathlib import Path
 import pytest
 
 from release.build import Built
-from tests.release.product import CHECKOUT
+from tests.release.product import CHECKOUT, probe, third_party
 
 # Root in a user namespace may mount as well, so this needs none outside.
 UNSHARE = ("unshare", "--mount", *(() if os.geteuid() == 0 else ("--map-root-user",)))
 SETUP = """
-import os, subprocess, sys
+import json, os, shutil, subprocess, sys
 from pathlib import Path
+from release.build import layer_file
 from release.collect import Keep, collect, make_room
 from release.disk import Disk
 from release.errors import DiskTrouble
 from release.record import Chosen, Record, Trial, locked, read, show_current, write
-from release.tree import check_version
+from release.signing import write_key
+from release.tree import check_layer, check_version
 from release.unpack import read_manifest, this_machine, unpack
-from tests.release.product import LAUNCH, TRUST, Installed
+from tests.release.product import KEY, LAUNCH, TRUST, Installed
 mount, one, two = map(Path, sys.argv[1:])
 
 def tmpfs(options):
@@ -85,6 +87,30 @@ check_version(installed.tree("1.1.0"))
 (mount / "ballast").write_bytes(bytes(2 << 20))
 refused(lambda: make_room(mount, "probe", files, Keep()))
 print(sorted(path.name for path in (installed.folder / "versions").iterdir()))
+"""
+STAGED = """
+tmpfs("size=7m")
+old = put(one)
+installed.set(current=Chosen(old.manifest.version, old.digest))
+downloads = installed.folder / "downloads"
+downloads.mkdir()
+package = Path(shutil.copy(two, downloads))
+(layer,) = read_manifest(package).layers
+fetched = shutil.copy(layer_file(two.parent / "layers", layer), downloads)
+(downloads / "old.zip").write_bytes(bytes(3 << 20))
+write_key(mount / "release", KEY)
+(mount / "trust").mkdir()
+(mount / "release.pub").rename(mount / "trust" / "release.pub")
+order = {
+    "component": "probe", "version": "1.1.0", "package": str(package), "root": str(mount),
+    "trust": str(mount / "trust"), "layers": {layer.sha256: fetched},
+}
+command = [sys.executable, "-P", "-m", "rdagent.update.stager"]
+answer = subprocess.run(command, input=json.dumps(order).encode(), capture_output=True, check=True).stdout
+print(json.loads(answer)["reason"])
+print(sorted(path.name for path in downloads.iterdir()) == sorted([package.name, Path(fetched).name]))
+check_layer(mount / "deps" / layer.sha256, layer)
+check_version(installed.tree("1.1.0"))
 """
 INODES = """
 tmpfs("size=8m,nr_inodes=30")
@@ -165,6 +191,13 @@ def test_drill_57_room_is_made_when_it_is_short(tmp_path: Path, one: Built, two:
     assert said[1] == "['old.zip']"
     assert "make room" in said[2]
     assert said[3] == "['1.0.0']"
+
+
+def test_drill_57_what_was_fetched_for_it_is_not_what_goes(tmp_path: Path, one: Built) -> None:
+    with third_party(tmp_path / "site", "aalayer"):
+        layered = probe(tmp_path, "1.1.0", "import aalayer")
+    said = on_a_disk(tmp_path, one, layered, STAGED)
+    assert said == ["", "True"]
 
 
 def test_drill_59_read_only(tmp_path: Path, one: Built, two: Built) -> None:
