@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from ipc.places import COMPONENTS, Places
-from rdagent.update.source import Answer, Order, SourceError
+from rdagent.update.source import Answer, Order, SourceError, forget
 from release.manifest import BYTES_LIMIT
 
 _COMMAND = ("-P", "-m", "rdagent.update.tufchild")
@@ -35,6 +35,7 @@ class Repository:
 
         It is whole, checked and on the disk, or not there.
         """
+        forget(path)
         await self._ask(seconds, target=target, path=str(path), limit=limit)
 
     async def _ask(self, seconds: float, **what: object) -> Answer:
