@@ -68,10 +68,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """For all of it."""
     components: tuple[str, ...] = ()
     """Look for packages of these."""
-    target: str = ""
-    """Or fetch this one to `path`."""
-    path: str = ""
+    wanted: dict[str, str] = {}
+    """Or fetch these targets, each to its path."""
     limit: int = BYTES_LIMIT
+    """Bytes of each."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

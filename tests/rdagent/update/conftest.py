@@ -24,6 +24,9 @@ class Blocking:
     def fetch(self, target: str, path: Path, *, seconds: float = FETCH_SECONDS) -> None:
         asyncio.run(self._repository.fetch(target, path, seconds=seconds))
 
+    def fetch_all(self, wanted: dict[str, Path]) -> None:
+        asyncio.run(self._repository.fetch_all(wanted))
+
 
 @pytest.fixture
 def server() -> Iterator[LyingServer]:
