@@ -60,8 +60,7 @@ def assert_nothing(path: Path) -> None:
 def returns(repository: Blocking, path: Path, server: LyingServer) -> None:
     """The repository is itself again: nothing has to be repaired by hand."""
     server.lies.clear()
-    (offered,) = (repository.look()).offered
-    repository.fetch(offered.target, path)
+    repository.fetch(TARGET, path)
     assert path.read_bytes() == zipped(b"0.2.0")
 
 
@@ -161,9 +160,13 @@ def test_drill_06_the_package_is_refused(repository: Blocking, server: LyingServ
 
 
 def test_drill_07_redirects_are_not_followed(repository: Blocking, server: LyingServer, path: Path) -> None:
-    for place in (f"{server.url}/metadata/timestamp.json", "file:///etc/passwd", "ftp://127.0.0.1/x", "//["):
-        lie = reply(b"", "302 Found", f"Location: {place}\r\n")
+    places = [f"{server.url}/metadata/timestamp.json", "file:///etc/passwd", "ftp://127.0.0.1/x", "//["]
+    lies = [reply(b"", "302 Found", f"Location: {place}\r\n") for place in places]
+    for lie in lies[:2]:
         both(repository, server, path, lie, {"unreachable"}, {"unreachable"})
+    for lie in lies:
+        server.lies = {"/agents/": lie}
+        assert not_got([f"{server.url}/agents/x.zip"], path).kind == "unreachable"
     # And no URL of another kind is asked for at all.
     for url in ("file:///etc/passwd", "ftp://127.0.0.1/x.zip", "http://", "http://[x/", "x.zip", "http://h:99999/"):
         assert not_got([url], path).kind == "damaged"
