@@ -1,17 +1,16 @@
 """The component repository as rdagent sees it: what there is, and one file of it. Read in a child (`tufchild`)."""
 
 import asyncio
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from ipc.child import module_command
 from ipc.places import COMPONENTS, Places
 from rdagent.update.source import Answer, Order, SourceError, forget
 from release.manifest import BYTES_LIMIT
 
-_COMMAND = ("-P", "-m", "rdagent.update.tufchild")
 LOOK_SECONDS = 60.0
 FETCH_SECONDS = 600.0
 _GRACE = 2.0
@@ -53,7 +52,7 @@ class Repository:
         order = msgspec.convert({**fixed, **what}, Order)
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
         try:
-            child = await asyncio.create_subprocess_exec(sys.executable, *_COMMAND, **pipes)  # type: ignore[arg-type]
+            child = await asyncio.create_subprocess_exec(*module_command("rdagent.update.tufchild"), **pipes)  # type: ignore[arg-type]
         except OSError as error:
             raise SourceError("failed", f"the reader of the repository cannot be started: {error.strerror}") from error
         try:

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from release.build import Built, build, layer_file
@@ -39,6 +41,30 @@ def probe(folder: Path, version: str, main: str = GOOD, floor: str = "0.0.0") ->
     return build(checkout(folder / f"source-{version}", version, main), NAME, folder / "dist", [KEY], floor=floor)
 
 
+@contextmanager
+def third_party(folder: Path, *names: str) -> Iterator[None]:
+    """Tiny packages as an installer would leave them; in here they can be imported, and packages made with them."""
+    for name in names:
+        info = folder / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(f"NAME = {name!r}\n")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "top_level.txt").write_text(f"{name}\n")
+        (info / "RECORD").write_text(f"{name}/__init__.py,,\n{info.name}/METADATA,,\n")
+    sys.path.append(str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def layer_path(root: Path, built: Built, name: str) -> Path:
+    """Where a layer that the package names lies."""
+    (layer,) = (one for one in built.manifest.layers if one.name == name)
+    return root / "deps" / layer.sha256
+
+
 def chosen(built: Built) -> Chosen:
     return Chosen(built.manifest.version, built.digest)
 
@@ -57,10 +83,13 @@ class Installed:
             unpack_layer(layer_file(built.path.parent / "layers", layer), self.root, layer)
         return unpack(built.path, self.root, self.component, TRUST, machine or this_machine())
 
-    def put_factory(self, built: Built) -> None:
-        """As the base install would: a folder of its own."""
-        self.put(built)
-        (self.folder / "versions" / built.manifest.version).rename(self.folder / "factory")
+    @property
+    def base(self) -> Path:
+        """The base install: what Python finds by itself."""
+        return self.root.with_name(f"{self.root.name}-base")
+
+    def put_base(self, version: str) -> None:
+        checkout(self.base, version)
 
     def tree(self, version: str) -> Path:
         return self.folder / "versions" / version
@@ -80,4 +109,7 @@ class Installed:
     def launch(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """`launch.py` as supervisord would run it, to its end."""
         command = [sys.executable, "-I", "-S", str(LAUNCH), str(self.root), self.component, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, env=self._environment(environment), timeout=60)
+
+    def _environment(self, more: dict[str, str]) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(self.base), **more}

@@ -1,0 +1,240 @@
+"""The updater's loop: look what is wanted, decide, and have one version at a time prove itself."""
+
+import asyncio
+import contextlib
+import logging
+import platform
+import time
+from collections.abc import Callable
+
+from ipc.component import Component
+from ipc.contract.guestagent import GoalStateArrived
+from ipc.contract.rdagent import ComponentTruth, UpdateChanged
+from ipc.hostaddress import HostAddress
+from ipc.places import COMPONENTS, Places
+from ipc.record import Emitter
+from rdagent.config import UpdateSettings
+from rdagent.update import policy as policies
+from rdagent.update.attempt import Attempts
+from rdagent.update.chronicle import Chronicle
+from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Wait
+from rdagent.update.install import Installer, InstallError
+from rdagent.update.memory import Memory, Refusal
+from rdagent.update.offers import Offer
+from rdagent.update.plan import decide, order
+from rdagent.update.shelf import Shelf
+from rdagent.update.trials import Trials, in_use
+from rdagent.update.wishes import Wishes
+from release.environment import fingerprint
+from release.errors import ReleaseError
+from release.record import Record
+from release.signing import Thresholds, trust_for
+from wire.http import HttpClient
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 30.0, 3600.0
+_REFUSED_SECONDS = 86400.0
+_TROUBLE_PAUSE, _BUG_PAUSE = 10.0, 60.0
+
+logger = logging.getLogger("rdagent")
+
+
+class Updater:
+    """Owns the versions. `run` is a loop of the component."""
+
+    def __init__(
+        self,
+        component: Component,
+        places: Places,
+        settings: UpdateSettings,
+        client: HttpClient,
+        find_host: Callable[[], HostAddress],
+        emitter: Emitter,
+        truth: Callable[[], dict[str, ComponentTruth]],
+        host_is_away: Callable[[], bool],
+    ) -> None:
+        self._component = component
+        self.settings = settings
+        self._truth = truth
+        thresholds = Thresholds(settings.threshold, settings.rdagent_threshold)
+        self.shelf = Shelf(places, lambda name: trust_for(name, places.trust, thresholds))
+        self.memory = Memory(places)
+        self.wishes = Wishes(places, settings, client, find_host, self.memory)
+        self._chronicle = Chronicle(
+            self.memory, self.shelf, emitter, settings.bad_expires, running=self._running, changed=self._changed
+        )
+        self.attempts = Attempts(
+            places,
+            self.shelf,
+            self.memory,
+            self._chronicle,
+            Installer(places, settings, self.shelf, client, in_use),
+            Trials(places, component.bus, settings, host_is_away),
+            channel=lambda: self.wishes.offers(self._running()),
+            running=self._running,
+            changed=self._changed,
+            be_reborn=self._be_reborn,
+        )
+        self._wake = asyncio.Event()
+        self._retries: dict[str, tuple[float, float, str]] = {}
+        """By offer: CLOCK_MONOTONIC of the next try, the pause before it, and why it was not had."""
+        self.decisions: dict[str, Decision] = {}
+        self.found: dict[str, Found] = {}
+        self.reborn = False
+        """Whether this process is to become another version of itself once it has ended."""
+        component.bus.on(GoalStateArrived, lambda _: self.look_again(host=True))
+
+    def look_again(self, *, host: bool = False, repository: bool = False) -> None:
+        """Something may have changed: what the host wants, what the repository has, or the operator's word."""
+        self.wishes.stale(host=host, repository=repository)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """For ever. What goes wrong here costs an update, never the process: the heartbeat lives in it."""
+        while not self.reborn:
+            self._wake.clear()
+            pause = 0.0
+            try:
+                await self._finish_trials()
+                await self.wishes.refresh()
+                await self._decide()
+                if not await self._begin():
+                    pause = self._seconds_to_next()
+            except ReleaseError as error:
+                logger.warning("updates: %s", error)
+                pause = _TROUBLE_PAUSE
+            except Exception:
+                logger.exception("bug in the updater; it begins anew")
+                pause = _BUG_PAUSE
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+
+    def forget_refusals(self, name: str) -> None:
+        """The operator wants another try."""
+        left = {key: one for key, one in self.memory.now.refused.items() if not key.startswith(f"{name} ")}
+        self.memory.change(refused=left)
+
+    def decide_anew(self) -> None:
+        """With what is known of the disk: the operator's word may have changed."""
+        if not self.found:
+            return
+        now, before = time.time(), self.decisions
+        policy = policies.expire(self.memory.now.policy, now)
+        self.memory.change(policy=policy)
+        offers = self.wishes.offers(self._running())
+        machine = self.wishes.machine
+        self.decisions = {
+            name: self._hindered(
+                decide(name, self.found[name], offers, policy, self.settings, now=now, machine=machine)
+            )
+            for name in COMPONENTS
+        }
+        for name, one in self.decisions.items():
+            if before.get(name) != one:
+                self._changed(name)
+            if isinstance(one, Refuse) and one.offer.wanted_by == "host":
+                self._chronicle.outcome(one.offer, ok=False, message=one.why)
+            elif isinstance(one, Settled) and one.offer is not None and one.offer.wanted_by == "host":
+                self._chronicle.outcome(one.offer, ok=True)
+
+    async def _finish_trials(self) -> None:
+        """Trials that an earlier life of ours began."""
+        for name in COMPONENTS:
+            record = await asyncio.to_thread(self.shelf.record, name)
+            if record.trial and not self.reborn:
+                await self.attempts.finish(name, record.trial.target)
+
+    async def _decide(self) -> None:
+        await asyncio.to_thread(self._take_stock)
+        self.decide_anew()
+        policy = self.memory.now.policy
+        for name in list(policy.asked):
+            # What the operator asked for has been answered once nothing is left to wait for.
+            if isinstance(self.decisions.get(name), Settled | Refuse):
+                policy = policies.forget(policy, name)
+        self.memory.change(policy=policy)
+
+    async def _begin(self) -> bool:
+        """Have the first that may begin prove itself; whether there was one."""
+        for decision in order(self.decisions.values()):
+            if not isinstance(decision, Begin) or self.reborn:
+                continue
+            offer, asked = decision.offer, self._is_asked(decision.offer)
+            self.memory.change(policy=policies.forget(self.memory.now.policy, offer.component))
+            try:
+                await self.attempts.make(offer, asked=asked)
+            except InstallError as error:
+                self._not_had(offer, error)
+            else:
+                self._retries.pop(self.wishes.key(offer), None)
+            return True
+        return False
+
+    def _take_stock(self) -> None:
+        """Blocking. Raises ReleaseError."""
+        truth, here = self._truth(), fingerprint()
+        loaded = {name: self.shelf.record(name) for name in COMPONENTS}
+        for name, record in loaded.items():
+            record = self._chronicle.tell_of_others(name, record)  # noqa: PLW2901  # the newer one
+            others = [other for other, one in loaded.items() if one.trial and other != name]
+            running = truth[name].version if name in truth else ""
+            self.found[name] = Found(
+                running=running,
+                running_digest=_digest_of(running, record),
+                record=record,
+                whole=self.shelf.on_disk(name),
+                others_on_trial=others[0] if others else "",
+                python=platform.python_version(),
+                environment=here,
+            )
+
+    def _hindered(self, decision: Decision) -> Decision:
+        """What could not be had is tried again later; what was not fit for us, when something else is offered."""
+        if not isinstance(decision, Begin):
+            return decision
+        offer = decision.offer
+        key = self.wishes.key(offer)
+        refused = self.memory.now.refused.get(key)
+        if refused and offer.wanted_by != "operator" and 0 <= time.time() - refused.at < _REFUSED_SECONDS:
+            return Refuse(offer=offer, why=refused.why, lift=f"agentctl update now {offer.name}")
+        retry = self._retries.get(key)
+        if retry and time.monotonic() < retry[0] and not self._is_asked(offer):
+            until = time.time() + retry[0] - time.monotonic()
+            return Wait(offer=offer, until=until, why=retry[2], lift=f"agentctl update now {offer.component}")
+        return decision
+
+    def _not_had(self, offer: Offer, error: InstallError) -> None:
+        key = self.wishes.key(offer)
+        if error.final:
+            refusal = Refusal(why=error.reason, at=time.time())
+            self.memory.change(refused={**self.memory.now.refused, key: refusal})
+            self._chronicle.end("refuse", offer, ok=False, message=error.reason)
+            return
+        pause = min(self._retries[key][1] * 2, _LONGEST_PAUSE) if key in self._retries else _FIRST_PAUSE
+        if key not in self._retries:
+            self._chronicle.note("fetch", offer, ok=False, message=error.reason)
+        self._retries[key] = (time.monotonic() + pause, pause, error.reason)
+
+    def _is_asked(self, offer: Offer) -> bool:
+        return offer.component in self.memory.now.policy.asked
+
+    def _seconds_to_next(self) -> float:
+        waiting = [one.until for one in self.decisions.values() if isinstance(one, Wait) and one.until is not None]
+        soonest = min((max(until - time.time(), 0.5) for until in waiting), default=float("inf"))
+        return min(soonest, self.wishes.seconds_to_next())
+
+    def _running(self) -> dict[str, str]:
+        return {name: one.version for name, one in self._truth().items() if one.version}
+
+    def _changed(self, name: str) -> None:
+        self._component.announce(UpdateChanged(component=name))
+
+    def _be_reborn(self) -> None:
+        self.reborn = True
+        self._component.end()
+
+
+def _digest_of(running: str, record: Record) -> str:
+    """What runs is what the record says, unless its number is another."""
+    known = (record.trial.target if record.trial else None, record.current)
+    return next((one.digest for one in known if one and one.version == running), "")
