@@ -3,12 +3,14 @@
 Each drill goes both ways: the signed repository by its child, and the URLs of the host's manifest.
 """
 
+import asyncio
 import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pytest
 
 from ipc.places import Places
 from rdagent.update.fetch import fetch_by_url, layer_url
+from rdagent.update.repository import Repository
 from rdagent.update.source import Answer, Kind, Order, SourceError, layer_target
 from tests.rdagent.update.conftest import Blocking
 from tests.rdagent.update.lying import LyingServer, Script, SignedRepository, drip, endless, reply, silent, zipped
@@ -328,6 +331,31 @@ def test_a_child_that_hangs_is_ended(
         assert refused(repository, 0.5).kind == "unreachable"
         assert time.monotonic() - began < 6.0
     repository.look()
+
+
+def test_cancelled_the_child_is_gone_and_the_next_one_works(
+    server: LyingServer, signed: SignedRepository, places: Places, path: Path
+) -> None:
+    """As when rdagent itself ends in the middle of a download."""
+    asked, gone = threading.Event(), threading.Event()
+
+    def hold(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nPK")
+        asked.set()
+        if connection.recv(1) == b"":
+            gone.set()
+
+    async def begin_and_leave() -> None:
+        task = asyncio.create_task(Repository(server.url, places).fetch(TARGET, path))
+        assert await asyncio.to_thread(asked.wait, 30.0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    server.lies = {"/targets/": hold}
+    asyncio.run(begin_and_leave())
+    assert gone.wait(30.0)
+    assert_nothing(path)
+    returns(Blocking(server.url, places), path, server)
 
 
 def test_the_updater_itself_loads_neither_http_nor_signatures() -> None:

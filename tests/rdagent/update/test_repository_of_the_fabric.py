@@ -7,13 +7,14 @@ import time
 import urllib.request
 from pathlib import Path
 
+import msgspec
 import pytest
 from defusedxml.ElementTree import fromstring
 
 from fabric.client import Client
 from ipc.places import Places
 from rdagent.update.fetch import fetch_by_url, layer_url
-from rdagent.update.source import Kind, SourceError, layer_target
+from rdagent.update.source import Answer, Kind, Order, SourceError, layer_target
 from release.build import Built, build
 from release.unpack import this_machine, unpack, unpack_layer
 from tests.conftest import LocalHost
@@ -22,10 +23,12 @@ from tests.release.product import CHECKOUT, KEY, TRUST
 from wire.deadline import Deadline
 from wire.http import HttpClient
 
+COMPONENT = "rdagent"
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return build(CHECKOUT, "telemetry", tmp_path_factory.mktemp("dist"), [KEY])
+    return build(CHECKOUT, COMPONENT, tmp_path_factory.mktemp("dist"), [KEY])
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ def package_url(host: LocalHost, version: str) -> str:
     """As a VM finds it: goal state, configuration, the family's manifest."""
     goal = fromstring(got(f"{host.wireserver}/machine/?comp=goalstate"))
     config = fromstring(got(goal.findtext(".//ExtensionsConfig") or ""))
-    (family,) = [one for one in config.iter("GAFamily") if one.findtext("Name") == "telemetry"]
+    (family,) = [one for one in config.iter("GAFamily") if one.findtext("Name") == COMPONENT]
     manifest = fromstring(got(family.findtext("Uris/Uri") or ""))
     (uri,) = [one.findtext("Uris/Uri") for one in manifest.iter("Plugin") if one.findtext("Version") == version]
     return uri or ""
@@ -71,7 +74,9 @@ def got(url: str) -> bytes:
     return content
 
 
-def test_from_the_repository_to_a_version_on_disk(repository: Blocking, built: Built, tmp_path: Path) -> None:
+def test_from_the_repository_to_a_version_on_disk(
+    repository: Blocking, published: LocalHost, places: Places, built: Built, tmp_path: Path
+) -> None:
     (offered,) = repository.look().offered
     assert (offered.version, offered.digest) == (built.manifest.version, built.digest)
     assert set(offered.layers) == {one.sha256 for one in built.manifest.layers}
@@ -81,8 +86,27 @@ def test_from_the_repository_to_a_version_on_disk(repository: Blocking, built: B
     repository.fetch_all({**wanted, offered.target: tmp_path / "package.zip"})
     for layer in built.manifest.layers:
         unpack_layer(tmp_path / f"{layer.sha256}.zip", installed, layer)
-    package = unpack(tmp_path / "package.zip", installed, "telemetry", TRUST, this_machine())
+    package = unpack(tmp_path / "package.zip", installed, COMPONENT, TRUST, this_machine())
     assert package.digest == offered.digest
+    # And that version, with nothing but its layers, can look for the next one.
+    tree = installed / "components" / COMPONENT / "versions" / offered.version
+    imports = [tree, *(installed / "deps" / one for one in offered.layers)]
+    order = Order(
+        url=endpoints(published)["repository"],
+        root=str(places.trust / "root.json"),
+        state=str(tmp_path / "state"),
+        seconds=30,
+        components=(COMPONENT,),
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", tree / "ipc" / "child.py", "rdagent.update.tufchild"],
+        input=msgspec.json.encode(order),
+        capture_output=True,
+        timeout=60,
+        env={"AZVMAGENT_IMPORTS": ":".join(map(str, imports))},
+    )
+    answer = msgspec.json.decode(done.stdout, type=Answer)
+    assert (answer.kind, answer.offered) == (None, (offered,)), done.stderr
 
 
 def test_the_hosts_way_brings_the_same_with_its_layers(
@@ -144,7 +168,7 @@ def test_each_fault_of_the_host_costs_one_line_and_no_more_time_than_there_is(
 
 def test_withdrawn_is_offered_no_more(repository: Blocking, published: LocalHost, built: Built, tmp_path: Path) -> None:
     (offered,) = repository.look().offered
-    azfabric(published, "publish", "--withdraw", "telemetry", offered.version)
+    azfabric(published, "publish", "--withdraw", COMPONENT, offered.version)
     with pytest.raises(SourceError) as caught:
         repository.fetch(offered.target, tmp_path / "x.zip")
     assert caught.value.kind == "missing"
