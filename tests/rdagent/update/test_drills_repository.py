@@ -162,14 +162,17 @@ def test_drill_06_the_package_is_refused(repository: Blocking, server: LyingServ
     returns(repository, path, server)
 
 
-def test_drill_07_redirects_are_not_followed(repository: Blocking, server: LyingServer, path: Path) -> None:
-    places = [f"{server.url}/metadata/timestamp.json", "file:///etc/passwd", "ftp://127.0.0.1/x", "//["]
-    lies = [reply(b"", "302 Found", f"Location: {place}\r\n") for place in places]
+def test_drill_07_redirects_are_not_followed(
+    repository: Blocking, server: LyingServer, places: Places, path: Path
+) -> None:
+    leads = [f"{server.url}/metadata/timestamp.json", "file:///etc/passwd", "ftp://127.0.0.1/x", "//["]
+    lies = [reply(b"", "302 Found", f"Location: {place}\r\n") for place in leads]
     for lie in lies[:2]:
         both(repository, server, path, lie, {"unreachable"}, {"unreachable"})
     for lie in lies:
         server.lies = {"/agents/": lie}
         assert not_got([f"{server.url}/agents/x.zip"], path).kind == "unreachable"
+    assert refused(Blocking(f"file://{path.parent}", places)).kind == "unreachable"
     # And no URL of another kind is asked for at all.
     for url in ("file:///etc/passwd", "ftp://127.0.0.1/x.zip", "http://", "http://[x/", "x.zip", "http://h:99999/"):
         assert not_got([url], path).kind == "damaged"
@@ -277,6 +280,13 @@ def test_drill_14_version_withdrawn_meanwhile(
     assert offered.target in error.reason
     assert (repository.look()).offered == ()
     assert not_got([f"{server.url}/agents/telemetry_0.2.0.zip"], path).kind == "missing"
+
+
+def test_an_unchanged_look_asks_twice(repository: Blocking, server: LyingServer) -> None:
+    repository.look()
+    server.asked.clear()
+    repository.look()
+    assert server.asked == ["/metadata/2.root.json", "/metadata/timestamp.json"]
 
 
 def test_what_is_offered_is_what_was_signed(repository: Blocking, signed: SignedRepository, path: Path) -> None:
