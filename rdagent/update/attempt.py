@@ -167,6 +167,7 @@ class Attempts:
         await self._go_back(offer.component)
         if offer.component != "rdagent":
             ended(seconds=time.monotonic() - began)
+            await self._collect(offer.component)
 
     async def _go_back(self, name: str) -> None:
         """To what launch.py chooses now."""

@@ -252,7 +252,7 @@ def test_a_running_command_outlives_every_swap(root: Root, shop: Any, tmp_path: 
     assert root.trees("guestagent") == {"0.5.0", "0.6.0", "0.7.0"}
     root.ask(RollBack(component="guestagent", reason="I say so"))
     root.until_runs("guestagent", "0.6.0")
-    assert os.kill(int(begun.read_text()), 0) is None
+    os.kill(int(begun.read_text()), 0)  # it lives
     end.touch()
     ran = root.until(
         lambda: seen(told(root)["status"], ordered["handler"], "long", ordered["sequence_number"]), "its end"

@@ -1,5 +1,8 @@
 """rdagent updates itself: good, bad, killed in its own trial, and one that hangs. On one group, in this order."""
 
+import json
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,6 +84,20 @@ def test_47_supervisord_and_all_killed_in_its_own_gate(root: Root, shop: Any) ->
     root.until(lambda: not root.left_overs(), "what went to be gone")
 
 
+def test_70_an_outage_of_the_host_while_it_becomes_another(root: Root, shop: Any) -> None:
+    """Its heartbeat waits for an answer that never comes, and must not keep it from its end."""
+    root.publish(shop("rdagent", "0.5.0"))
+    host = json.loads((root.folder / "fabric" / "endpoints.json").read_text())["pid"]
+    root.now("rdagent", "0.5.0")
+    root.until(lambda: root.child("rdagent.update.stager"), "the stager")
+    os.kill(host, signal.SIGSTOP)
+    try:
+        root.until_runs("rdagent", "0.5.0")
+    finally:
+        os.kill(host, signal.SIGCONT)
+    assert root.bad("rdagent").keys() == {"0.2.1"}
+
+
 @pytest.fixture
 def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
     """One more group, so that two that hang are waited for at once."""
@@ -93,10 +110,10 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
 def test_44_one_that_hangs_and_one_that_never_binds(root: Root, second: Root, shop: Any) -> None:
     """The watchdog ends them; nobody lends a hand. By exec the process stays, so the last sign is the old one's."""
     before = {"hangs": others(root), "never binds": others(second)}
-    root.publish(shop("rdagent", "0.4.1", HANGS))
+    root.publish(shop("rdagent", "0.5.1", HANGS))
     second.publish(shop("rdagent", "0.4.2", NEVER_BINDS))
-    root.now("rdagent", "0.4.1")
+    root.now("rdagent", "0.5.1")
     second.now("rdagent", "0.4.2")
-    assert "it hangs: no sign of life for" in root.until_back("rdagent", "0.4.1", "0.4.0", 90)
+    assert "it hangs: no sign of life for" in root.until_back("rdagent", "0.5.1", "0.5.0", 90)
     assert "it hangs: no sign of life for" in second.until_back("rdagent", "0.4.2", BASE, 90)
     assert {"hangs": others(root), "never binds": others(second)} == before
