@@ -11,7 +11,7 @@ from ipc.places import Places
 from ipc.statefile import read_state, write_atomically, write_state
 from rdagent.update.gate import Baseline
 from rdagent.update.offers import Offer
-from rdagent.update.policy import Policy
+from rdagent.update.policy import Policy, sound
 
 _HISTORY_LIMIT = 1000
 
@@ -50,7 +50,7 @@ class Memory:
         folder = places.state_of("rdagent")
         self._file, self._history_file = folder / "updates.json", folder / "update-history.jsonl"
         self.now = self._read()
-        self._history = _read_history(self._history_file)
+        self._history, self._is_torn = _read_history(self._history_file)
 
     def change(self, **fields: object) -> None:
         """Keep these fields of Remembered."""
@@ -79,27 +79,30 @@ class Memory:
                 write_atomically(self._history_file, lines)
             else:
                 with self._history_file.open("ab") as file:
-                    file.write(msgspec.json.encode(event) + b"\n")
+                    file.write(b"\n" * self._is_torn + msgspec.json.encode(event) + b"\n")
+                    self._is_torn = False
         except OSError as error:
             logger.warning("%s cannot be written: %s", self._history_file, error.strerror)
 
     def _read(self) -> Remembered:
         try:
-            return read_state(self._file, Remembered) or Remembered()
+            read = read_state(self._file, Remembered) or Remembered()
+            return msgspec.structs.replace(read, policy=sound(read.policy))
         except StateError as error:
             logger.warning("%s; what the operator said of updates is forgotten", error)
             return Remembered()
 
 
-def _read_history(path: Path) -> list[UpdateEvent]:
+def _read_history(path: Path) -> tuple[list[UpdateEvent], bool]:
+    """What can be read, and whether the last line broke off."""
     try:
-        lines = path.read_bytes().splitlines()
+        data = path.read_bytes()
     except OSError:
-        return []
+        return [], False
     found = []
-    for line in lines[-_HISTORY_LIMIT:]:
+    for line in data.splitlines()[-_HISTORY_LIMIT:]:
         try:
             found.append(msgspec.json.decode(line, type=UpdateEvent))
         except (ValueError, RecursionError):
             continue  # torn by a power cut
-    return found
+    return found, not data.endswith(b"\n")

@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,8 +39,8 @@ class SmallDisk:
 
 
 @pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallDisk]:
-    root = Root(tmp_path_factory.mktemp("r"), TRIAL)
+def disk(memory: Path) -> Iterator[SmallDisk]:
+    root = Root(memory / "r", TRIAL)
     small = SmallDisk(root)
     small.mount()
     yield small

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,9 +100,9 @@ def test_70_an_outage_of_the_host_while_it_becomes_another(root: Root, shop: Any
 
 
 @pytest.fixture
-def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
+def second(memory: Path) -> Iterator[Root]:
     """One more group, so that two that hang are waited for at once."""
-    root = Root(tmp_path_factory.mktemp("s"))
+    root = Root(memory / "s")
     root.up()
     yield root
     root.down()
