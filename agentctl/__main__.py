@@ -15,6 +15,7 @@ from agentctl.net import net
 from agentctl.options import json_option, root_option
 from agentctl.package import package
 from agentctl.runs import run
+from agentctl.update import update
 from agentctl.view import gather, is_ready
 from ipc.places import COMPONENTS
 
@@ -97,6 +98,7 @@ cli.add_command(explain)
 cli.add_command(run)
 cli.add_command(net)
 cli.add_command(package)
+cli.add_command(update)
 
 
 def main() -> None:

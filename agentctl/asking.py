@@ -4,7 +4,7 @@ import asyncio
 
 from agentctl import __version__
 from agentctl.deployment import Deployment
-from agentctl.errors import CommandError, NothingThere
+from agentctl.errors import CommandError, NothingThere, TooOld
 from ipc.bus import Bus
 from ipc.errors import FrameError, NoAnswer, Refused
 from ipc.message import R, Request
@@ -26,6 +26,10 @@ def ask(deployment: Deployment, request: Request[R], *, within: float = 5.0) -> 
         status = deployment.command("agentctl status")
         raise NothingThere(f"{error}\nSee: {status}; start the group with: {deployment.up_command}") from error
     except Refused as error:
+        if error.code == "unsupported":
+            raise TooOld(
+                f"{error.reason}: it is older than this agentctl {__version__}; bring it up to date"
+            ) from error
         raise CommandError(error.reason) from error
     except FrameError as error:
         raise CommandError(f"{request.speaker} answers with what we cannot read: {error}") from error

@@ -92,7 +92,7 @@ def _message(one: ExtensionView) -> str:
         what = "cannot be had yet" if one.failure == "transient" else "failed"
         text = f"{one.wanted} is wanted and {what}; {one.version} goes on: {text}"
     if one.retry_at is not None:
-        return f"{text} (tried again in {_duration(max(0, round(one.retry_at - time.time())))})"
+        return f"{text} (tried again in {duration(max(0, round(one.retry_at - time.time())))})"
     return text
 
 
@@ -102,10 +102,11 @@ def shade(word: str) -> Text:
 
 
 def _age(since: float) -> str:
-    return _duration(max(0, int(time.time() - since))) if since else "-"
+    return duration(max(0, int(time.time() - since))) if since else "-"
 
 
-def _duration(seconds: int) -> str:
+def duration(seconds: int) -> str:
+    """In the largest unit that fits."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size} {unit}"

@@ -22,6 +22,7 @@ from guestagent.queries import Queries
 from guestagent.record import Records
 from guestagent.reporting import Reporter
 from guestagent.steps import Worker
+from guestagent.updatestatus import UpdateNews
 from guestagent.watch import HostWatch
 from ipc.component import Component
 from ipc.contract.guestagent import (
@@ -95,6 +96,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             roll_back=settings.roll_back,
             built_in=builtin.provides if settings.built_in_run_command else lambda _: False,
         )
+        updates = UpdateNews(component.bus, changed.set)
         reporter = Reporter(
             component=component,
             settings=settings,
@@ -108,6 +110,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             log=places.log,
             changed=changed,
             again=again,
+            updates=updates,
         )
         agent = GuestAgent(
             watch=watch,
@@ -142,7 +145,12 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
         try:
             await asyncio.to_thread(_tidy, artifacts, places.lib)
             await component.run(
-                watch.watch_wireserver(), watch.watch_host_plugin(), agent.work(), reporter.report(), emitter.deliver()
+                watch.watch_wireserver(),
+                watch.watch_host_plugin(),
+                agent.work(),
+                reporter.report(),
+                updates.follow(),
+                emitter.deliver(),
             )
         finally:
             client.close()

@@ -52,7 +52,8 @@ async def run(places: Places, settings: Settings, updates: UpdateSettings, host:
             agent.truth,
             lambda: bool(heartbeat.view.problem),
         )
-        answer_orders(component, updater)
+        agent.story = updater.story
+        answer_orders(component, updater, places)
         emitter.emit("Start", f"{NAME} {__version__}")
         try:
             await component.run(

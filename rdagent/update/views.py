@@ -1,8 +1,10 @@
 """A decision as the contract tells it. Pure."""
 
+from collections.abc import Sequence
+
 import msgspec
 
-from ipc.contract.rdagent import BadVersion, PlannedUpdate, TrialView, UpdateState, UpdateView
+from ipc.contract.rdagent import BadVersion, PlannedUpdate, TrialView, UpdateEvent, UpdateState, UpdateView
 from rdagent.update.decision import Decision, Found, Refuse, Settled, Wait
 from rdagent.update.policy import Policy, held
 from release.record import Bad
@@ -44,6 +46,13 @@ def to_view(decision: Decision, found: Found, policy: Policy, *, now: float) -> 
         why=decision.why if isinstance(decision, Wait | Refuse) else "",
         lift=decision.lift if isinstance(decision, Wait | Refuse) else "",
     )
+
+
+def story(history: Sequence[UpdateEvent]) -> str:
+    """What is to be said of a component whose last event is that a version came back; empty if it is not."""
+    if history and history[-1].phase == "roll back":
+        return f"{history[-1].version} was rolled back: {history[-1].message}"
+    return ""
 
 
 def _bad(key: str, bad: Bad) -> BadVersion:
