@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from agentctl import __version__, group, render
+from agentctl.bundle import bundle
 from agentctl.deployment import Deployment
 from agentctl.errors import CommandError, WrongUse
 from agentctl.ext import explain, ext
@@ -99,6 +100,7 @@ cli.add_command(run)
 cli.add_command(net)
 cli.add_command(package)
 cli.add_command(update)
+cli.add_command(bundle)
 
 
 def main() -> None:

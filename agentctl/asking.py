@@ -27,9 +27,8 @@ def ask(deployment: Deployment, request: Request[R], *, within: float = 5.0) -> 
         raise NothingThere(f"{error}\nSee: {status}; start the group with: {deployment.up_command}") from error
     except Refused as error:
         if error.code == "unsupported":
-            raise TooOld(
-                f"{error.reason}: it is older than this agentctl {__version__}; bring it up to date"
-            ) from error
+            too_old = f"{error.reason}: it is older than this agentctl. Bring {request.speaker} up to date"
+            raise TooOld(too_old) from error
         raise CommandError(error.reason) from error
     except FrameError as error:
         raise CommandError(f"{request.speaker} answers with what we cannot read: {error}") from error

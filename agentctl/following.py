@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -48,6 +48,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         return self.state == "runs"
 
 
+T = TypeVar("T")
 Show = Callable[[Sequence[Progress]], None]
 
 
@@ -164,6 +165,20 @@ def until_other(
     return _on_the_bus(deployment, watch)
 
 
+def until_seen(deployment: Deployment, component: str, version: str, patience: float) -> None:
+    """Until rdagent has seen that this version runs: who asks for the status next must not be shown the old one."""
+
+    async def watch(bus: Bus) -> None:
+        until = time.monotonic() + patience
+        while time.monotonic() < until:
+            found = await _or_none(bus, GetUpdates())
+            if found is None or any(one.running == version for one in found.components if one.component == component):
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    _on_the_bus(deployment, watch)
+
+
 async def _or_none(bus: Bus, request: Request[R], to: str = "") -> R | None:
     try:
         return await bus.ask(request, to=to, within=2.0)
@@ -171,8 +186,8 @@ async def _or_none(bus: Bus, request: Request[R], to: str = "") -> R | None:
         return None
 
 
-def _on_the_bus(deployment: Deployment, talk: Callable[[Bus], Any]) -> Any:
-    async def run() -> Any:
+def _on_the_bus(deployment: Deployment, talk: Callable[[Bus], Awaitable[T]]) -> T:
+    async def run() -> T:
         bus = Bus(deployment.places, "agentctl", __version__)
         try:
             return await talk(bus)

@@ -1,4 +1,4 @@
-"""Times that an operator writes, and how they are shown to him. UTC throughout, as in logs and in what the host hears."""
+"""Times that an operator writes, and how they are shown to him: UTC, as in logs and in what the host hears."""
 
 import datetime
 import re
@@ -18,7 +18,7 @@ def span(text: str) -> float:
 
 
 def moment(text: str) -> float:
-    """UTC, seconds since the epoch, of e.g. `2026-11-30 22:00`; with a zone (`+01:00`) as it says. Raises ValueError."""
+    """UTC, seconds since the epoch, of e.g. `2026-11-30 22:00` or `2026-11-30 23:00+01:00`. Raises ValueError."""
     try:
         found = datetime.datetime.fromisoformat(text.strip())
         return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).timestamp()

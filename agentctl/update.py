@@ -13,7 +13,7 @@ from agentctl import moments, records, updateview
 from agentctl.asking import ask
 from agentctl.deployment import Deployment
 from agentctl.errors import CommandError, NothingThere, WrongUse
-from agentctl.following import Progress, described, follow, until_other
+from agentctl.following import Progress, described, follow, until_other, until_seen
 from agentctl.options import json_option, root_option
 from agentctl.render import Terminal
 from agentctl.restart import restart
@@ -34,6 +34,7 @@ from ipc.places import COMPONENTS
 _ACT_WITHIN = 45.0
 """Seconds. Going back stops a process, and one that does not hear is killed after a while."""
 _BACK_SECONDS = 60.0
+_SEEN_SECONDS = 5.0
 _COMPONENT = click.Choice(COMPONENTS)
 
 
@@ -203,6 +204,7 @@ def rollback(component: str, reason: str, deployment: Deployment, as_json: bool)
                 f"See: {deployment.command('agentctl status')}"
             )
         version = back.version
+        until_seen(deployment, component, version, _SEEN_SECONDS)
     was = before.version if before else ""
     if as_json:
         _print_json({"component": component, "from_version": was, "version": version, "running": bool(version)})

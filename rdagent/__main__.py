@@ -52,7 +52,7 @@ async def run(places: Places, settings: Settings, updates: UpdateSettings, host:
             agent.truth,
             lambda: bool(heartbeat.view.problem),
         )
-        agent.story = updater.story
+        agent.story, agent.replaced = updater.story, updater.look_again
         answer_orders(component, updater, places)
         emitter.emit("Start", f"{NAME} {__version__}")
         try:

@@ -49,6 +49,8 @@ class RdAgent:
         self._sign_of_life = sign_of_life
         self.story: Callable[[str], str] = lambda _: ""
         """What else is to be said of a component that is well; the updater knows."""
+        self.replaced: Callable[[], None] = lambda: None
+        """Called when another process, or another version, of a component answers."""
         self._stories: dict[str, str] = {}
         self._news = asyncio.Event()
         self._somebody_came = asyncio.Event()
@@ -111,6 +113,8 @@ class RdAgent:
             self._truth[name] = after
             if before is None or (before.state, before.pid, before.version) != (after.state, after.pid, after.version):
                 self._changed(before, after)
+            if before is not None and (before.pid, before.version) != (after.pid, after.version):
+                self.replaced()
         stories = {name: self.story(name) for name in self.truth()}
         for name in [name for name, one in stories.items() if one != self._stories.get(name, "")]:
             self._news.set()
