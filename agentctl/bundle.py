@@ -81,10 +81,8 @@ def export(
             found = _write(out, [source.fetch(one) for one in chosen], None)
     names = [f"{one.component} {one.version}" for one in found.packages]
     answer = {"bundle": str(out), "bytes": out.stat().st_size, "packages": names, "files": len(found.files)}
-    said = (
-        f"{out}: {', '.join(names)}; {len(found.files)} files, {answer['bytes']} bytes.\nThere: agentctl bundle import"
-    )
-    _answer(as_json, answer, f"{said} {out.name}")
+    said = f"{out}: {', '.join(names)}; {len(found.files)} files, {answer['bytes']} bytes."
+    _answer(as_json, answer, f"{said}\nThere: agentctl bundle import {out.name}")
 
 
 @bundle.command("import")

@@ -42,8 +42,8 @@ class Source:
             bootstrap = root.read_bytes()[:_ROOT_LIMIT]
         except OSError as error:
             raise CommandError(
-                f"{root} cannot be read: {error.strerror}. It says whom to trust: put the repository's root.json there, "
-                "or say where it is with --trust-root"
+                f"{root} cannot be read: {error.strerror}. It says whom to trust: put the repository's root.json "
+                "there, or say where it is with --trust-root"
             ) from error
         with self._refusals():
             self._updater = Updater(

@@ -40,6 +40,9 @@ def status(view: StatusView) -> RenderableType:
         parts += [Text(), extensions_table(view.extensions)]
     if view.problems:
         parts += [Text(), *(Text(f"! {line}", style="yellow") for line in view.problems)]
+    if view.updates:
+        see = Text("See: agentctl update status", style="dim")
+        parts += [Text(), *(Text(line, style="cyan") for line in view.updates), see]
     return Group(*parts)
 
 

@@ -71,6 +71,8 @@ def _lines(one: UpdateView, deployment: Deployment, *, all_held: bool) -> list[T
         lines.append(Text(f"Updates of {name} are held. End it: {off}"))
     if one.why:
         lines.append(cause(name, one.why, one.lift, deployment))
+    if others := [version for version in one.staged if version not in {one.current, one.previous}]:
+        lines.append(Text(f"  on disk: {name} {', '.join(others)}", style="dim"))
     for bad in one.bad:
         ends = f"until {moments.shown(bad.expires)}" if bad.expires is not None else "for good"
         text = f"  bad list: {name} {bad.version} ({bad.digest[:_DIGEST]}) {ends}: {bad.reason}"

@@ -1,5 +1,6 @@
 """What the operator and the others ask of the updater."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -47,6 +48,11 @@ class Orders:
         self._bundles = Bundles(places, updater.installer, updater.memory, self._floor)
 
     async def get_updates(self, _: GetUpdates) -> Updates:
+        doing, found = self._updater.attempts.doing, self._updater.found
+        if doing is not None and (name := doing.offer.component) in found:
+            # The loop takes stock again only when this has ended.
+            record = await asyncio.to_thread(self._updater.shelf.record, name)
+            found[name] = msgspec.structs.replace(found[name], record=record)
         return self._updates()
 
     async def get_plan(self, _: GetUpdatePlan) -> UpdatePlan:
@@ -199,8 +205,9 @@ class Orders:
     def _with_story(self, view: UpdateView) -> UpdateView:
         """One that came back says so until something else happened to it."""
         last = self._updater.memory.history(view.component, 1)
-        if view.state == "settled" and (why := story(last)):
-            return msgspec.structs.replace(view, state="rolled back", why=why, since=last[-1].at)
+        why, lift = story(last, self._updater.found[view.component].record)
+        if view.state == "settled" and why:
+            return msgspec.structs.replace(view, state="rolled back", why=why, lift=lift, since=last[-1].at)
         return view
 
 

@@ -89,7 +89,8 @@ class Updater:
 
     def story(self, name: str) -> str:
         """Of a version of `name` that came back; empty if none did, or something else has happened since."""
-        return story(self.memory.history(name, 1))
+        found = self.found.get(name)
+        return story(self.memory.history(name, 1), found.record)[0] if found else ""
 
     def look_again(self, *, host: bool = False, repository: bool = False) -> None:
         """Something may have changed: what the host wants, what the repository has, or the operator's word."""
