@@ -141,6 +141,8 @@ async def _look(bus: Bus, names: Sequence[str], version: str, since: float) -> l
 
 def described(deployment: Deployment, component: str) -> Description | None:
     """What runs now; None if it does not answer."""
+    if not deployment.places.run.is_dir():
+        return None
 
     async def once(bus: Bus) -> Description | None:
         return await _or_none(bus, Describe(), to=component)

@@ -31,6 +31,8 @@ from ipc.contract.rdagent import (
 )
 from ipc.places import COMPONENTS
 
+_LOOK_WITHIN = 3.0
+"""Seconds. After that the records have to do."""
 _ACT_WITHIN = 45.0
 """Seconds. Going back stops a process, and one that does not hear is killed after a while."""
 _BACK_SECONDS = 60.0
@@ -65,7 +67,7 @@ def status(deployment: Deployment, as_json: bool) -> None:
     for 1: what runs goes on running.
     """
     try:
-        found, absent = ask(deployment, GetUpdates()), ""
+        found, absent = ask(deployment, GetUpdates(), within=_LOOK_WITHIN), ""
     except NothingThere as error:
         if not deployment.places.state.is_dir():
             raise
@@ -171,7 +173,7 @@ def unblock(component: str, version: str, deployment: Deployment, as_json: bool)
     """Take VERSION, or all, off the bad list of COMPONENT: it may be tried again. Works without rdagent, too."""
     said = f"{f'{component} {version}'.strip()} is off the bad list."
     try:
-        found = ask(deployment, UnblockVersion(component=component, version=version))
+        found = ask(deployment, UnblockVersion(component=component, version=version), within=_LOOK_WITHIN)
     except NothingThere:
         records.unblock(deployment, component, version)
         found = Updates(components=records.views(deployment), repository=RepositoryView())
@@ -190,13 +192,10 @@ def rollback(component: str, reason: str, deployment: Deployment, as_json: bool)
     starts COMPONENT anew; where supervisord does not either, the record says what starts next.
     """
     before = described(deployment, component)
-    try:
-        ask(deployment, RollBack(component=component, reason=reason), within=_ACT_WITHIN)
-    except NothingThere:
-        if described(deployment, "rdagent") is not None:
-            raise
+    if described(deployment, "rdagent") is None:
         version = _without_rdagent(deployment, component, reason)
     else:
+        ask(deployment, RollBack(component=component, reason=reason), within=_ACT_WITHIN)
         back = until_other(deployment, component, before, _BACK_SECONDS)
         if back is None:
             raise CommandError(
