@@ -61,7 +61,13 @@ class Updater:
         self.memory = Memory(places)
         self.wishes = Wishes(places, settings, client, find_host, self.memory)
         self._chronicle = Chronicle(
-            self.memory, self.shelf, emitter, settings.bad_expires, running=self._running, changed=self._changed
+            self.memory,
+            self.shelf,
+            emitter,
+            settings.bad_expires,
+            offers=lambda: self.wishes.offers(self._running()),
+            running=self._running,
+            changed=self._changed,
         )
         self.installer = Installer(places, settings, self.shelf, client, in_use)
         self.attempts = Attempts(
@@ -71,7 +77,6 @@ class Updater:
             self._chronicle,
             self.installer,
             Trials(places, component.bus, settings, host_is_away),
-            channel=lambda: self.wishes.offers(self._running()),
             running=self._running,
             changed=self._changed,
             be_reborn=self._be_reborn,
@@ -103,11 +108,12 @@ class Updater:
             self._wake.clear()
             pause = 0.0
             try:
-                await asyncio.to_thread(self._take_stock)
+                if not self.found:  # who asks how a trial goes that an earlier life began is told
+                    await asyncio.to_thread(self._take_stock)
                 await self._finish_trials()
-                began = time.time()
+                began, asked = time.time(), self.memory.now.policy.asked
                 await self.wishes.refresh()
-                await self._decide()
+                await self._decide(asked)
                 self.looked_at = began
                 if not await self._begin():
                     pause = self._seconds_to_next()
@@ -160,13 +166,14 @@ class Updater:
             if record.trial and not self.reborn:
                 await self.attempts.finish(name, record.trial.target)
 
-    async def _decide(self) -> None:
+    async def _decide(self, asked: dict[str, str]) -> None:
+        """`asked`: what the operator had asked for before we looked what there is."""
         await asyncio.to_thread(self._take_stock)
         self.decide_anew()
         policy = self.memory.now.policy
-        for name in list(policy.asked):
-            # What the operator asked for has been answered once nothing is left to wait for.
-            if isinstance(self.decisions.get(name), Settled | Refuse):
+        for name, version in asked.items():
+            # It has been answered once nothing is left to wait for.
+            if policy.asked.get(name) == version and isinstance(self.decisions.get(name), Settled | Refuse):
                 policy = policies.forget(policy, name)
         self.memory.change(policy=policy)
 
@@ -175,10 +182,10 @@ class Updater:
         for decision in order(self.decisions.values()):
             if not isinstance(decision, Begin) or self.reborn:
                 continue
-            offer, asked = decision.offer, self._is_asked(decision.offer)
+            offer = decision.offer
             self.memory.change(policy=policies.forget(self.memory.now.policy, offer.component))
             try:
-                await self.attempts.make(offer, asked=asked)
+                await self.attempts.make(offer)
             except InstallError as error:
                 self._not_had(offer, error)
             else:
