@@ -89,6 +89,10 @@ class Installer:
         """From files: its package, and a folder of layers called by their SHA-256. Raises InstallError."""
         if there := await asyncio.to_thread(self._is_there, offer):
             return there
+        try:
+            await asyncio.to_thread(self._shelf.make_folder, offer.component)
+        except ReleaseError as error:
+            raise InstallError(str(error), final=False) from error
         async with self.alone:
             seen = await self._stage(offer, package, None)
             found = {one.sha256: layers / f"{one.sha256}.zip" for one in seen.missing}
