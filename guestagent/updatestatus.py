@@ -63,7 +63,7 @@ def update_status(families: Iterable[AgentFamily], updates: Updates | None) -> d
         return None  # the last word on it is not spoken
     message = "" if outcome.ok else _named(outcome)
     return {
-        "expectedVersion": outcome.version,
+        "expectedVersion": view.running if outcome.ok and view is not None and view.running else outcome.version,
         "status": "Success" if outcome.ok else "Error",
         "code": 0 if outcome.ok else 1,
         "formattedMessage": {"lang": "en-US", "message": message[:_MESSAGE_LIMIT]},

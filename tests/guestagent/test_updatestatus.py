@@ -35,6 +35,8 @@ def test_success_and_error() -> None:
     assert found["formattedMessage"]["message"] == "telemetry 0.2.0: it hangs"
     told = json.loads(status_blob([], None, version="1", fast_track=False, system={}, update=found))
     assert told["aggregateStatus"]["guestAgentStatus"]["updateStatus"] == found
+    runs = known(GOOD, UpdateView(component="telemetry", running="0.3.0"))
+    assert (update_status([ASKED], runs) or {})["expectedVersion"] == "0.3.0"
     silent = json.loads(status_blob([], None, version="1", fast_track=False, system={}))
     assert "updateStatus" not in silent["aggregateStatus"]["guestAgentStatus"]
 
