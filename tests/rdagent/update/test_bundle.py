@@ -123,7 +123,7 @@ def test_what_is_no_bundle(machine: Machine, made: Callable[..., Built], tmp_pat
 def test_one_at_a_time(machine: Machine, made: Callable[..., Built], tmp_path: Path) -> None:
     path = str(bundle(tmp_path / "all.zip", made("telemetry", "1.0.0")))
 
-    async def twice() -> list[ImportedBundle | BaseException]:
+    async def twice() -> tuple[ImportedBundle | BaseException, ImportedBundle | BaseException]:
         bundles = machine.bundles()
         return await asyncio.gather(bundles.take(path), bundles.take(path), return_exceptions=True)
 
