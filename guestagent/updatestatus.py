@@ -1,6 +1,7 @@
 """What the host hears of the version it asked for (protocol: status reporting, updateStatus). rdagent knows it."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,6 +13,7 @@ from ipc.places import COMPONENTS
 from wire.extensions import AgentFamily
 from wire.redact import redact
 
+_PAUSE = 10.0
 _MESSAGE_LIMIT = 1000
 _UNDER_WAY = frozenset({"fetching", "on trial"})
 
@@ -32,16 +34,21 @@ class UpdateNews:
 
     async def follow(self) -> None:
         """Ask whenever there is news, for ever."""
+        pause: float | None = None
         while True:
-            await self._ask.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._ask.wait()
             self._ask.clear()
+            pause = None
             before = self.last
             try:
                 self.last = await self._bus.ask(GetUpdates())
             except Refused:
                 self.last = None
             except (NoAnswer, FrameError):
-                # It is being replaced, perhaps: its Hello brings us here again.
+                # It is being replaced, perhaps: its Hello brings us here sooner.
+                pause = _PAUSE
                 continue
             if before is None or self.last is None or before.outcome != self.last.outcome or _moves(before, self.last):
                 self._changed()

@@ -82,7 +82,8 @@ def test_back_to_the_version_before(root: Path) -> None:
 
 def test_a_version_on_trial_is_given_up_first(tmp_path: Path) -> None:
     recorded(tmp_path, Record(component="telemetry", current=ONE, trial=Trial(TWO, 2)))
-    assert agentctl(tmp_path, "update", "rollback", "telemetry").returncode == 0
+    found = agentctl(tmp_path, "update", "rollback", "telemetry")
+    assert (found.returncode, "telemetry 0.2.0 is given up" in found.stderr) == (0, True)
     record = now(tmp_path)
     assert (record.current, record.trial, list(record.bad)) == (ONE, None, [TWO.key])
 
