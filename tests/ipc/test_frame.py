@@ -1,6 +1,7 @@
 """Frames: what is written is read back; whatever else arrives is a FrameError."""
 
 import time
+from types import UnionType
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import msgpack
@@ -38,6 +39,9 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         return instances(hint)
     if get_origin(hint) is list:
         return st.lists(values(get_args(hint)[0]), max_size=3)
+    if get_origin(hint) is UnionType:
+        # Left to itself the library would fill in a struct's defaults as msgspec keeps them.
+        return st.one_of([values(one) for one in get_args(hint)])
     return st.from_type(hint)
 
 
