@@ -78,6 +78,8 @@ def test_state_comes_back_and_a_newer_version_s_fields_are_ignored(tmp_path: Pat
     assert path.stat().st_mode & 0o777 == 0o600
     path.write_text('{"url": "http://h", "found_in": "lease", "detail": "", "colour": "new"}')
     assert read_state(path, WireServerState) == WireServerState(url="http://h", found_in="lease")
+    path.write_text('{"url": "http://h", "found_in": "dream"}')
+    assert read_state(path, WireServerState) == WireServerState(url="http://h", found_in="default")
 
 
 @given(st.binary(max_size=60))
