@@ -30,6 +30,8 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         return instances(hint)
     if get_origin(hint) is list:
         return st.lists(values(get_args(hint)[0]), max_size=3)
+    if get_origin(hint) is dict:
+        return st.dictionaries(st.text(), values(get_args(hint)[1]), max_size=3)
     if get_origin(hint) is UnionType:
         return st.one_of(*(values(one) for one in get_args(hint)))
     return st.from_type(hint)

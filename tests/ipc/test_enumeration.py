@@ -1,8 +1,10 @@
 """What a newer neighbour says: keys and words nobody here knows change nothing else."""
 
 from collections.abc import Iterator
+from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+import hypothesis
 import msgpack
 import msgspec
 import pytest
@@ -19,6 +21,15 @@ EVERY: list[type[msgspec.Struct]] = [*MESSAGES, RefusalBody]
 NEWS = {"a newer key": [1, {"of": "any shape"}], "": None}
 
 
+class Shapes(msgspec.Struct):
+    """Wherever a later message may have an enumeration."""
+
+    several: list[HealthReport]
+    perhaps: HealthReport | None
+    named: dict[str, HealthReport]
+    deep: list[dict[str, list[HealthReport] | None]]
+
+
 def test_every_enumeration_is_open_and_falls_back_to_a_word_it_has() -> None:
     found = {(kind, name): (words, word) for kind in structs() for name, words, word in enumerations(kind)}
     assert len({words for words, _ in found.values()}) > 5
@@ -28,9 +39,11 @@ def test_every_enumeration_is_open_and_falls_back_to_a_word_it_has() -> None:
         assert default in {msgspec.NODEFAULT, word}, f"{kind.__name__}.{name}: its default is another word"
 
 
-@given(st.sampled_from(EVERY).flatmap(instances), st.text())
-def test_a_newer_neighbour_is_understood(message: msgspec.Struct, word: str) -> None:
-    kind = type(message)
+@pytest.mark.parametrize("kind", [*EVERY, Shapes], ids=lambda kind: kind.__name__)
+@hypothesis.settings(max_examples=20)
+@given(st.data(), st.text())
+def test_a_newer_neighbour_is_understood(kind: type[msgspec.Struct], data: st.DataObject, word: str) -> None:
+    message = data.draw(instances(kind))
     body = msgspec.to_builtins(message, builtin_types=(bytes,))
     said, understood = aged(body, kind, f"newer {word}")
     # NaN is the one value that does not equal itself.
@@ -90,10 +103,13 @@ def aged(value: Any, kind: Any, word: str) -> tuple[Any, Any]:
         hints = get_type_hints(kind)
         both = {key: (word, words[key]) if key in words else aged(one, hints[key], word) for key, one in value.items()}
         return {**NEWS, **{key: one[0] for key, one in both.items()}}, {key: one[1] for key, one in both.items()}
-    if isinstance(value, list):
-        pairs = [aged(one, get_args(kind)[0], word) for one in value]
-        return [one[0] for one in pairs], [one[1] for one in pairs]
-    inner = [one for one in get_args(kind) if isinstance(one, type) and issubclass(one, msgspec.Struct)]
-    if inner and value is not None:
+    inner = [one for one in get_args(kind) if one is not type(None)]
+    if isinstance(kind, UnionType) and value is not None:
         return aged(value, inner[0], word)
+    if isinstance(value, list):
+        pairs = [aged(one, inner[0], word) for one in value]
+        return [one[0] for one in pairs], [one[1] for one in pairs]
+    if isinstance(value, dict):
+        both = {key: aged(one, inner[1], word) for key, one in value.items()}
+        return {key: one[0] for key, one in both.items()}, {key: one[1] for key, one in both.items()}
     return value, value
