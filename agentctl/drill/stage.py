@@ -18,6 +18,7 @@ from agentctl.deployment import Deployment
 from agentctl.errors import CommandError
 from agentctl.processes import wait_until
 from ipc.contract.rdagent import GetTruth, Truth
+from ipc.lock import make_private_directory
 from ipc.places import Places
 from ipc.supervisord import ProgramState, Supervisord
 from release import record
@@ -52,6 +53,7 @@ class Stage:
 
     def __enter__(self) -> "Stage":
         self.places.trust.mkdir(parents=True)
+        self.places.installed.mkdir(mode=0o755, parents=True)
         write_key(self.key_file, self.key).replace(self.places.trust / "drill.pub")
         self.places.config.write_text(self._configuration)
         # Ended by SIGTERM, we still take everything away.
@@ -75,6 +77,7 @@ class Stage:
 
         `sample`: the host asks for the sample extension.
         """
+        make_private_directory(self.places.run)
         group.prepare(self.deployment)
         group.start_host(self.deployment)
         group.start_supervisord(self.deployment)
@@ -131,7 +134,7 @@ class Stage:
         """
         folder = component_folder(self.places.installed, component)
         try:
-            for path in (folder.parent.parent, folder.parent, folder):
+            for path in (folder.parent, folder):
                 path.mkdir(mode=0o755, exist_ok=True)
             with record.locked(folder):
                 before = record.read(folder) or record.Record(component=component)
