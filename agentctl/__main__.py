@@ -9,6 +9,7 @@ import msgspec
 
 from agentctl import __version__, group, render
 from agentctl.deployment import Deployment
+from agentctl.drill.cli import drill
 from agentctl.errors import CommandError, WrongUse
 from agentctl.ext import explain, ext
 from agentctl.net import net
@@ -97,6 +98,7 @@ cli.add_command(explain)
 cli.add_command(run)
 cli.add_command(net)
 cli.add_command(package)
+cli.add_command(drill)
 
 
 def main() -> None:
