@@ -42,7 +42,7 @@ class Ask(Request[Opinion], frozen=True, kw_only=True):
 class Rumour(Event, frozen=True, kw_only=True):
     """An event of a later contract."""
 
-    words: list[str] = ["nobody", "knows"]
+    words: str = "nobody knows"
 
 
 def begin(*, words: bool) -> None:

@@ -3,9 +3,9 @@
 import io
 from pathlib import Path
 
-from defusedxml.ElementTree import parse
 import msgspec
 import pytest
+from defusedxml.ElementTree import parse
 from rich.console import Console
 
 from agentctl.drill.report import Case, Grid, Report, text, write_html, write_json, write_junit
