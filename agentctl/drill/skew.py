@@ -42,7 +42,6 @@ CONFIGURATION = "[rdagent]\nheartbeat_period = 2.0\nlook_period = 1.0\n"
 
 _SAMPLE_PATIENCE = 30.0
 
-# 0.1.0 was made for a launch.py that told its children by PYTHONPATH where to import from.
 _FOR_ITS_LAUNCHER = (
     'import os\nif "AZVMAGENT_IMPORTS" in os.environ:\n    os.environ["PYTHONPATH"] = os.environ["AZVMAGENT_IMPORTS"]\n'
 )
@@ -75,25 +74,22 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         return " ".join(f"{component}={self.chosen[component].name}" for component in COMPONENTS)
 
 
-def build(stage: Stage, mutations: Mapping[str, Change] | None = None) -> Releases:
-    """All releases as packages under the stage's root; N may be changed, to see whether that is noticed.
-
-    Raises CommandError.
-    """
+def build(stage: Stage) -> Releases:
+    """All releases as packages under the stage's root. Raises CommandError."""
     sources, out = stage.root / "sources", stage.root / "packages"
     version, older = released(sources / "older")
-    changed(older, {f"{component}/__main__.py": begun_with(_FOR_ITS_LAUNCHER) for component in COMPONENTS})
+    for_its_launcher(older)
 
     def made(name: str, number: str, folder: str, changes: Mapping[str, Change]) -> Variant:
-        source = checkout(sources / folder, {**(mutations or {}), **changes})
+        source = checkout(sources / folder, changes)
         return variant(name, source, number, out, stage.key)
 
     major, minor, *_ = (int(part) for part in __version__.split("."))
     return Releases(
         older=variant(version, older, version, out, stage.key),
         own=made(__version__, __version__, "own", {}),
-        newer=made("N+1", f"{major}.{minor + 1}.0", "newer", _later(words=True)),
-        newer_keys=made("N+1 keys", f"{major}.{minor + 1}.1", "newer-keys", _later(words=False)),
+        newer=made("N+1", f"{major}.{minor + 1}.0", "newer", later(words=True)),
+        newer_keys=made("N+1 keys", f"{major}.{minor + 1}.1", "newer-keys", later(words=False)),
         foreign=made("foreign", "0.0.1", "foreign", {"ipc/contract/__init__.py": _speaks(PROTOCOL[0] - 1, 0)}),
     )
 
@@ -257,7 +253,13 @@ def run(stage: Stage, releases: Releases, cells: list[Cell], steps: Steps) -> Re
     )
 
 
-def _later(*, words: bool) -> dict[str, Change]:
+def for_its_launcher(source: Path) -> Path:
+    """Have 0.1.0's children import from where their parent does, as its own launch.py saw to by PYTHONPATH."""
+    return changed(source, {f"{component}/__main__.py": begun_with(_FOR_ITS_LAUNCHER) for component in COMPONENTS})
+
+
+def later(*, words: bool) -> dict[str, Change]:
+    """What makes a copy of this checkout a later release, see newer.py."""
     text = Path(newer.__file__).read_text()
     return {
         "ipc/newer.py": lambda _: text,

@@ -13,6 +13,7 @@ _BAD = re.compile(
     rf"bad frame|bug while answering|Traceback \(most|CRITICAL|{newer.SAYS} (?!{newer.DONE})|launch: stepping back"
 )
 _EVIDENCE_LINES = 6
+_LINE_LIMIT = 300
 _PATIENCE = 20.0
 
 
@@ -39,7 +40,7 @@ class Watch:
         for name in COMPONENTS:
             for line in self.said(name).splitlines():
                 if _BAD.search(line) and not (allowed and allowed in line):
-                    raise Broken(f"{name}: {line[:300]}")
+                    raise Broken(f"{name}: {line[:_LINE_LIMIT]}")
         now = {one.name: (one.pid, one.start) for one in self._stage.supervisord.programs()}
         for name in COMPONENTS:
             if name in self._starts and now[name] != self._starts[name]:
@@ -54,8 +55,13 @@ class Watch:
             return file.read().decode(errors="replace")
 
     def evidence(self) -> list[str]:
-        """The last lines of each."""
-        return [f"{name}: {line}" for name in COMPONENTS for line in self.said(name).splitlines()[-_EVIDENCE_LINES:]]
+        """Of each the bad lines, or else the last ones."""
+        lines = []
+        for name in COMPONENTS:
+            said = self.said(name).splitlines()
+            bad = [line for line in said if _BAD.search(line)]
+            lines += [f"{name}: {line[:_LINE_LIMIT]}" for line in bad[:_EVIDENCE_LINES] or said[-_EVIDENCE_LINES:]]
+        return lines
 
 
 def _size(path: Path) -> int:
