@@ -2,7 +2,8 @@
 
 The first judge of a new version, and part of the base install: no update replaces it, so it has the standard library
 only. It checks every file before it runs one, counts a start of a version on trial before the start, and steps back by
-itself: from the version on trial to the current one, to the one before, to the factory version. See release/record.py.
+itself: from the version on trial to the current one, to the one before, to the base install, which is what a component
+runs from as long as no version was ever put beside it. See release/record.py.
 """
 
 import fcntl
@@ -140,19 +141,24 @@ def on_trial(root: str, folder: str) -> list[str] | None:
         return paths
 
 
-def choose(root: str, folder: str) -> list[str]:
-    """The folders to import from, of the best version that is whole. Without a record the link `current` has to do."""
+def choose(root: str, folder: str, *, may_try: bool = True) -> list[str]:
+    """The folders to import from, of the best version that is whole; none: the base install.
+
+    Without a record the link `current` has to do.
+    """
     try:
-        if read_record(folder)["trial"] and (paths := on_trial(root, folder)):
+        if may_try and read_record(folder)["trial"] and (paths := on_trial(root, folder)):
             return paths
     except OSError as error:
         say(f"a try cannot be counted, so the version on trial is not run: {error}")
     record = read_record(folder)
     chosen = [one for one in (record["current"], record["previous"]) if one and key(one) not in record["bad"]]
+    # Without a current version the base install is in force, whatever was there before it.
     trees: list[tuple[str, str | None]] = [(f"{folder}/versions/{one['version']}", one["digest"]) for one in chosen]
-    if not trees and Path(folder, "current").is_symlink():
+    trees = trees if record["current"] else []
+    if record["serial"] < 0 and Path(folder, "current").is_symlink():
         trees.append((os.path.realpath(f"{folder}/current"), None))
-    for tree, digest in [*trees, (f"{folder}/factory", None)]:
+    for tree, digest in trees:
         try:
             return check_version(root, tree, digest)
         except RottenError as error:
@@ -161,14 +167,17 @@ def choose(root: str, folder: str) -> list[str]:
 
 
 def main() -> None:
-    root, component = str(Path(sys.argv[1]).absolute()), sys.argv[2]
-    nothing = f"launch: no whole version of {component}; unpack a package of it or repair the base install"
-    paths = choose(root, f"{root}/components/{component}") or sys.exit(nothing)
-    sys.argv = [component, *sys.argv[3:]]
+    root, component, arguments = str(Path(sys.argv[1]).absolute()), sys.argv[2], sys.argv[3:]
+    # With an argument it is asked something, and ends: no start that could prove anything.
+    paths = choose(root, f"{root}/components/{component}", may_try=not arguments)
+    digest = sha256(Path(paths[0], ".manifest").read_bytes()) if paths else ""
+    # For ipc/child.py, and for Describe. Not PYTHONPATH: extensions in Python inherit our environment.
+    os.environ.update(AZVMAGENT_IMPORTS=os.pathsep.join(paths), AZVMAGENT_DIGEST=digest)
+    if not paths:
+        os.execv(sys.executable, [sys.executable, "-P", "-m", component, *arguments])  # noqa: S606  # no shell wanted
+    sys.argv = [component, *arguments]
     sys.path[:0] = paths
-    # Children started with sys.executable come from the same version, and nobody writes into a checked tree.
-    os.environ.update(PYTHONPATH=os.pathsep.join(paths), PYTHONDONTWRITEBYTECODE="1")
-    sys.dont_write_bytecode = True
+    sys.dont_write_bytecode = True  # nobody writes into a checked tree
     runpy.run_module(component, run_name="__main__", alter_sys=True)
 
 

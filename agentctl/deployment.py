@@ -14,7 +14,6 @@ _CHECKOUT = Path(__file__).resolve().parent.parent
 _CONFIGURATIONS = (
     _CHECKOUT / "supervisord.conf",
     Path(sys.prefix) / "share" / "azvmagent" / "supervisord.conf",
-    Path("/etc/azvmagent/supervisord.conf"),
 )
 
 
@@ -54,7 +53,14 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
             "AZVMAGENT_RUN": str(self.places.run),
             "AZVMAGENT_LOG": str(self.places.log),
             "AZVMAGENT_PYTHON": sys.executable,
+            "AZVMAGENT_BASE": str(supervisord_configuration().parent),
+            "AZVMAGENT_INSTALLED": str(self.places.installed),
         }
+
+    def launch(self, component: str, *arguments: str) -> list[str]:
+        """What supervisord.conf runs: the version in force."""
+        launcher = str(supervisord_configuration().with_name("launch.py"))
+        return [sys.executable, "-I", "-S", launcher, str(self.places.installed), component, *arguments]
 
 
 def default_root() -> Path | None:

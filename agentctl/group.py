@@ -42,7 +42,7 @@ def _check_settings(deployment: Deployment) -> None:
     """Have each component read its own. Raises CommandError with what the first says that declines."""
     children = [
         subprocess.Popen(
-            [sys.executable, "-P", "-m", name, CHECK],
+            deployment.launch(name, CHECK),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -4,7 +4,6 @@ Everything after that is as with any handler: settings and status files, command
 """
 
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -70,7 +69,10 @@ def _launcher() -> bytes:
         "#!/bin/sh\n"
         "# Written by the agent; renewed when the agent is updated.\n"
         f"python={shlex.quote(sys.executable)}\n"
-        f"path={shlex.quote(os.environ.get('PYTHONPATH', ''))}\n"
-        'export PYTHONPATH="${PYTHONPATH:-$path}"\n'
-        'exec "${AZVMAGENT_PYTHON:-$python}" -P -m guestagent.runcommand "$@"\n'
+        'python="${AZVMAGENT_PYTHON:-$python}"\n'
+        # The version of whoever calls it; as ipc/child.py does. A version's folder must not be named here: it goes.
+        'if [ -n "$AZVMAGENT_IMPORTS" ]; then\n'
+        '    exec "$python" -I -S "${AZVMAGENT_IMPORTS%%:*}/ipc/child.py" guestagent.runcommand "$@"\n'
+        "fi\n"
+        'exec "$python" -P -m guestagent.runcommand "$@"\n'
     ).encode()

@@ -3,7 +3,6 @@
 import logging
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from guestagent.keysmith import CERTIFICATE, Opened
+from ipc.child import module_command
 from ipc.errors import StateError
 from ipc.statefile import read_state, write_state
 from wire.certificates import CIPHERS, DOCUMENT
@@ -133,7 +133,7 @@ class Keyring:
 
 
 def _keysmith(action: str, lib: Path, document: bytes) -> bytes:
-    command = [sys.executable, "-P", "-m", "guestagent.keysmith", action, str(lib)]
+    command = module_command("guestagent.keysmith", action, str(lib))
     try:
         done = subprocess.run(command, input=document, capture_output=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -11,7 +11,6 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from guestagent.runcommand.errors import NoSuchUser
 from guestagent.runcommand.liveness import settle_place
 from guestagent.runcommand.place import LOCAL, MANAGED, Place, place_of
 from guestagent.runcommand.record import Record, locked, make_folder, read_mrseq, read_record
+from ipc.child import module_command
 from ipc.contract.guestagent import RUN_SCRIPT_LIMIT, CancelRun, GetRun, RunScript, RunStarted, RunView
 from ipc.errors import Refused
 from ipc.record import Emitter
@@ -87,7 +87,7 @@ class LocalRuns:
         )
 
     def _enable(self, place: Place) -> None:
-        command = [sys.executable, "-P", "-m", "guestagent.runcommand", "enable"]
+        command = module_command("guestagent.runcommand", "enable")
         environment = {
             **os.environ,
             "ConfigExtensionName": place.name,

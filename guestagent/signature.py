@@ -7,12 +7,12 @@ signature is the owner's choice: `signature_check` in the configuration, signatu
 import base64
 import binascii
 import subprocess
-import sys
 from pathlib import Path
 from typing import Literal, get_args
 
 from guestagent.errors import SignatureError, SignatureProblem
 from guestagent.handlermanifest import HandlerManifest
+from ipc.child import module_command
 from ipc.statefile import write_atomically
 
 Mode = Literal["off", "report", "require"]
@@ -72,7 +72,7 @@ def check_signing_info(manifest: HandlerManifest, handler: str, version: str) ->
 
 
 def _verify(package: Path, root: Path, der: bytes) -> str:
-    command = [sys.executable, "-P", "-m", "guestagent.verifier", str(package), str(root)]
+    command = module_command("guestagent.verifier", str(package), str(root))
     try:
         done = subprocess.run(command, input=der, capture_output=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -123,6 +123,7 @@ class Component:
             protocol_major=PROTOCOL[0],
             protocol_minor=PROTOCOL[1],
             started_at=self.started_at,
+            digest=os.environ.get("AZVMAGENT_DIGEST", ""),
         )
 
     async def _report_health(self, _: Health) -> HealthReport:

@@ -80,6 +80,11 @@ class Places(msgspec.Struct, frozen=True):
         return self.run / f"{name}.lock"
 
     @property
+    def sign_of_life(self) -> Path:
+        """rdagent's, for watchdog.py: its pid, and CLOCK_MONOTONIC in seconds."""
+        return self.run / "rdagent.alive"
+
+    @property
     def supervisor_socket(self) -> Path:
         return self.run / "supervisor.sock"
 

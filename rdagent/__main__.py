@@ -17,6 +17,7 @@ from rdagent import __version__
 from rdagent.agent import RdAgent
 from rdagent.config import Settings
 from rdagent.heartbeat import Heartbeat
+from rdagent.life import SignOfLife
 from rdagent.watch import Neighbours
 from wire.http import HttpClient
 from wire.redact import redact
@@ -36,7 +37,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             settings.heartbeat_period,
             lambda: component.announce(TruthChanged()),
         )
-        agent = RdAgent(component, settings, Neighbours(places, component.bus), heartbeat, emitter)
+        agent = RdAgent(component, settings, Neighbours(places, component.bus), heartbeat, emitter, SignOfLife(places))
         component.answer(GetTruth, agent.get_truth)
         emitter.emit("Start", f"{NAME} {__version__}")
         try:

@@ -15,6 +15,7 @@ from ipc.supervisord import SupervisordError
 from rdagent import __version__
 from rdagent.config import Settings
 from rdagent.heartbeat import Heartbeat
+from rdagent.life import SignOfLife
 from rdagent.plan import NEIGHBOURS, Observed, Restart, after_start, given_up, judge, next_look, readiness
 from rdagent.watch import Neighbours
 
@@ -27,7 +28,13 @@ class RdAgent:
     """Owns the truth."""
 
     def __init__(
-        self, component: Component, settings: Settings, neighbours: Neighbours, heartbeat: Heartbeat, emitter: Emitter
+        self,
+        component: Component,
+        settings: Settings,
+        neighbours: Neighbours,
+        heartbeat: Heartbeat,
+        emitter: Emitter,
+        sign_of_life: SignOfLife,
     ) -> None:
         self._component = component
         self._settings = settings
@@ -36,6 +43,7 @@ class RdAgent:
         self._emitter = emitter
         self._truth: dict[str, ComponentTruth] = {}
         self._restarts: dict[str, Restart] = {}
+        self._sign_of_life = sign_of_life
         self._news = asyncio.Event()
         self._somebody_came = asyncio.Event()
         for name in NEIGHBOURS:
@@ -53,6 +61,7 @@ class RdAgent:
             began = loop.time()
             seen = await self._neighbours.look()
             self._judge(seen)
+            self._sign_of_life.show()
             away = time.monotonic() - seen["guestagent"].heard_at
             self._heartbeat.set_readiness(readiness(self._truth["guestagent"], away=away))
             # One that answers is not started a second time, whatever supervisord says.

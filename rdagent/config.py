@@ -2,6 +2,8 @@
 
 import msgspec
 
+from rdagent.update import window
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All times in seconds."""
@@ -15,7 +17,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class UpdateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[update]`. All times in seconds. watchdog.py of the base install reads a few of the same keys."""
+    """`[update]`. All times in seconds."""
 
     repository: str = ""
     """Base URL of the component repository (TUF); empty: only what the host asks for is looked at."""
@@ -35,9 +37,18 @@ class UpdateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """And to answer at least so often, from one process."""
     trial_limit: float = 120.0
     """A version that is not well for `trial_seconds` by then has failed."""
+    trial_memory: float = 300.0
+    """MiB. A version on trial that holds more has failed."""
     threshold: int = 1
     """So many of the known keys must have signed a package."""
     rdagent_threshold: int = 1
     """The same for packages of rdagent, which installs all others."""
     bad_expires: float = 30 * 86400.0
     """A version that failed is not tried again for so long; 0: until it is taken off the list by hand."""
+
+    def __post_init__(self) -> None:
+        window.parse(self.window)
+        if self.trial_answers < 1:
+            raise ValueError("trial_answers must be at least 1")
+        if not 0 <= self.trial_seconds < self.trial_limit:
+            raise ValueError("trial_seconds must be shorter than trial_limit, or nothing ever passes")

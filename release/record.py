@@ -26,7 +26,6 @@ from release.manifest import (
     Version,
     canonical,
     digest,
-    version_key,
 )
 from release.signing import Trust, signers
 from release.tree import check_layer, check_private, check_version
@@ -62,6 +61,13 @@ class Bad(msgspec.Struct, frozen=True):
     reason: str
     expires: float | None = None
     """Seconds since 1970; None: until somebody takes it off the list."""
+    environment: str = ""
+    """Where it failed, see `release.environment`; empty: not known."""
+
+    def holds(self, *, now: float, environment: str) -> bool:
+        """Whether it still counts: not expired, and the machine is the one it failed on. `now`: seconds since 1970."""
+        elsewhere = self.environment and environment and self.environment != environment
+        return not elsewhere and (self.expires is None or now < self.expires)
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,9 +78,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Of the slot it was read from; 0 if it was never written."""
     component: Name
     current: Chosen | None = None
+    """None: the base install."""
     previous: Chosen | None = None
-    factory: Chosen | None = None
-    """From the base install, in `factory/` beside `versions/`; never replaced by an update."""
+    """The one to go back to; None: the base install."""
     trial: Trial | None = None
     bad: dict[str, Bad] = {}
 
@@ -88,6 +94,15 @@ def begin_trial(record: Record, target: Chosen, tries: int = TRIES) -> Record:
     return msgspec.structs.replace(record, trial=Trial(target, tries))
 
 
+def step_back(record: Record, reason: str, expires: float | None = None) -> Record:
+    """The current version is on the bad list and the one before in force. Raises RecordError for the base install."""
+    if record.current is None:
+        raise RecordError(f"{record.component} runs from the base install; there is nothing to go back to")
+    bad = {**record.bad, record.current.key: Bad(reason, expires)}
+    back = record.previous if record.previous and record.previous.key not in bad else None
+    return msgspec.structs.replace(record, current=back, previous=None, trial=None, bad=bad)
+
+
 def commit(record: Record) -> Record:
     """The version on trial is the current one. Raises RecordError when there is none."""
     if record.trial is None:
@@ -97,12 +112,27 @@ def commit(record: Record) -> Record:
     return msgspec.structs.replace(record, current=target, previous=previous, trial=None)
 
 
-def reject(record: Record, reason: str, expires: float | None = None) -> Record:
+def reject(record: Record, reason: str, expires: float | None = None, environment: str = "") -> Record:
     """The version on trial is on the bad list. Raises RecordError when there is none."""
     if record.trial is None:
         raise RecordError(f"no version of {record.component} is on trial")
-    bad = {**record.bad, record.trial.target.key: Bad(reason, expires)}
+    bad = {**record.bad, record.trial.target.key: Bad(reason, expires, environment)}
     return msgspec.structs.replace(record, bad=bad, trial=None)
+
+
+def forgive(record: Record, *, now: float, environment: str) -> Record:
+    """Without the bad versions that may be tried again: `begin_trial` and `launch.py` go by the list alone."""
+    held = {key: bad for key, bad in record.bad.items() if bad.holds(now=now, environment=environment)}
+    return record if held == record.bad else msgspec.structs.replace(record, bad=held)
+
+
+def complete(record: Record, *, expires: float | None, environment: str) -> Record:
+    """`launch.py` says only why a version is bad; this adds where and until when (seconds since 1970)."""
+    bad = {
+        key: one if one.environment else msgspec.structs.replace(one, expires=expires, environment=environment)
+        for key, one in record.bad.items()
+    }
+    return record if bad == record.bad else msgspec.structs.replace(record, bad=bad)
 
 
 def encode(record: Record) -> bytes:
@@ -170,11 +200,13 @@ def write(folder: Path, record: Record, disk: Disk | None = None) -> Record:
 
 
 def show_current(folder: Path, record: Record, disk: Disk | None = None) -> None:
-    """Point the link `current` at the current version, for people. Raises DiskTrouble."""
-    if record.current is None:
-        return
+    """Point the link `current` at the current version, for people; none for the base install. Raises DiskTrouble."""
+    disk = disk or Disk()
     try:
-        (disk or Disk()).link(folder / "current", f"versions/{record.current.version}")
+        if record.current is None:
+            disk.remove(folder / "current")
+        else:
+            disk.link(folder / "current", f"versions/{record.current.version}")
     except OSError as error:
         raise DiskTrouble(f"{folder / 'current'} cannot be written", error) from error
 
@@ -182,8 +214,8 @@ def show_current(folder: Path, record: Record, disk: Disk | None = None) -> None
 def rebuild(root: Path, component: str, trust: Trust) -> Record:
     """A record from what is on disk, when both slots are gone. Only signed, whole versions with whole layers count.
 
-    Current is the one `current` points to; failing that the factory version; failing that the newest. What was on
-    trial or on the bad list is not known any more, so newer ones are left alone. Raises ReleaseError if there is none.
+    Current is the one `current` points to, else the base install. What was on trial or on the bad list is not known any
+    more, so others are left alone.
     """
     folder = root / "components" / component
     versions = {
@@ -191,13 +223,8 @@ def rebuild(root: Path, component: str, trust: Trust) -> Record:
         for path in _folders(folder / "versions")
         if (chosen := _vouched(root, path, component, trust)) and chosen.version == path.name
     }
-    factory = _vouched(root, folder / "factory", component, trust)
     shown = (folder / "current").readlink().name if (folder / "current").is_symlink() else ""
-    newest = max(versions.values(), key=lambda one: version_key(one.version), default=None)
-    current = versions.get(shown) or factory or newest
-    if current is None:
-        raise ReleaseError(f"{folder} holds no signed and whole version: unpack a package of {component}")
-    return Record(component=component, current=current, factory=factory)
+    return Record(component=component, current=versions.get(shown))
 
 
 def _folders(folder: Path) -> list[Path]:

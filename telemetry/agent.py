@@ -5,7 +5,6 @@ import contextlib
 import logging
 import math
 import random
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,6 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
+from ipc.child import module_command
 from ipc.component import Component
 from ipc.contract.every import HealthReport
 from ipc.contract.telemetry import Entry, GetTimeline, JournalGrew, Record, Recorded, Timeline
@@ -169,11 +169,7 @@ class Telemetry:
 async def _run_uploader(wireserver: str, entries: list[Entry]) -> tuple[int, str]:
     lines = b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries)
     child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        "-m",
-        "telemetry.uploader",
-        wireserver,
+        *module_command("telemetry.uploader", wireserver),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

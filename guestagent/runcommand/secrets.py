@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from guestagent.runcommand.errors import BadSettings
+from ipc.child import module_command
 
 _SECONDS = 60.0
 _THUMBPRINT = re.compile(r"[0-9A-F]{40}")
@@ -20,7 +21,7 @@ def open_protected(lib: Path, thumbprint: str, envelope: bytes) -> bytes:
     name = thumbprint.upper()
     if not _THUMBPRINT.fullmatch(name):
         raise BadSettings(f"protectedSettingsCertThumbprint is no thumbprint: {thumbprint[:60]!r}")
-    command = [sys.executable, "-P", "-m", "guestagent.runcommand.secrets", str(lib), name]
+    command = module_command("guestagent.runcommand.secrets", str(lib), name)
     try:
         done = subprocess.run(command, input=envelope, capture_output=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -30,6 +30,7 @@ from guestagent.runcommand.record import (
     write_mrseq,
     write_record,
 )
+from ipc.child import module_command
 from ipc.statefile import write_atomically
 
 Decision = Literal["run", "taken", "older"]
@@ -173,7 +174,7 @@ def _begin(place: Place) -> int:
 def _start_worker(place: Place) -> bool:
     """Whether it is there and has put its name into the record."""
     reading, writing = os.pipe()
-    command = [sys.executable, "-P", "-m", "guestagent.runcommand", "work", str(place.folder), str(writing)]
+    command = module_command("guestagent.runcommand", "work", str(place.folder), str(writing))
     try:
         with _journal(place).open("ab") as journal:
             child = subprocess.Popen(

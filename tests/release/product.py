@@ -57,10 +57,13 @@ class Installed:
             unpack_layer(layer_file(built.path.parent / "layers", layer), self.root, layer)
         return unpack(built.path, self.root, self.component, TRUST, machine or this_machine())
 
-    def put_factory(self, built: Built) -> None:
-        """As the base install would: a folder of its own."""
-        self.put(built)
-        (self.folder / "versions" / built.manifest.version).rename(self.folder / "factory")
+    @property
+    def base(self) -> Path:
+        """The base install: what Python finds by itself."""
+        return self.root.with_name(f"{self.root.name}-base")
+
+    def put_base(self, version: str) -> None:
+        checkout(self.base, version)
 
     def tree(self, version: str) -> Path:
         return self.folder / "versions" / version
@@ -80,4 +83,7 @@ class Installed:
     def launch(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """`launch.py` as supervisord would run it, to its end."""
         command = [sys.executable, "-I", "-S", str(LAUNCH), str(self.root), self.component, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, env=self._environment(environment), timeout=60)
+
+    def _environment(self, more: dict[str, str]) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(self.base), **more}

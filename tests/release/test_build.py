@@ -13,7 +13,7 @@ from release.compiled import cached
 from release.errors import ReleaseError, Unfit
 from release.signing import Trust
 from release.unpack import read_manifest, verify_package
-from tests.release.product import CHECKOUT, KEY, OTHER_KEY, TRUST, Installed, checkout, probe
+from tests.release.product import CHECKOUT, KEY, OTHER_KEY, TRUST, Installed, checkout, chosen, probe
 
 # In a process of its own, with another order of sets and other objects alive.
 AGAIN = """
@@ -56,8 +56,8 @@ def test_a_package_says_what_it_is(tmp_path: Path) -> None:
 def test_the_compiled_file_is_the_one_that_runs(tmp_path: Path, installed: Installed) -> None:
     built = probe(tmp_path, "1.0.0", "import probe; print(probe.__cached__, probe.__spec__.loader.path)")
     package = installed.put(built)
-    installed.put_factory(built)
-    source = installed.folder / "factory" / "probe" / "__init__.py"
+    installed.set(current=chosen(built))
+    source = installed.tree("1.0.0") / "probe" / "__init__.py"
     os.utime(source, (time.time() + 1000, time.time() + 1000))  # with a checked file this would mean: compile anew
     ran = installed.launch(PYTHONVERBOSE="")
     assert ran.returncode == 0, ran.stderr
@@ -65,7 +65,7 @@ def test_the_compiled_file_is_the_one_that_runs(tmp_path: Path, installed: Insta
     assert cached("probe/__init__.py") in ran.stdout
     verbose = subprocess.run(
         [sys.executable, "-v", "-P", "-c", "import probe"],
-        env={"PYTHONPATH": str(installed.folder / "factory"), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={"PYTHONPATH": str(installed.tree("1.0.0")), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
     )

@@ -29,7 +29,7 @@ def dying(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 def test_it_is_short_and_its_own() -> None:
     lines = [line for line in LAUNCH.read_text().splitlines() if line.strip()]
-    assert len(lines) < 150
+    assert len(lines) < 160
     imports = {line.split()[1].split(".")[0] for line in lines if line.startswith(("import ", "from "))}
     assert imports <= sys.stdlib_module_names
 
@@ -106,24 +106,17 @@ HARM: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("harm", HARM)
 def test_a_rotten_current_version(installed: Installed, one: Built, two: Built, three: Built, harm: str) -> None:
-    installed.put_factory(one)
+    installed.put_base("0.9.0")
     for built in (two, three):
         installed.put(built)
-    installed.set(current=chosen(three), previous=chosen(two), factory=chosen(one))
+    installed.set(current=chosen(three), previous=chosen(two))
     assert installed.launch().stdout == "probe 1.2.0\n"
     HARM[harm](installed.tree("1.2.0"))
     ran = installed.launch()
     assert ran.stdout == "probe 1.1.0\n"
     assert f"stepping back: {installed.tree('1.2.0')}" in ran.stderr
     HARM[harm](installed.tree("1.1.0"))
-    assert installed.launch().stdout == "probe 1.0.0\n"
-    HARM[harm](installed.folder / "factory")
-    ran = installed.launch()
-    if harm.startswith("manifest changed"):
-        assert ran.stdout == "probe 1.0.0\n"  # nobody remembers the factory's digest; its files are whole
-    else:
-        assert (ran.returncode, ran.stdout) == (1, "")
-        assert "unpack a package of it or repair the base install" in ran.stderr
+    assert installed.launch("x").stdout == "probe 0.9.0 x\n"
 
 
 def test_a_rotten_trial_is_never_run(installed: Installed, one: Built, two: Built) -> None:
@@ -136,16 +129,38 @@ def test_a_rotten_trial_is_never_run(installed: Installed, one: Built, two: Buil
 
 
 def test_a_bad_previous_version_is_passed_over(installed: Installed, one: Built, two: Built, three: Built) -> None:
-    installed.put_factory(one)
+    installed.put_base("0.9.0")
     for built in (two, three):
         installed.put(built)
     installed.set(current=chosen(three), previous=chosen(two), bad={chosen(two).key: Bad("leaks")})
     HARM["gone"](installed.tree("1.2.0"))
-    assert installed.launch().stdout == "probe 1.0.0\n"
+    assert installed.launch().stdout == "probe 0.9.0\n"
+
+
+def test_back_at_the_base_install(installed: Installed, two: Built) -> None:
+    """Whatever lies beside it, and whatever the link says that nobody has renewed yet."""
+    installed.put_base("0.9.0")
+    installed.put(two)
+    installed.set(current=chosen(two))
+    show_current(installed.folder, installed.record())
+    with records.locked(installed.folder):
+        records.write(installed.folder, records.step_back(installed.record(), "leaks"))
+    ran = installed.launch(AZVMAGENT_IMPORTS="/old", AZVMAGENT_DIGEST="old")
+    assert (ran.stdout, ran.stderr) == ("probe 0.9.0\n", "")
+    show_current(installed.folder, installed.record())
+    assert not (installed.folder / "current").is_symlink()
+
+
+def test_a_question_is_no_try(installed: Installed, one: Built, two: Built) -> None:
+    for built in (one, two):
+        installed.put(built)
+    before = installed.set(current=chosen(one), trial=Trial(chosen(two), 3))
+    assert installed.launch("--check-settings").stdout == "probe 1.0.0 --check-settings\n"
+    assert installed.record() == before
 
 
 def test_both_slots_torn(installed: Installed, one: Built, two: Built) -> None:
-    installed.put_factory(one)
+    installed.put_base("0.9.0")
     installed.put(two)
     for _ in range(2):
         installed.set(current=chosen(two))
@@ -155,7 +170,7 @@ def test_both_slots_torn(installed: Installed, one: Built, two: Built) -> None:
         path.write_bytes(path.read_bytes()[:-1])
     assert installed.launch().stdout == "probe 1.1.0\n"
     (installed.folder / "current").unlink()
-    assert installed.launch().stdout == "probe 1.0.0\n"
+    assert installed.launch().stdout == "probe 0.9.0\n"
 
 
 def test_somebody_holds_the_record(installed: Installed, one: Built, two: Built) -> None:
@@ -173,7 +188,7 @@ def test_somebody_holds_the_record(installed: Installed, one: Built, two: Built)
 def test_nothing_there(tmp_path: Path) -> None:
     ran = Installed(tmp_path / "root").launch()
     assert ran.returncode == 1
-    assert "no whole version of probe" in ran.stderr
+    assert "No module named probe" in ran.stderr
     usage = subprocess.run([sys.executable, "-I", "-S", LAUNCH], capture_output=True, text=True)
     assert usage.returncode == 1
     assert "usage" in usage.stderr
@@ -181,23 +196,30 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 CHILDREN = """
 import os, subprocess, sys, click, probe, ipc
-print(os.path.dirname(probe.__file__), ipc.__file__, click.__file__, flush=True)
-if len(sys.argv) == 1:
-    subprocess.run([sys.executable, '-P', '-m', 'probe', 'child'], check=True)
+print(os.path.dirname(probe.__file__), ipc.__file__, click.__file__, sys.argv[1:2], flush=True)
+if len(sys.argv) < 3:
+    from ipc.child import module_command
+    subprocess.run(module_command('probe', *sys.argv[1:], 'child'), check=True)
+    print(os.environ['AZVMAGENT_DIGEST'], os.environ.get('PYTHONPATH'))
 """
 
 
 def test_children_are_of_the_same_version(installed: Installed, tmp_path: Path) -> None:
-    built = build(checkout(tmp_path, "1.0.0", CHILDREN), NAME, tmp_path / "out", [KEY])
+    source = checkout(tmp_path, "1.0.0", CHILDREN)
+    shutil.copy(CHECKOUT / "ipc" / "child.py", source / "ipc")
+    built = build(source, NAME, tmp_path / "out", [KEY])
     installed.put(built)
     installed.set(current=chosen(built))
-    ran = installed.launch()
+    ran = installed.launch(PYTHONPATH="/the/owners")
     assert ran.returncode == 0, ran.stderr
-    parent, child = ran.stdout.splitlines()
+    parent, child, grandchild, *environments = ran.stdout.splitlines()
     (layer,) = built.manifest.layers
     tree = installed.tree("1.0.0")
-    assert parent == f"{tree}/probe {tree}/ipc/__init__.py {installed.root}/deps/{layer.sha256}/click/__init__.py"
-    assert child == parent
+    from_there = f"{tree}/probe {tree}/ipc/__init__.py {installed.root}/deps/{layer.sha256}/click/__init__.py"
+    assert parent == f"{from_there} []"
+    assert child == grandchild == f"{from_there} ['child']"
+    # What an extension would inherit is what the machine's owner set.
+    assert environments == [f"{built.digest} /the/owners"] * 2
     assert installed.launch().returncode == 0  # nothing was written into the trees
 
 

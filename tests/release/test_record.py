@@ -1,5 +1,6 @@
 """The record: two slots, read and written by release/record.py and by launch.py alike."""
 
+import re
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -12,9 +13,24 @@ from hypothesis import strategies as st
 
 from release import record as records
 from release.build import Built, build
-from release.errors import RecordError, ReleaseError, RottenTree
+from release.environment import fingerprint
+from release.errors import RecordError, RottenTree
 from release.manifest import canonical, digest
-from release.record import Bad, Chosen, Record, Trial, decode, encode, read, rebuild, write
+from release.record import (
+    Bad,
+    Chosen,
+    Record,
+    Trial,
+    begin_trial,
+    complete,
+    decode,
+    encode,
+    forgive,
+    read,
+    rebuild,
+    reject,
+    write,
+)
 from release.signing import Trust
 from tests.release.product import KEY, NAME, OTHER_KEY, TRUST, Installed, checkout, chosen
 
@@ -24,13 +40,12 @@ choices = st.builds(
     st.lists(numbers, min_size=2, max_size=4).map(".".join),
     st.text("0123456789abcdef", min_size=64, max_size=64),
 )
-bads = st.builds(Bad, st.text(max_size=40), st.none() | st.floats(0, 4e9))
+bads = st.builds(Bad, st.text(max_size=40), st.none() | st.floats(0, 4e9), st.sampled_from(["", "here", "there"]))
 made = st.builds(
     Record,
     component=st.just(NAME),
     current=st.none() | choices,
     previous=st.none() | choices,
-    factory=st.none() | choices,
     trial=st.none() | st.builds(Trial, choices, st.integers(0, 100)),
     bad=st.dictionaries(choices.map(lambda one: one.key), bads, max_size=4),
 )
@@ -109,6 +124,39 @@ def test_a_whole_slot_of_another_shape(
     assert launch.choose(str(root), str(folder)) == []
 
 
+@given(made, st.floats(0, 4e9))
+def test_a_bad_version_is_free_when_its_time_is_up_or_the_machine_is_another(record: Record, now: float) -> None:
+    left = forgive(record, now=now, environment="here").bad
+    for key, bad in record.bad.items():
+        over = bad.expires is not None and bad.expires <= now
+        assert (key in left) == (not over and bad.environment in {"", "here"})
+    assert forgive(record, now=now, environment="").bad.keys() >= left.keys()  # not known is no other machine
+
+
+@given(made)
+def test_what_launch_put_on_the_list_gets_an_end_and_a_place(record: Record) -> None:
+    bad = complete(record, expires=7.0, environment="here").bad
+    assert all(one.environment for one in bad.values())
+    for key, one in record.bad.items():
+        assert bad[key].reason == one.reason
+        assert bad[key] == one if one.environment else bad[key].expires == 7.0
+
+
+def test_a_rejected_version_remembers_where_it_failed() -> None:
+    here = fingerprint()
+    record = reject(Record(component=NAME, trial=Trial(B, 1)), "hangs", 50.0, here)
+    assert record.bad == {B.key: Bad("hangs", 50.0, here)}
+    with pytest.raises(RecordError, match="bad list: hangs"):
+        begin_trial(record, B)
+    assert begin_trial(forgive(record, now=50.0, environment=here), B).trial
+    assert begin_trial(forgive(record, now=0.0, environment="cpython-3.14"), B).trial
+
+
+def test_a_fingerprint_names_python_machine_library_and_kernel() -> None:
+    assert fingerprint() == fingerprint()
+    assert re.fullmatch(r"[a-z]+-\d+\.\d+\.\S+ \S+ \S+ linux-\d+\.\d+", fingerprint())
+
+
 def test_slots_take_turns(installed: Installed, one: Built) -> None:
     installed.put(one)
     assert [installed.set(current=A).serial for _ in range(5)] == [1, 2, 3, 4, 5]
@@ -167,8 +215,8 @@ def test_encoding_is_its_own_inverse() -> None:
 def test_both_slots_gone(installed: Installed, one: Built, two: Built, three: Built) -> None:
     for built in (one, two, three):
         installed.put(built)
-    # Nothing says which: the newest.
-    assert rebuild(installed.root, NAME, TRUST).current == chosen(three)
+    # Nothing says which: the base install.
+    assert rebuild(installed.root, NAME, TRUST).current is None
     # The link says it; what is newer may have been on trial.
     installed.set(current=chosen(two))
     records.show_current(installed.folder, installed.record())
@@ -177,29 +225,34 @@ def test_both_slots_gone(installed: Installed, one: Built, two: Built, three: Bu
     assert rebuild(installed.root, NAME, TRUST) == Record(component=NAME, current=chosen(two))
     # What the link says has rotted.
     (installed.tree("1.1.0") / "probe" / "__main__.py").write_text("rot")
-    assert rebuild(installed.root, NAME, TRUST).current == chosen(three)
-    # A factory version is surer than the newest.
-    installed.tree("1.0.0").rename(installed.folder / "factory")
-    assert rebuild(installed.root, NAME, TRUST) == Record(component=NAME, current=chosen(one), factory=chosen(one))
-    with pytest.raises(ReleaseError, match="unpack a package of probe"):
-        rebuild(installed.root, NAME, Trust((OTHER_KEY.public(),)))
+    assert rebuild(installed.root, NAME, TRUST).current is None
+    # Nobody we know signed it.
+    (installed.folder / "current").unlink()
+    (installed.folder / "current").symlink_to("versions/1.0.0")
+    assert rebuild(installed.root, NAME, TRUST).current == chosen(one)
+    assert rebuild(installed.root, NAME, Trust((OTHER_KEY.public(),))).current is None
 
 
 def test_a_version_without_its_layers_is_not_taken(installed: Installed, one: Built, tmp_path: Path) -> None:
     built = build(checkout(tmp_path, "1.1.0", "import click"), NAME, tmp_path / "out", [KEY])
     for each in (one, built):
         installed.put(each)
+    (installed.folder / "current").symlink_to("versions/1.1.0")
     assert rebuild(installed.root, NAME, TRUST).current == chosen(built)
     shutil.rmtree(installed.root / "deps" / built.manifest.layers[0].sha256)
-    assert rebuild(installed.root, NAME, TRUST).current == chosen(one)
+    assert rebuild(installed.root, NAME, TRUST).current is None
 
 
 def test_a_tree_that_nobody_signed_is_not_taken(installed: Installed, one: Built, two: Built) -> None:
     installed.put(one)
     installed.put(two)
+    link = installed.folder / "current"
+    link.symlink_to("versions/1.1.0")
+    assert rebuild(installed.root, NAME, TRUST).current == chosen(two)
     (installed.tree("1.1.0") / ".signatures").write_bytes((installed.tree("1.0.0") / ".signatures").read_bytes())
-    assert rebuild(installed.root, NAME, TRUST).current == chosen(one)
+    assert rebuild(installed.root, NAME, TRUST).current is None
     # Nor one that lies under another number.
     installed.tree("1.0.0").rename(installed.tree("9.0.0"))
-    with pytest.raises(ReleaseError):
-        rebuild(installed.root, NAME, TRUST)
+    link.unlink()
+    link.symlink_to("versions/9.0.0")
+    assert rebuild(installed.root, NAME, TRUST).current is None

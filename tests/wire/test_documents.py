@@ -17,7 +17,7 @@ from wire.extensions import ExtensionsGoalState, newest
 from wire.extensionsconfig import parse_extensions_config
 from wire.goalstate import parse_goal_state
 from wire.hostingenvironment import check_shared_config, parse_hosting_environment
-from wire.manifest import choose, parse_manifest
+from wire.manifest import AGENT_SIZE_LIMIT, AGENT_VERSIONS_LIMIT, choose, parse_agent_manifest, parse_manifest
 from wire.profile import parse_on_hold
 from wire.vmsettings import parse_vm_settings
 from wire.xml import SIZE_LIMIT
@@ -27,6 +27,7 @@ PARSERS: dict[str, tuple[str, Callable[[bytes], Any]]] = {
     "extensions config": ("EXTENSIONS_CONFIG", lambda data: parse_extensions_config(data, "4")),
     "vmSettings": ("VM_SETTINGS", lambda data: parse_vm_settings(data, "tag")),
     "manifest": ("MANIFEST", parse_manifest),
+    "agent manifest": ("MANIFEST", parse_agent_manifest),
     "hosting environment": ("HOSTING_ENVIRONMENT", parse_hosting_environment),
     "shared config": ("HOSTING_ENVIRONMENT", check_shared_config),
     "certificates": ("CERTIFICATES", parse_certificate_file),
@@ -326,6 +327,37 @@ def test_manifest_and_the_version_it_gives(documents: ModuleType) -> None:
     assert choose(packages, "1.0.0").version == "1.0.0"
     with pytest.raises(DocumentError, match="has no version 3; there is 1.0.0, 1.4.2, 2.0.0-rc1"):
         choose(packages, "3")
+
+
+def test_an_agent_manifest_gives_public_versions_with_mirrors_once_each(documents: ModuleType) -> None:
+    assert [one.version for one in parse_agent_manifest(documents.MANIFEST)] == ["1.0.0", "1.4.2"]
+    (package,) = parse_agent_manifest(
+        b"<PluginVersionManifest><Plugins>"
+        b"<Plugin><Version> 2.0 </Version><Uris><Uri>file:///etc/shadow</Uri><Uri> http://a/2.zip </Uri><Uri>//b</Uri>"
+        b"<Uri>http://[1</Uri><Uri>https://</Uri></Uris>"
+        b"<DisallowMajorVersionUpgrade>TRUE</DisallowMajorVersionUpgrade></Plugin>"
+        b"<Plugin><Version>2.0.0</Version><Uris><Uri>http://other/2.zip</Uri></Uris></Plugin>"
+        b"<Plugin><Version>3.0</Version><Uris><Uri>ftp://a/3.zip</Uri></Uris></Plugin>"
+        b"</Plugins></PluginVersionManifest>"
+    )
+    assert (package.version, package.uris, package.disallow_major) == ("2.0", ("http://a/2.zip",), True)
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"<Other/>", "begins with <Other>"),
+        (b" " * (AGENT_SIZE_LIMIT + 1), f"larger than {AGENT_SIZE_LIMIT}"),
+        (
+            b"<PluginVersionManifest><Plugins>%s</Plugins></PluginVersionManifest>"
+            % (b"<Plugin/>" * (AGENT_VERSIONS_LIMIT + 1)),
+            "has 1001 versions, limit 1000",
+        ),
+    ],
+)
+def test_an_agent_manifest_out_of_bounds_says_what_is(data: bytes, complaint: str) -> None:
+    with pytest.raises(DocumentError, match=complaint):
+        parse_agent_manifest(data)
 
 
 def test_certificates_without_data_or_of_another_format_are_none(documents: ModuleType) -> None:

@@ -1,0 +1,83 @@
+"""What is known of a component's versions, and what may be decided about them."""
+
+import msgspec
+
+from rdagent.update.offers import Offer
+from release.record import Record
+
+
+class OnDisk(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that lies there whole, by its manifest."""
+
+    version: str
+    digest: str
+    floor: str = "0.0.0"
+    min_python: str = "0.0"
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of a component's versions on this machine."""
+
+    running: str
+    """What the process says of itself, or of the base install if that is in force; empty: not known."""
+    running_digest: str = ""
+    """SHA-256 of its manifest; empty: the base install."""
+    record: Record
+    whole: tuple[OnDisk, ...] = ()
+    others_on_trial: str = ""
+    """The other component that has a version on trial; empty: none."""
+    blocked: str = ""
+    """What of this machine stands in the way, e.g. a full disk; empty: nothing."""
+    python: str = ""
+    """Version of the interpreter that would run it, e.g. `3.11.7`."""
+    environment: str = ""
+    """Of this machine, see `release.environment`."""
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Nothing to do: nobody wants anything, or what is wanted runs."""
+
+    component: str
+    offer: Offer | None = None
+    """What is wanted and runs."""
+
+
+class Begin(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Fetch what is missing of it, and try it."""
+
+    offer: Offer
+
+    @property
+    def component(self) -> str:
+        return self.offer.component
+
+
+class Wait(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Not yet; it will come by itself."""
+
+    offer: Offer
+    until: float | None
+    """UTC, seconds since the epoch; None: when something else has ended, which `why` names."""
+    why: str
+    lift: str = ""
+
+    @property
+    def component(self) -> str:
+        return self.offer.component
+
+
+class Refuse(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Not before somebody does something."""
+
+    offer: Offer
+    why: str
+    lift: str
+    came_back: bool = False
+    """It was tried here and failed."""
+
+    @property
+    def component(self) -> str:
+        return self.offer.component
+
+
+Decision = Settled | Begin | Wait | Refuse

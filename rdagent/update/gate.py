@@ -1,0 +1,190 @@
+"""Whether a version on trial may stay: what was seen of it in, a verdict out. Pure, and by the monotonic clock alone.
+
+It passes by enough answers over enough time from one process that is the very version on trial. `busy` is well, and so
+is `degraded` by what lies outside, or by what degraded the version before already: another version would not mend it.
+A verdict is final.
+"""
+
+import re
+from typing import Literal
+
+import msgspec
+
+from rdagent.config import UpdateSettings
+
+START_LIMIT = 20.0
+"""Seconds after the swap by which it has answered."""
+SILENCE_LIMIT = 10.0
+"""Seconds without an answer, once it has answered."""
+DEGRADED_LIMIT = 5.0
+"""Seconds it may be degraded."""
+GAP_LIMIT = 30.0
+"""Seconds without an observation after which it is not the version that was away, but whoever observes."""
+
+_MIB = 1 << 20
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """How the version before was, last."""
+
+    degraded: bool = False
+    what: str = ""
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """One look at the component on trial, after the swap."""
+
+    now: float
+    """CLOCK_MONOTONIC."""
+    answered: bool
+    """To this very look. If not, only `pid` and `rss_bytes` say something."""
+    version: str = ""
+    digest: str = ""
+    """Empty: it says that it is the base install."""
+    pid: int | None = None
+    """Its own word; if it did not answer, supervisord's."""
+    state: Literal["ok", "busy", "degraded"] = "ok"
+    outside: bool = False
+    what: str = ""
+    """Why it is degraded."""
+    rss_bytes: float | None = None
+    """Resident memory; None: not known."""
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to become of it."""
+
+    state: Literal["undecided", "passed", "failed"] = "undecided"
+    reason: str = ""
+    """failed: one line."""
+    well_seconds: float = 0.0
+    """How long it has been well so far."""
+    answers: int = 0
+    """How many of them in a row, from one process."""
+
+
+class Gate:
+    """One version on trial. `began`: CLOCK_MONOTONIC of the swap."""
+
+    def __init__(
+        self, target_version: str, target_digest: str, baseline: Baseline, settings: UpdateSettings, *, began: float
+    ) -> None:
+        self._version = target_version
+        self._digest = target_digest
+        self._baseline = baseline
+        self._settings = settings
+        self._began = began
+        self._looked_at = began
+        self._answered_at: float | None = None
+        self._pid: int | None = None
+        self._changes = 0
+        self._degraded_at: float | None = None
+        self._well_since: float | None = None
+        self._verdict = Verdict()
+
+    @property
+    def verdict(self) -> Verdict:
+        return self._verdict
+
+    def observe(self, seen: Observation) -> Verdict:
+        """The verdict after this look. Looks come in the order of their times."""
+        if self._verdict.state != "undecided":
+            return self._verdict
+        if seen.now - self._looked_at > GAP_LIMIT:
+            self._begin_anew(seen.now)
+        self._looked_at = max(seen.now, self._looked_at)
+        self._note_process(seen)
+        reason = self._why_failed(seen)
+        if not reason and seen.answered:
+            self._note_answer(seen)
+        if reason:
+            self._verdict = Verdict(state="failed", reason=reason)
+        elif self._looked_at - self._began > self._settings.trial_limit:
+            self._verdict = Verdict(state="failed", reason=self._too_late())
+        elif self._is_enough():
+            self._verdict = msgspec.structs.replace(self._verdict, state="passed")
+        return self._verdict
+
+    def _begin_anew(self, now: float) -> None:
+        """Whoever observes was stopped or suspended; what it did not see counts neither for nor against."""
+        self._began = now
+        if self._answered_at is not None:
+            self._answered_at = now
+        self._interrupt()
+        self._degraded_at = None
+
+    def _interrupt(self) -> None:
+        self._well_since = None
+        self._verdict = Verdict()
+
+    def _note_process(self, seen: Observation) -> None:
+        if seen.pid is None or seen.pid == self._pid:
+            return
+        self._changes += self._pid is not None
+        self._pid = seen.pid
+        self._interrupt()
+        self._degraded_at = None
+
+    def _why_failed(self, seen: Observation) -> str:
+        limit = self._settings.trial_memory
+        if self._changes > 1:
+            return f"crashes: {self._changes + 1} processes in {self._looked_at - self._began:.0f} s"
+        if seen.rss_bytes is not None and seen.rss_bytes > limit * _MIB:
+            return f"leaks: it holds {seen.rss_bytes / _MIB:.0f} MiB, limit {limit:g} MiB"
+        if not seen.answered:
+            return self._why_mute(seen)
+        if seen.version != self._version:
+            return f"announces version {seen.version[:64]}, not {self._version}"
+        if seen.digest != self._digest:
+            what = f"another build ({seen.digest[:12]})" if seen.digest else "the base install"
+            return f"announces version {self._version} as {what}"
+        return self._why_sick(seen)
+
+    def _why_mute(self, seen: Observation) -> str:
+        now = self._looked_at
+        if self._answered_at is None:
+            silent, limit, when = now - self._began, START_LIMIT, "since the swap"
+        else:
+            silent, limit, when = now - self._answered_at, SILENCE_LIMIT, "any more"
+        if silent <= limit:
+            return ""
+        if seen.pid is None:
+            return f"crashes: no process, and no answer for {silent:.0f} s"
+        return f"hangs: process {seen.pid} runs and has not answered {when}, for {silent:.0f} s"
+
+    def _why_sick(self, seen: Observation) -> str:
+        if not self._is_sick(seen):
+            self._degraded_at = None
+            return ""
+        self._interrupt()
+        if self._degraded_at is None:
+            self._degraded_at = self._looked_at
+        lasted = self._looked_at - self._degraded_at
+        return f"degraded for {lasted:.0f} s: {seen.what}" if lasted > DEGRADED_LIMIT else ""
+
+    def _is_sick(self, seen: Observation) -> bool:
+        if seen.state != "degraded" or seen.outside:
+            return False
+        return not (self._baseline.degraded and _gist(seen.what) == _gist(self._baseline.what))
+
+    def _note_answer(self, seen: Observation) -> None:
+        self._answered_at = self._looked_at
+        if self._is_sick(seen):
+            return
+        if self._well_since is None:
+            self._well_since = self._looked_at
+        well = self._looked_at - self._well_since
+        self._verdict = Verdict(well_seconds=well, answers=self._verdict.answers + 1)
+
+    def _is_enough(self) -> bool:
+        verdict, settings = self._verdict, self._settings
+        return verdict.answers >= settings.trial_answers and verdict.well_seconds >= settings.trial_seconds
+
+    def _too_late(self) -> str:
+        needed, limit = self._settings.trial_seconds, self._settings.trial_limit
+        return f"was not well for {needed:g} s on end within {limit:g} s"
+
+
+def _gist(what: str) -> str:
+    """A reason without its figures: `no answer for 5 s` and `no answer for 6 s` are the same."""
+    return re.sub(r"\d+", "0", what)

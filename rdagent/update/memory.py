@@ -1,0 +1,97 @@
+"""What the updater remembers over its own end: the operator's words, when versions were first seen, and the history."""
+
+import logging
+from pathlib import Path
+
+import msgspec
+
+from ipc.contract.rdagent import UpdateEvent, UpdateOutcome
+from ipc.errors import StateError
+from ipc.places import Places
+from ipc.statefile import read_state, write_atomically, write_state
+from rdagent.update.policy import Policy
+
+_HISTORY_LIMIT = 1000
+
+logger = logging.getLogger("rdagent")
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """A package that is not fit for us. It is not fetched again just to find that out once more."""
+
+    why: str
+    at: float
+    """UTC, seconds since the epoch."""
+
+
+class Remembered(msgspec.Struct, frozen=True, kw_only=True):
+    policy: Policy = Policy()
+    seen: dict[str, float] = {}
+    """When each offer was first seen: UTC, seconds since the epoch."""
+    refused: dict[str, Refusal] = {}
+    """By offer, with where it is to be had."""
+    known_bad: dict[str, list[str]] = {}
+    """By component: versions on the bad list whose story is in the history already."""
+    outcome: UpdateOutcome | None = None
+
+
+class Memory:
+    """One file for what is in force, one for the history. A full disk costs memory over a restart, never an update."""
+
+    def __init__(self, places: Places) -> None:
+        folder = places.state_of("rdagent")
+        self._file, self._history_file = folder / "updates.json", folder / "update-history.jsonl"
+        self.now = self._read()
+        self._history = _read_history(self._history_file)
+
+    def change(self, **fields: object) -> None:
+        """Keep these fields of Remembered."""
+        new = msgspec.structs.replace(self.now, **fields)
+        if new == self.now:
+            return
+        self.now = new
+        try:
+            write_state(self._file, new)
+        except OSError as error:
+            logger.warning("%s cannot be written: %s", self._file, error.strerror)
+
+    def history(self, component: str, limit: int) -> list[UpdateEvent]:
+        """Oldest first."""
+        found = [one for one in self._history if component in {"", one.component}]
+        return found[-limit:] if limit > 0 else []
+
+    def note(self, event: UpdateEvent) -> None:
+        """One more line of the history."""
+        self._history.append(event)
+        try:
+            self._history_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if len(self._history) > _HISTORY_LIMIT:
+                self._history = self._history[-_HISTORY_LIMIT // 2 :]
+                lines = b"".join(msgspec.json.encode(one) + b"\n" for one in self._history)
+                write_atomically(self._history_file, lines)
+            else:
+                with self._history_file.open("ab") as file:
+                    file.write(msgspec.json.encode(event) + b"\n")
+        except OSError as error:
+            logger.warning("%s cannot be written: %s", self._history_file, error.strerror)
+
+    def _read(self) -> Remembered:
+        try:
+            return read_state(self._file, Remembered) or Remembered()
+        except StateError as error:
+            logger.warning("%s; what the operator said of updates is forgotten", error)
+            return Remembered()
+
+
+def _read_history(path: Path) -> list[UpdateEvent]:
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines[-_HISTORY_LIMIT:]:
+        try:
+            found.append(msgspec.json.decode(line, type=UpdateEvent))
+        except (ValueError, RecursionError):
+            continue  # torn by a power cut
+    return found

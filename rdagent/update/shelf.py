@@ -1,0 +1,77 @@
+"""What lies on the disk: the record of each component, and its versions. Blocking: call it in a thread."""
+
+import contextlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from ipc.places import Places
+from rdagent.update.decision import OnDisk
+from release import record as records
+from release.errors import ManifestError, ReleaseError
+from release.manifest import MANIFEST, decode_manifest, digest, is_version
+from release.record import Record
+from release.signing import Trust
+from release.unpack import component_folder
+
+logger = logging.getLogger("rdagent")
+
+
+class Shelf:
+    """The records are written by us, by launch.py and by watchdog.py, so they are read anew each time."""
+
+    def __init__(self, places: Places, trust: Callable[[str], Trust]) -> None:
+        """`trust`: the keys for packages of a component; may raise ReleaseError."""
+        self.root = places.installed
+        self._trust = trust
+
+    def folder(self, component: str) -> Path:
+        return component_folder(self.root, component)
+
+    def record(self, component: str) -> Record:
+        """The one in force; made anew from the signed versions if it is lost; that of the base install if none was."""
+        folder = self.folder(component)
+        found = records.read(folder)
+        if found is not None:
+            return found
+        if any((folder / slot).exists() for slot in records.SLOTS) or (folder / "current").is_symlink():
+            with contextlib.suppress(ReleaseError):
+                rebuilt = records.rebuild(self.root, component, self._trust(component))
+                logger.warning("the record of %s is lost; made anew: %s", component, rebuilt.current or "base install")
+                return rebuilt
+        return Record(component=component)
+
+    def change(self, component: str, change: Callable[[Record], Record]) -> Record:
+        """On disk when this returns; the link `current` follows. Raises ReleaseError."""
+        folder = self.folder(component)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ReleaseError(f"{folder} cannot be made: {error.strerror}") from error
+        with records.locked(folder):
+            before = self.record(component)
+            after = change(before)
+            if after != before:
+                after = records.write(folder, after)
+            with contextlib.suppress(ReleaseError):  # for people only
+                records.show_current(folder, after)
+        return after
+
+    def on_disk(self, component: str) -> tuple[OnDisk, ...]:
+        """Versions that have a manifest; whether every file fits is looked at before one is tried."""
+        found = []
+        with contextlib.suppress(OSError):
+            for tree in sorted((self.folder(component) / "versions").iterdir()):
+                with contextlib.suppress(OSError, ManifestError):
+                    written = (tree / MANIFEST).read_bytes()
+                    manifest = decode_manifest(written)
+                    if is_version(tree.name) and manifest.version == tree.name:
+                        found.append(
+                            OnDisk(
+                                version=manifest.version,
+                                digest=digest(written),
+                                floor=manifest.floor,
+                                min_python=manifest.min_python,
+                            )
+                        )
+        return tuple(found)

@@ -1,0 +1,44 @@
+"""Replacing a running process by the version in force: by supervisord, or by itself. Blocking: call it in a thread.
+
+The command stays the same, launch.py starts what the record says; a rewritten configuration would touch the others.
+"""
+
+import os
+import sys
+import time
+
+from ipc.places import Places
+from ipc.supervisord import Supervisord, SupervisordError
+
+_STOP_SECONDS = 30.0
+_LOOK_SECONDS = 0.02
+_ENDED = frozenset({"STOPPED", "EXITED", "FATAL"})
+
+
+def restart(places: Places, component: str) -> None:
+    """Stop it, which never signals its children, and start it. Raises SupervisordError.
+
+    One that does not hear is killed by supervisord after `stopwaitsecs`.
+    """
+    supervisord = Supervisord(places)
+    supervisord.stop(component)
+    until = time.monotonic() + _STOP_SECONDS
+    while _state(supervisord, component) not in _ENDED:
+        if time.monotonic() > until:
+            raise SupervisordError(f"{component} does not end within {_STOP_SECONDS:g} s")
+        time.sleep(_LOOK_SECONDS)
+    supervisord.start(component)
+
+
+def _state(supervisord: Supervisord, component: str) -> str:
+    return next((one.statename for one in supervisord.programs() if one.name == component), "STOPPED")
+
+
+def exec_anew() -> None:
+    """Become whatever version of rdagent launch.py chooses: the same process, so nothing has to be handed over.
+
+    Call it from the main thread, with everything closed. Does not return.
+    """
+    base, installed = os.environ["AZVMAGENT_BASE"], os.environ["AZVMAGENT_INSTALLED"]
+    command = [sys.executable, "-I", "-S", os.path.join(base, "launch.py"), installed, "rdagent"]  # noqa: PTH118
+    os.execv(sys.executable, command)  # noqa: S606  # no shell wanted

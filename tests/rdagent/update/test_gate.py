@@ -1,0 +1,318 @@
+"""The gate: what passes, what fails and why, and what must count neither way."""
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
+
+from rdagent.config import UpdateSettings
+from rdagent.update.gate import Baseline, Gate, Observation, Verdict
+
+DIGEST = "ab" * 32
+OTHER = "cd" * 32
+SETTINGS = UpdateSettings(trial_seconds=20.0, trial_answers=5, trial_limit=120.0, trial_memory=300.0)
+
+
+class Trial:
+    """A gate, and a clock that begins at the swap."""
+
+    def __init__(self, baseline: Baseline | None = None, settings: UpdateSettings = SETTINGS) -> None:
+        self.began = 5000.0
+        self.now = 0.0
+        self.gate = Gate("0.2.0", DIGEST, baseline or Baseline(), settings, began=self.began)
+
+    def see(self, seconds: float, *, step: float = 1.0, **fields: Any) -> Verdict:
+        """Look each `step` for so long. Without fields: well."""
+        fields = {"answered": True, "version": "0.2.0", "digest": DIGEST, "pid": 7, **fields}
+        end = self.now + seconds
+        while self.now < end - 1e-9:
+            self.now = min(self.now + step, end)
+            self.gate.observe(Observation(now=self.began + self.now, **fields))
+        return self.gate.verdict
+
+    def mute(self, seconds: float, **fields: Any) -> Verdict:
+        return self.see(seconds, answered=False, version="", digest="", **fields)
+
+
+def failed(verdict: Verdict) -> str:
+    assert verdict.state == "failed", verdict
+    return verdict.reason
+
+
+def test_it_passes_after_enough_answers_over_enough_time() -> None:
+    trial = Trial()
+    trial.mute(2)
+    assert trial.see(20).state == "undecided"
+    assert trial.gate.verdict.well_seconds == 19
+    verdict = trial.see(1)
+    assert (verdict.state, verdict.reason, verdict.well_seconds, verdict.answers) == ("passed", "", 20, 21)
+
+
+def test_time_alone_is_not_enough() -> None:
+    trial = Trial(settings=UpdateSettings(trial_answers=30))
+    assert trial.see(29).state == "undecided"
+    assert trial.see(1).state == "passed"
+
+
+def test_answers_alone_are_not_enough() -> None:
+    trial = Trial()
+    assert trial.see(19.9, step=0.1).state == "undecided"
+    assert trial.gate.verdict.answers == 199
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"state": "busy", "what": "a long operation"},
+        {"state": "degraded", "outside": True, "what": "the host does not answer"},
+    ],
+)
+def test_busy_and_an_outage_are_well(fields: dict[str, Any]) -> None:
+    assert Trial().see(21, **fields).state == "passed"
+
+
+def test_drill_70_outage_during_the_gate_does_not_roll_back() -> None:
+    trial = Trial()
+    trial.see(5)
+    trial.see(10, state="degraded", outside=True, what="the host does not answer")
+    assert trial.see(6).state == "passed"
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.3.0", "", "0.2.0.0"])
+def test_drill_37_announces_another_version(version: str) -> None:
+    trial = Trial()
+    trial.see(5)
+    assert failed(trial.see(1, version=version)) == f"announces version {version}, not 0.2.0"
+
+
+def test_another_build_and_the_base_install_are_not_the_version_on_trial() -> None:
+    assert failed(Trial().see(1, digest=OTHER)) == f"announces version 0.2.0 as another build ({OTHER[:12]})"
+    assert failed(Trial().see(1, digest="")) == "announces version 0.2.0 as the base install"
+
+
+def test_drill_36_stops_answering() -> None:
+    trial = Trial()
+    trial.see(5)
+    assert trial.mute(10).state == "undecided"
+    assert failed(trial.mute(1)) == "hangs: process 7 runs and has not answered any more, for 11 s"
+
+
+def test_drill_35_hangs_from_the_start() -> None:
+    trial = Trial()
+    assert trial.mute(20).state == "undecided"
+    assert failed(trial.mute(1)) == "hangs: process 7 runs and has not answered since the swap, for 21 s"
+
+
+def test_drill_32_never_a_process() -> None:
+    trial = Trial()
+    assert failed(trial.mute(21, pid=None)) == "crashes: no process, and no answer for 21 s"
+
+
+def test_drill_33_crashes_inside_the_gate() -> None:
+    trial = Trial()
+    trial.see(5)
+    trial.mute(1, pid=None)
+    trial.see(4, pid=8)
+    trial.mute(1, pid=None)
+    assert failed(trial.mute(1, pid=9)) == "crashes: 3 processes in 12 s"
+
+
+def test_one_restart_is_forgiven_and_the_count_begins_anew() -> None:
+    trial = Trial()
+    trial.see(19)
+    assert trial.see(20, pid=8).state == "undecided"
+    assert trial.see(1, pid=8).state == "passed"
+
+
+def test_a_short_silence_is_forgiven() -> None:
+    trial = Trial()
+    trial.see(5)
+    trial.mute(9)
+    assert trial.see(8).state == "passed"
+
+
+def test_drill_38_announces_degraded_health() -> None:
+    trial = Trial()
+    trial.see(3)
+    assert trial.see(6, state="degraded", what="cannot write").state == "undecided"
+    assert failed(trial.see(1, state="degraded", what="cannot write")) == "degraded for 6 s: cannot write"
+
+
+def test_a_short_degradation_begins_the_count_anew_and_flapping_never_passes() -> None:
+    trial = Trial()
+    trial.see(19)
+    trial.see(4, state="degraded", what="a hiccup")
+    assert trial.gate.verdict.answers == 0
+    for _ in range(5):
+        trial.see(14)
+        assert trial.see(4, state="degraded", what="a hiccup").state == "undecided"
+    assert failed(trial.see(20)) == "was not well for 20 s on end within 120 s"
+    assert trial.now > 120
+
+
+def test_silence_does_not_end_a_degradation() -> None:
+    trial = Trial()
+    trial.see(3, state="degraded", what="cannot write")
+    trial.mute(4)
+    assert failed(trial.see(1, state="degraded", what="cannot write")).startswith("degraded for 7 s")
+
+
+def test_what_degraded_the_version_before_already_is_not_held_against_this_one() -> None:
+    before = Baseline(degraded=True, what="no link on eth0 for 63 s")
+    assert Trial(before).see(21, state="degraded", what="no link on eth0 for 7 s").state == "passed"
+    assert failed(Trial(before).see(10, state="degraded", what="cannot read its state"))
+    same = Baseline(degraded=False, what="no link on eth0 for 63 s")
+    assert failed(Trial(same).see(10, state="degraded", what="no link on eth0 for 7 s"))
+
+
+def test_leaks() -> None:
+    trial = Trial()
+    assert trial.see(5, rss_bytes=300.0 * (1 << 20)).state == "undecided"
+    assert failed(trial.see(1, rss_bytes=301.0 * (1 << 20))) == "leaks: it holds 301 MiB, limit 300 MiB"
+    assert failed(Trial().mute(1, rss_bytes=1e12)).startswith("leaks")
+
+
+def test_a_verdict_is_final() -> None:
+    passed = Trial()
+    passed.see(21)
+    assert passed.see(5, version="0.1.0").state == "passed"
+    lost = Trial()
+    lost.see(1, version="0.1.0")
+    assert failed(lost.see(60)) == "announces version 0.1.0, not 0.2.0"
+
+
+def test_whoever_was_suspended_begins_his_patience_anew() -> None:
+    """Nobody looked for an hour: that says nothing of the version."""
+    trial = Trial()
+    trial.see(10)
+    trial.now += 3600
+    assert trial.mute(9).state == "undecided"
+    assert trial.see(20).state == "undecided"
+    assert trial.see(1).state == "passed"
+    waiting = Trial()
+    waiting.mute(15)
+    waiting.now += 3600
+    assert waiting.mute(20).state == "undecided"
+    assert failed(waiting.mute(2)).startswith("hangs")
+    sick = Trial()
+    sick.see(4, state="degraded", what="cannot write")
+    sick.now += 3600
+    assert sick.see(6, state="degraded", what="cannot write").state == "undecided"
+    assert failed(sick.see(1, state="degraded", what="cannot write"))
+
+
+def test_a_gap_of_half_a_minute_is_still_the_versions() -> None:
+    trial = Trial()
+    trial.see(10)
+    trial.now += 29
+    assert failed(trial.mute(1)).startswith("hangs")
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"trial_seconds": 120.0}, "trial_seconds must be shorter than trial_limit"),
+        ({"trial_seconds": -1.0}, "trial_seconds must be shorter than trial_limit"),
+        ({"trial_answers": 0}, "trial_answers must be at least 1"),
+        ({"window": "sometimes"}, "window: 'sometimes' is not days"),
+    ],
+)
+def test_settings_under_which_nothing_or_everything_passes_are_refused(fields: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        UpdateSettings(**fields)
+
+
+# -- for every input ----------------------------------------------------------------------------------------------
+
+looks = st.fixed_dictionaries(
+    {
+        "after": st.sampled_from([0.0, 0.5, 1.0, 1.0, 4.0, 12.0, 45.0]),
+        "answered": st.sampled_from([True, True, True, False]),
+        "version": st.sampled_from(["0.2.0"] * 9 + ["0.1.0"]),
+        "digest": st.sampled_from([DIGEST] * 9 + [OTHER]),
+        "pid": st.sampled_from([7, 7, 7, 7, 8, None]),
+        "state": st.sampled_from(["ok", "ok", "busy", "degraded"]),
+        "outside": st.booleans(),
+        "rss_bytes": st.sampled_from([None, 1e7, 1e7, 1e7, 4e8]),
+    }
+)
+small = UpdateSettings(trial_seconds=5.0, trial_answers=3, trial_limit=20.0)
+
+
+@given(st.lists(looks, max_size=40), st.sampled_from([0.0, 1e9]))
+@effort(max_examples=500)
+def test_it_never_passes_without_the_answers_of_one_process_of_the_target(
+    found: list[dict[str, Any]], began: float
+) -> None:
+    gate = Gate("0.2.0", DIGEST, Baseline(), small, began=began)
+    now, before, seen = began, Verdict(), []
+    for look in found:
+        fields = dict(look)
+        now += fields.pop("after")
+        verdict = gate.observe(Observation(now=now, **fields))
+        if before.state != "undecided":
+            assert verdict == before
+            continue
+        seen.append((now, look))
+        assert bool(verdict.reason) == (verdict.state == "failed")
+        if verdict.state == "passed":
+            last = look["pid"]
+            own = []
+            for at, one in reversed(seen):
+                if one["pid"] not in {last, None} or (one["state"], one["outside"], one["answered"]) == (
+                    "degraded",
+                    False,
+                    True,
+                ):
+                    break
+                own += [at] if one["answered"] else []
+            assert len(own) >= small.trial_answers
+            assert own[0] - own[-1] >= small.trial_seconds
+            assert all((one["version"], one["digest"]) == ("0.2.0", DIGEST) for _, one in seen if one["answered"])
+            assert all((one["rss_bytes"] or 0) <= 300 << 20 for _, one in seen)
+            assert look["answered"]
+        before = verdict
+
+
+@given(st.lists(looks, min_size=1, max_size=40), st.floats(0.1, 2.0))
+def test_it_is_never_undecided_for_longer_than_its_limit(found: list[dict[str, Any]], step: float) -> None:
+    gate = Gate("0.2.0", DIGEST, Baseline(), small, began=0.0)
+    for number in range(math.ceil(small.trial_limit / step) + 2):
+        fields = {**found[number % len(found)]}
+        fields.pop("after")
+        gate.observe(Observation(now=number * step, **fields))
+    assert gate.verdict.state != "undecided"
+
+
+@given(st.lists(looks, max_size=30), st.floats(-1e6, 1e6))
+def test_only_differences_of_time_count(found: list[dict[str, Any]], shift: float) -> None:
+    shift = float(round(shift))
+    gates = [Gate("0.2.0", DIGEST, Baseline(), small, began=at) for at in (0.0, shift)]
+    now = 0.0
+    for look in found:
+        fields = dict(look)
+        now += fields.pop("after")
+        first, second = (
+            gate.observe(Observation(now=at + now, **fields)) for gate, at in zip(gates, (0.0, shift), strict=True)
+        )
+        assert first == second
+
+
+@given(st.lists(looks, max_size=40))
+def test_a_well_version_passes_whatever_came_before_as_long_as_nothing_failed(found: list[dict[str, Any]]) -> None:
+    gate = Gate("0.2.0", DIGEST, Baseline(), UpdateSettings(trial_seconds=5.0, trial_answers=3), began=0.0)
+    now = 0.0
+    for look in found[:6]:
+        fields = dict(look)
+        now += fields.pop("after")
+        gate.observe(Observation(now=now, **fields))
+    if gate.verdict.state == "failed":
+        return
+    last = next((look["pid"] for look in reversed(found[:6]) if look["pid"]), 7)
+    for _ in range(7):
+        now += 1
+        gate.observe(Observation(now=now, answered=True, version="0.2.0", digest=DIGEST, pid=last))
+    assert gate.verdict.state == "passed"

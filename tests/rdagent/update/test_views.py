@@ -1,0 +1,68 @@
+"""A decision as the contract tells it."""
+
+import msgspec
+from hypothesis import given
+
+from ipc.contract.rdagent import BadVersion, PlannedUpdate, TrialView
+from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Wait
+from rdagent.update.offers import Offer
+from rdagent.update.policy import Policy, hold, pin
+from rdagent.update.views import to_step, to_view
+from release.record import Record, Trial
+from tests.rdagent.update import situations
+from tests.rdagent.update.situations import NOW, bad, chosen, decided, digest_of, found, offer, on_disk
+
+
+def test_a_step() -> None:
+    here = found()
+    assert to_step(Settled(component="telemetry"), here, now=NOW) == PlannedUpdate(
+        component="telemetry", from_version="0.1.0"
+    )
+    step = to_step(Begin(offer=offer("0.2.0", "host")), here, now=NOW)
+    assert (step.to_version, step.wanted_by, step.at, step.blocked) == ("0.2.0", "host", NOW, "")
+    step = to_step(Wait(offer=offer(), until=NOW + 9, why="jitter", lift="do"), here, now=NOW)
+    assert (step.at, step.blocked, step.lift) == (NOW + 9, "jitter", "do")
+    step = to_step(Refuse(offer=offer(), why="bad", lift="do"), here, now=NOW)
+    assert (step.at, step.blocked, step.lift) == (None, "bad", "do")
+
+
+def test_a_view() -> None:
+    record = msgspec.structs.replace(bad("0.2.0", expires=NOW + 60), previous=chosen("0.0.9"))
+    here = found(record=record, whole=(on_disk("0.1.0"), on_disk("0.0.9")))
+    policy = hold(pin(Policy(), "telemetry", "0.2.0"), "", NOW)
+    view = to_view(decided(offer(), here=here), here, policy, now=NOW)
+    assert (view.running, view.running_digest) == ("0.1.0", digest_of("0.1.0"))
+    assert (view.current, view.previous, view.staged) == ("0.1.0", "0.0.9", ["0.1.0", "0.0.9"])
+    assert (view.pinned, view.held, view.wanted, view.wanted_by) == ("0.2.0", True, "0.2.0", "channel")
+    assert view.bad == [BadVersion(version="0.2.0", digest=digest_of("0.2.0"), reason="hangs", expires=NOW + 60)]
+    assert view.state == "rolled back"
+    assert view.why.endswith("hangs")
+    assert view.lift == "agentctl update unblock telemetry 0.2.0"
+
+
+def test_states() -> None:
+    def state(decision: Decision, here: Found | None = None) -> str:
+        return to_view(decision, here or found(), Policy(), now=NOW).state
+
+    assert state(decided()) == "settled"
+    assert state(decided(offer())) == "waiting"
+    assert state(decided(offer(ring=0))) == "refused"
+    assert state(decided(offer(), here=found(others_on_trial="netagent"))) == "waiting"
+    on_trial = found(record=Record(component="telemetry", trial=Trial(chosen("0.2.0"), 2)))
+    assert state(decided(here=on_trial), on_trial) == "on trial"
+    assert to_view(decided(), on_trial, Policy(), now=NOW).trial == TrialView(
+        version="0.2.0", digest=digest_of("0.2.0"), tries_left=2
+    )
+
+
+@given(situations.founds, situations.offers, situations.policies)
+def test_each_decision_can_be_told(here: Found, one: Offer, policy: Policy) -> None:
+    decision = decided(one, here=here, policy=policy)
+    step, view = to_step(decision, here, now=NOW), to_view(decision, here, policy, now=NOW)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(view), type=type(view)) == view
+    assert (step.to_version, step.blocked, step.lift) == (
+        "" if isinstance(decision, Settled) else view.wanted,
+        view.why,
+        view.lift,
+    )
+    assert (step.at is None) == (isinstance(decision, Settled | Refuse) or getattr(decision, "until", NOW) is None)

@@ -1,0 +1,233 @@
+"""watchdog.py: its rules with a clock, and the real thing under a real supervisord."""
+
+import importlib.util
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentctl.processes import Process, end, process, wait_until
+from release.build import Built, build
+from release.record import Record, Trial
+from tests.release.product import CHECKOUT, KEY, Installed, chosen
+
+WATCHDOG = CHECKOUT / "watchdog.py"
+
+
+@pytest.fixture(scope="module")
+def watchdog() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("watchdog", WATCHDOG)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_it_has_the_standard_library_only() -> None:
+    lines = [line.split() for line in WATCHDOG.read_text().splitlines()]
+    imports = {words[1].split(".")[0] for words in lines if words and words[0] in {"import", "from"}}
+    assert imports - {"launch"} <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(("period", "ends"), [(0.0, 4), (60.0, 4), (151.0, 4), (301.0, 4), (1800.0, 5)])
+def test_a_slow_crash_loop_is_seen(watchdog: ModuleType, period: float, ends: int) -> None:
+    """Drill 34: one that ends every 151 s outlives any rule of "three in five minutes"."""
+    hazard = watchdog.Hazard()
+    seen = next(number for number in range(1, 100) if hazard.count(number * period))
+    assert seen == ends
+
+
+@given(st.floats(3600, 1e6))
+def test_an_end_an_hour_is_no_crash_loop(watchdog: ModuleType, period: float) -> None:
+    hazard = watchdog.Hazard()
+    assert not any(hazard.count(number * period) for number in range(200))
+
+
+@pytest.mark.parametrize("on_trial", [True, False])
+def test_signs_of_life(watchdog: ModuleType, on_trial: bool) -> None:
+    def looks(signs: dict[float, tuple[int, float] | None], pid: int = 7) -> list[float]:
+        life = watchdog.Life()
+        return [at for at, sign in signs.items() if life.look(pid, sign, at, lambda: on_trial)]
+
+    ticks = [1000.0 + 5 * number for number in range(8)]
+    assert looks({at: (7, at - 2) for at in ticks}) == []
+    # Its last one is from 1002: at 1020 for the first time too old, at 1025 for the second.
+    assert looks({at: (7, min(at, 1002.0)) for at in ticks}) == [1025.0, 1030.0, 1035.0]
+    # One that never showed any; a sign of another process is none.
+    assert looks({at: (6, at) for at in ticks}) == ([1030.0, 1035.0] if on_trial else [])
+    assert looks(dict.fromkeys(ticks)) == ([1030.0, 1035.0] if on_trial else [])
+
+
+def test_a_new_process_begins_anew(watchdog: ModuleType) -> None:
+    life = watchdog.Life()
+    assert not life.look(7, (7, 1.0), 1000.0, lambda: True)
+    assert not life.look(8, (7, 1.0), 1005.0, lambda: True)
+    assert not life.look(8, (8, 1009.0), 1010.0, lambda: True)
+
+
+SUPERVISORD = """
+[unix_http_server]
+file={run}/supervisor.sock
+[supervisord]
+logfile={run}/supervisord.log
+pidfile={run}/supervisord.pid
+nodaemon=true
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+[program:rdagent]
+command={python} -I -S {launch} {root} rdagent
+autorestart=true
+startsecs={startsecs}
+startretries={startretries}
+[eventlistener:watchdog]
+command={python} -I -S {watchdog} {root} {run}
+events=TICK_5,PROCESS_STATE_EXITED,PROCESS_STATE_BACKOFF,PROCESS_STATE_FATAL
+stderr_logfile={run}/watchdog.log
+buffer_size=100
+"""
+
+MAIN = """
+import os, pathlib, signal, sys, time
+run = pathlib.Path(os.environ["RUN"])
+(run / "started").open("a").write(VERSION + "\\n")
+def alive():
+    (run / "rdagent.alive").write_text(f"{os.getpid()} {time.monotonic()}")
+"""
+WELL = "while True:\n    alive()\n    time.sleep(1)\n"
+HANGS = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nalive()\nwhile True:\n    time.sleep(9)\n"
+ENDS = "alive()\ntime.sleep(1.2)\n"
+
+
+def rdagent(folder: Path, version: str, main: str) -> Built:
+    """A rdagent that does just this."""
+    source = folder / f"source-{version}"
+    for path, text in {
+        "rdagent/__init__.py": f"__version__ = '{version}'\n",
+        "rdagent/__main__.py": MAIN.replace("VERSION", repr(version)) + main,
+        "ipc/__init__.py": "",
+        "ipc/contract/__init__.py": "PROTOCOL = (1, 3)\n",
+        "wire/__init__.py": "",
+        "release/__init__.py": "",
+        "pyproject.toml": "[project]\nrequires-python = '>=3.11'\n",
+    }.items():
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        (source / path).write_text(text)
+    return build(source, "rdagent", folder / "dist", [KEY])
+
+
+class Group:
+    """supervisord with a rdagent and the watchdog."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.run = folder / "run"
+        self.run.mkdir()
+        self.installed = Installed(folder / "root", "rdagent")
+        self._supervisord: Process | None = None
+
+    def put(self, version: str, main: str) -> Built:
+        built = rdagent(self.folder, version, main)
+        self.installed.put(built)
+        return built
+
+    def start(self, startsecs: int = 1, startretries: int = 100) -> None:
+        text = SUPERVISORD.format(
+            run=self.run,
+            root=self.installed.root,
+            python=sys.executable,
+            launch=CHECKOUT / "launch.py",
+            watchdog=WATCHDOG,
+            startsecs=startsecs,
+            startretries=startretries,
+        )
+        (self.folder / "supervisord.conf").write_text(text)
+        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.folder / "supervisord.conf")]
+        pid = os.posix_spawn(
+            sys.executable,
+            command,
+            {**os.environ, "RUN": str(self.run)},
+            file_actions=[(os.POSIX_SPAWN_OPEN, 1, str(self.run / "out"), os.O_WRONLY | os.O_CREAT, 0o600)],
+        )
+        self._supervisord = process(pid)
+
+    @property
+    def started(self) -> list[str]:
+        path = self.run / "started"
+        return path.read_text().split() if path.exists() else []
+
+    def record(self) -> Record:
+        return self.installed.record()
+
+    def said(self) -> str:
+        return (self.run / "watchdog.log").read_text()
+
+    def stop(self) -> None:
+        if self._supervisord:
+            end([self._supervisord], 15.0)
+            os.waitpid(self._supervisord.pid, 0)
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[Group]:
+    group = Group(tmp_path)
+    yield group
+    group.stop()
+
+
+def test_a_rdagent_that_hangs_after_its_update(group: Group) -> None:
+    """Drill 44: nobody lends a hand."""
+    old, new = group.put("1.0.0", WELL), group.put("2.0.0", HANGS)
+    group.installed.set(current=chosen(old), trial=Trial(chosen(new), 3))
+    group.start()
+    assert wait_until(lambda: group.started == ["2.0.0", "1.0.0"], 60), (group.started, group.said())
+    record = group.record()
+    assert (record.current, record.trial) == (chosen(old), None)
+    assert "it hangs: no sign of life" in record.bad[chosen(new).key].reason
+    assert "hangs" in group.said()
+
+
+def test_a_committed_version_that_ends_again_and_again(group: Group) -> None:
+    old, new = group.put("1.0.0", WELL), group.put("2.0.0", ENDS)
+    group.installed.set(current=chosen(new), previous=chosen(old))
+    group.start()
+    assert wait_until(lambda: group.started[-1:] == ["1.0.0"], 60), (group.started, group.said())
+    assert group.started.count("2.0.0") in {4, 5}
+    record = group.record()
+    assert (record.current, record.previous) == (chosen(old), None)
+    assert "ended again and again" in record.bad[chosen(new).key].reason
+
+
+def test_one_that_supervisord_gave_up(group: Group) -> None:
+    main = "if not (run / 'mended').exists(): raise SystemExit(3)\n" + WELL
+    group.installed.set(current=chosen(group.put("1.0.0", main)))
+    group.start(startretries=0)
+    log = group.run / "supervisord.log"
+    assert wait_until(lambda: log.exists() and "entered FATAL state" in log.read_text(), 30)
+    (group.run / "mended").touch()
+    began = len(group.started)
+    assert wait_until(lambda: len(group.started) > began, 40), group.said()
+    assert "given up by supervisord and is started again" in group.said()
+
+
+def test_a_watchdog_that_is_killed_comes_back(group: Group) -> None:
+    group.installed.set(current=chosen(group.put("1.0.0", WELL)))
+    group.start()
+
+    def dog() -> int:
+        assert group._supervisord
+        pid = group._supervisord.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        found = [int(one) for one in children if b"watchdog" in Path(f"/proc/{one}/cmdline").read_bytes()]
+        return found[0] if found else 0
+
+    assert wait_until(lambda: bool(dog()), 20)
+    first = dog()
+    os.kill(first, signal.SIGKILL)
+    assert wait_until(lambda: dog() not in {0, first}, 20)

@@ -1,0 +1,235 @@
+"""The third judge, an event listener of supervisord: `python -I -S watchdog.py INSTALLED RUN`.
+
+launch.py sees a version that cannot start, rdagent's gate one that is not well. Neither sees a rdagent that hangs, a
+rdagent that supervisord gave up, or a version that was well at first and then ends again and again. Part of the base
+install, so it has the standard library only. Speaks http://supervisord.org/events.html on stdin and stdout.
+"""
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+PROGRAMS = ("rdagent", "guestagent", "netagent", "telemetry")
+
+# rdagent shows a sign of life with each of its looks, every 5 to 7 s.
+HANG_SECONDS = 15.0
+START_SECONDS = 20.0
+
+# Each end counts one, and half of it is forgotten in two hours: four ends at once are too many, and so is one in 58
+# minutes for ever. "Three in five minutes" would never see a version that ends every 151 s.
+HAZARD_LIMIT = 3.5
+HALF_LIFE = 7200.0
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
+
+
+def say(text: str) -> None:
+    # Standard output belongs to supervisord.
+    sys.stderr.write(f"watchdog: {text}\n")
+    sys.stderr.flush()
+
+
+def launcher() -> ModuleType:
+    """launch.py beside us, which knows the record. It takes memory, so it is loaded when it is needed."""
+    if (folder := str(Path(__file__).resolve().parent)) not in sys.path:
+        sys.path.insert(0, folder)  # `-I` leaves it out
+    import launch
+
+    return launch
+
+
+class Hazard:
+    """How often a program ended, the older the less."""
+
+    def __init__(self) -> None:
+        self._score, self._at = 0.0, 0.0
+
+    def count(self, now: float) -> bool:
+        """One more end at `now` (CLOCK_BOOTTIME); whether that is too many."""
+        self._score = self._score * 0.5 ** ((now - self._at) / HALF_LIFE) + 1.0
+        self._at = now
+        return self._score > HAZARD_LIMIT
+
+
+class Life:
+    """Signs of life of rdagent. By CLOCK_MONOTONIC: while the machine sleeps, nobody is silent."""
+
+    def __init__(self) -> None:
+        self._pid, self._seen_at, self._strikes = 0, 0.0, 0
+
+    def look(self, pid: int, sign: tuple[int, float] | None, now: float, on_trial: Callable[[], bool]) -> str:
+        """Why it hangs, at the second look in a row that finds it so; empty if it does not.
+
+        `now`: CLOCK_MONOTONIC; `sign`: the pid that showed the last one, and when.
+        """
+        if pid != self._pid:
+            self._pid, self._seen_at, self._strikes = pid, now, 0
+        reason = ""
+        if sign and sign[0] == pid:
+            if now - sign[1] > HANG_SECONDS:
+                reason = f"no sign of life for {now - sign[1]:.0f} s"
+        elif now - self._seen_at > START_SECONDS and on_trial():
+            # A committed version that never shows one is older than this rule.
+            reason = f"no sign of life in its first {now - self._seen_at:.0f} s"
+        self._strikes = self._strikes + 1 if reason else 0
+        return reason if self._strikes > 1 else ""
+
+
+class Watchdog:
+    """Acts on what supervisord tells."""
+
+    def __init__(self, installed: str, run: str, *, start: Callable[[str], None]) -> None:
+        self._installed, self._run, self._start = installed, Path(run), start
+        self._hazards = {name: Hazard() for name in PROGRAMS}
+        self._life = Life()
+        self._fatal_at: float | None = None
+        self._pause = _FIRST_PAUSE
+
+    def event(self, name: str, payload: dict[str, str]) -> None:
+        program = payload.get("processname", "")
+        if name.startswith("TICK"):
+            self._tick()
+        elif program not in PROGRAMS:
+            return
+        elif name == "PROCESS_STATE_FATAL":
+            if program == "rdagent":
+                self._fatal_at = time.monotonic()
+        elif self._hazards[program].count(time.clock_gettime(time.CLOCK_BOOTTIME)):
+            self._hazards[program] = Hazard()
+            self._step_back(program, "it ended again and again, though it was well at first")
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if self._fatal_at is not None and now >= self._fatal_at + self._pause:
+            self._fatal_at, self._pause = None, min(self._pause * 2, _LONGEST_PAUSE)
+            say("rdagent was given up by supervisord and is started again")
+            self._start("rdagent")
+        if not (pid := child("rdagent")):
+            return
+        if reason := self._life.look(pid, self._sign(), now, lambda: self._on_trial("rdagent")):
+            say(f"rdagent, process {pid}, hangs: {reason}")
+            # First the record, so that the next start is another version; a hung one may hold it, then its end counts.
+            try:
+                self._reject("rdagent", f"it hangs: {reason}")
+            finally:
+                os.kill(pid, signal.SIGKILL)
+
+    def _on_trial(self, name: str) -> bool:
+        return bool(launcher().read_record(self._folder(name))["trial"])
+
+    def _reject(self, name: str, reason: str) -> None:
+        if not self._on_trial(name):
+            return
+        launch = launcher()
+        with self._locked(name) as folder:
+            record = launch.read_record(folder)
+            if record["trial"]:
+                bad = {launch.key(record["trial"]["target"]): {"reason": reason, "expires": None}, **record["bad"]}
+                launch.write_record(folder, {**record, "trial": None, "bad": bad})
+
+    def _step_back(self, name: str, reason: str) -> None:
+        launch = launcher()
+        if not launch.read_record(self._folder(name))["current"]:
+            return
+        with self._locked(name) as folder:
+            record = launch.read_record(folder)
+            # One on trial has judges of its own; behind the base install there is nothing.
+            if record["trial"] or not (current := record["current"]):
+                return
+            bad = {**record["bad"], launch.key(current): {"reason": reason, "expires": None}}
+            previous = record["previous"] if record["previous"] and launch.key(record["previous"]) not in bad else None
+            launch.write_record(folder, {**record, "current": previous, "previous": None, "bad": bad})
+            to = previous["version"] if previous else "the base install"
+            say(f"{name} goes back from {current['version']} to {to}: {reason}")
+            if pid := child(name):
+                os.kill(pid, signal.SIGTERM)  # supervisord may have started it once more
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[str]:
+        """The folder of the record, ours alone meanwhile. Raises OSError if somebody else holds it."""
+        with Path(self._folder(name), "state.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield self._folder(name)
+
+    def _sign(self) -> tuple[int, float] | None:
+        """rdagent's last: its pid, and when."""
+        try:
+            pid, at = (self._run / "rdagent.alive").read_text().split()
+            return int(pid), float(at)
+        except (OSError, ValueError):
+            return None
+
+    def _folder(self, name: str) -> str:
+        return f"{self._installed}/components/{name}"
+
+
+def child(program: str) -> int:
+    """The process supervisord, our parent, runs for it; 0 if there is none."""
+    parent = os.getppid()
+    try:
+        for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            # launch.py INSTALLED PROGRAM, or from the base install -m PROGRAM
+            if len(words) > 2 and words[-2] == program.encode():
+                return int(pid)
+    except OSError:
+        pass
+    return 0
+
+
+def start_process(socket_path: str) -> Callable[[str], None]:
+    """How supervisord is asked to start a program. Its library takes memory, so it is loaded when it is needed."""
+
+    def start(program: str) -> None:
+        import http.client
+        import socket
+        import xmlrpc.client
+
+        class Connection(http.client.HTTPConnection):
+            def connect(self) -> None:
+                self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                self.sock.settimeout(5.0)
+                self.sock.connect(socket_path)
+
+        class Transport(xmlrpc.client.Transport):
+            def make_connection(self, host: object) -> http.client.HTTPConnection:  # noqa: ARG002
+                return Connection("supervisord")
+
+        try:
+            xmlrpc.client.ServerProxy("http://supervisord", Transport()).supervisor.startProcess(program, False)
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
+            say(f"{program} cannot be started: {error}")
+
+    return start
+
+
+def fields(line: str) -> dict[str, str]:
+    """`key:value key:value`, as supervisord writes it."""
+    return dict(word.split(":", 1) for word in line.split() if ":" in word)
+
+
+def main() -> None:
+    installed, run = sys.argv[1:]
+    watchdog = Watchdog(installed, run, start=start_process(f"{run}/supervisor.sock"))
+    while True:
+        sys.stdout.write("READY\n")
+        sys.stdout.flush()
+        if not (header := fields(sys.stdin.readline())):
+            return
+        payload = sys.stdin.read(int(header["len"]))
+        try:
+            watchdog.event(header["eventname"], fields(payload.partition("\n")[0]))
+        except OSError as error:
+            say(f"{header['eventname']}: {error}")
+        sys.stdout.write("RESULT 2\nOK")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main() if len(sys.argv) == 3 else sys.exit("usage: python -I -S watchdog.py INSTALLED RUN")
