@@ -5,7 +5,7 @@ One bus of this release's contract asks; the first thing that is not so ends the
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from agentctl import __version__
 from ipc.bus import Bus
 from ipc.contract import PROTOCOL
 from ipc.contract.every import Describe, Description, Health, Hello
-from ipc.contract.guestagent import ExplainExtension, GetExtension, GetRun, GetStatus, RunScript, RunView
+from ipc.contract.guestagent import ExplainExtension, GetExtension, GetRun, GetStatus, RunScript
 from ipc.contract.netagent import GetNetwork, PlanNetwork
 from ipc.contract.rdagent import GetTruth, GetUpdateHistory, GetUpdatePlan, GetUpdates, Truth
 from ipc.contract.telemetry import GetTimeline
@@ -28,6 +28,10 @@ PATIENCE = 20.0
 _LOOK_SECONDS = 0.05
 _WITHIN = 3.0
 _COME_BACK = {"busy", "not-now"}
+
+
+Alarm = Callable[[], None]
+"""Raises Broken when something went wrong that no answer tells."""
 
 
 class Broken(Exception):
@@ -55,11 +59,11 @@ def reads(expected: Expected) -> Iterator[Request[Any]]:
 
 
 @asynccontextmanager
-async def suite(places: Places, expected: Expected) -> AsyncIterator["Suite"]:
+async def suite(places: Places, expected: Expected, alarm: Alarm) -> AsyncIterator["Suite"]:
     """For one combination. Raises Broken, also for what was refused and for frames nobody can read."""
     bus = Bus(places, "agentctl", __version__)
     try:
-        yield Suite(bus, expected)
+        yield Suite(bus, expected, alarm)
     except Refused as refusal:
         raise Broken(str(refusal)) from refusal
     finally:
@@ -68,17 +72,18 @@ async def suite(places: Places, expected: Expected) -> AsyncIterator["Suite"]:
         raise Broken(f"we count bad frames: {bus.bad_frames.counts}")
 
 
-async def check(places: Places, expected: Expected) -> None:
+async def check(places: Places, expected: Expected, alarm: Alarm) -> None:
     """All of it. Raises Broken."""
-    async with suite(places, expected) as whole:
+    async with suite(places, expected, alarm) as whole:
         await whole.run()
 
 
 class Suite:
     """Its parts raise Broken or Refused, once patience ends."""
 
-    def __init__(self, bus: Bus, expected: Expected) -> None:
+    def __init__(self, bus: Bus, expected: Expected, alarm: Alarm) -> None:
         self._bus = bus
+        self._alarm = alarm
         self._expected = expected
         self._until = time.monotonic() + PATIENCE
         self._described: dict[str, Description] = {}
@@ -102,8 +107,8 @@ class Suite:
         """Describe and Health, of the version that was put there."""
         described: Description | None = None
         while described is None or described.version != self._expected.versions[name]:
-            if described is not None and time.monotonic() > self._until:
-                raise Broken(f"{name} is {described.version} instead of {self._expected.versions[name]}")
+            if described is not None:
+                await self.pause(f"{name} is {described.version} instead of {self._expected.versions[name]}")
             described = await self.ask(Describe(), to=name)
         await self.ask(Health(), to=name)
         if described.component != name:
@@ -112,14 +117,8 @@ class Suite:
 
     async def _everybody_is_well(self) -> None:
         """By rdagent's eyes, and the host was told so."""
-        while True:
-            truth = await self.ask(GetTruth())
-            problem = self._what_is_missing(truth)
-            if not problem:
-                return
-            if time.monotonic() > self._until:
-                raise Broken(f"not Ready after {PATIENCE:g} s: {problem}")
-            await asyncio.sleep(_LOOK_SECONDS)
+        while problem := self._what_is_missing(await self.ask(GetTruth())):
+            await self.pause(f"not Ready: {problem}")
 
     def _what_is_missing(self, truth: Truth) -> str:
         for one in truth.components:
@@ -135,12 +134,10 @@ class Suite:
         """guestagent runs a script, and its output comes."""
         mark, counted = self._expected.mark, self._expected.folder / self._expected.mark
         script = f"echo once >> '{counted}'; echo said {mark}"
-        await self.ask(RunScript(name=mark, script=script.encode()))
-        view: RunView | None = None
-        while view is None or view.state == "Running":
-            view = await self.ask(GetRun(name=mark))
-            if time.monotonic() > self._until:
-                raise Broken(f"the script does not end: {view.state}")
+        # Not asked a second time: it would be run a second time.
+        await self.ask(RunScript(name=mark, script=script.encode()), within=PATIENCE)
+        while (view := await self.ask(GetRun(name=mark))).state == "Running":
+            await self.pause("the script does not end")
         if (view.state, view.output) != ("Succeeded", f"said {mark}\n"):
             raise Broken(f"the script is {view.state} {view.message} with output {view.output[:100]!r}")
         if (ran := counted.read_text()) != "once\n":
@@ -162,27 +159,29 @@ class Suite:
             timeline = await self.ask(GetTimeline(component=name, limit=50))
             if any(one.pid == pid and one.subject.endswith(subject) for one in timeline.entries):
                 return
-            if time.monotonic() > self._until:
-                raise Broken(f"nothing of {name} is in the journal")
-            await asyncio.sleep(_LOOK_SECONDS)
+            await self.pause(f"nothing of {name} comes into the journal")
 
     async def _events_come(self) -> None:
         while missing := [name for name in COMPONENTS if self._heard.get(name) != self._expected.versions[name]]:
-            if time.monotonic() > self._until:
-                raise Broken(f"no event of {missing[0]} arrives")
-            await asyncio.sleep(_LOOK_SECONDS)
+            await self.pause(f"no event of {missing[0]} arrives")
 
-    async def ask(self, request: Request[R], *, to: str = "") -> R:
+    async def pause(self, problem: str) -> None:
+        """Between two looks. Raises Broken with the problem when patience has ended, or when there is a graver one."""
+        self._alarm()
+        if time.monotonic() > self._until:
+            raise Broken(f"{problem}, after {PATIENCE:g} s")
+        await asyncio.sleep(_LOOK_SECONDS)
+
+    async def ask(self, request: Request[R], *, to: str = "", within: float = _WITHIN) -> R:
         """The answer; asked again while it starts or cannot yet. Raises Broken, Refused."""
         while True:
             try:
-                return await self._bus.ask(request, to=to, within=_WITHIN)
+                return await self._bus.ask(request, to=to, within=within)
             except Refused as refusal:
-                if refusal.code not in _COME_BACK or time.monotonic() > self._until:
+                if refusal.code not in _COME_BACK:
                     raise
-                await asyncio.sleep(_LOOK_SECONDS)
+                await self.pause(str(refusal))
             except NoAnswer as error:
-                if time.monotonic() > self._until:
-                    raise Broken(str(error)) from error
+                await self.pause(str(error))
             except FrameError as error:
                 raise Broken(f"{to or request.speaker} answers {request.wire_name()} with {error}") from error

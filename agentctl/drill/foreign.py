@@ -1,9 +1,8 @@
 """A telemetry that speaks another major version of the protocol: refused with the reason, and nothing is lost by it."""
 
 import asyncio
-import time
 
-from agentctl.drill.contract import PATIENCE, Broken, Expected, suite
+from agentctl.drill.contract import Alarm, Broken, Expected, suite
 from ipc.contract.rdagent import GetTruth, Truth
 from ipc.contract.telemetry import GetTimeline
 from ipc.errors import Refused
@@ -11,13 +10,12 @@ from ipc.places import COMPONENTS, Places
 
 ODD = "telemetry"
 REASON = "speaks protocol"
-_LOOK_SECONDS = 0.05
 
 
-async def refused(places: Places, expected: Expected) -> None:
+async def refused(places: Places, expected: Expected, alarm: Alarm) -> None:
     """Asked, it is refused at once; rdagent says why; the others go on. Raises Broken."""
     others = [name for name in COMPONENTS if name != ODD]
-    async with suite(places, expected) as found:
+    async with suite(places, expected, alarm) as found:
         await asyncio.gather(*map(found.meet, others))
         try:
             await found.ask(GetTimeline())
@@ -25,17 +23,14 @@ async def refused(places: Places, expected: Expected) -> None:
         except Refused as refusal:
             if refusal.code != "unsupported" or REASON not in refusal.reason:
                 raise Broken(f"{ODD} is refused without the reason: {refusal}") from refusal
-        until = time.monotonic() + PATIENCE
         while problem := _what_is_wrong(await found.ask(GetTruth())):
-            if time.monotonic() > until:
-                raise Broken(problem)
-            await asyncio.sleep(_LOOK_SECONDS)
+            await found.pause(problem)
         await found.runs_once()
 
 
-async def nothing_is_lost(places: Places, expected: Expected) -> None:
+async def nothing_is_lost(places: Places, expected: Expected, alarm: Alarm) -> None:
     """With one that is understood in its place, what was recorded meanwhile arrives. Raises Broken."""
-    async with suite(places, expected) as found:
+    async with suite(places, expected, alarm) as found:
         await asyncio.gather(*map(found.meet, COMPONENTS))
         await found.is_in_the_journal("guestagent")
 

@@ -5,6 +5,7 @@ beside each of them; and a component of another major version of the protocol, w
 """
 
 import asyncio
+import functools
 import itertools
 import time
 from collections.abc import Iterable, Mapping
@@ -170,8 +171,11 @@ def _problem(stage: Stage, cell: Cell, expected: Expected, watch: Watch, swapped
         if cell.kind == "foreign":
             _foreign(stage, cell, expected, watch)
             return ""
-        asyncio.run(check(stage.places, expected))
-        watch.check(newer_one=next((name for name in COMPONENTS if cell.chosen[name].name.startswith("N+1")), ""))
+        asyncio.run(check(stage.places, expected, watch.check))
+        for name in COMPONENTS:
+            if cell.chosen[name].name.startswith("N+1"):
+                watch.until_everybody_was_asked(name)
+        watch.check()
     except (Broken, CommandError, IpcError) as error:
         return str(error)
     return ""
@@ -179,12 +183,14 @@ def _problem(stage: Stage, cell: Cell, expected: Expected, watch: Watch, swapped
 
 def _foreign(stage: Stage, cell: Cell, expected: Expected, watch: Watch) -> None:
     """Raises Broken, CommandError."""
-    asyncio.run(foreign.refused(stage.places, expected))
-    watch.check(allowed=foreign.REASON)
+    alarm = functools.partial(watch.check, allowed=foreign.REASON)
+    asyncio.run(foreign.refused(stage.places, expected, alarm))
+    alarm()
     back = next(one for name, one in cell.chosen.items() if name != foreign.ODD)
     stage.swap(foreign.ODD, back.packages[foreign.ODD])
     versions = {**expected.versions, foreign.ODD: back.version}
-    asyncio.run(foreign.nothing_is_lost(stage.places, msgspec.structs.replace(expected, versions=versions)))
+    watch.settled()
+    asyncio.run(foreign.nothing_is_lost(stage.places, msgspec.structs.replace(expected, versions=versions), alarm))
 
 
 def grids(releases: Releases, cells: list[Cell]) -> list[Grid]:

@@ -30,13 +30,13 @@ class Watch:
         """From now on nobody may end."""
         self._starts = {one.name: (one.pid, one.start) for one in self._stage.supervisord.programs()}
 
-    def check(self, *, newer_one: str = "", allowed: str = "") -> None:
-        """Nothing bad in any log, nobody started again. Raises Broken.
-
-        `newer_one` is waited for until it has asked everybody. Lines with `allowed` in them are not bad.
-        """
-        if newer_one and not wait_until(lambda: f"{newer.SAYS} {newer.DONE}" in self.said(newer_one), _PATIENCE):
+    def until_everybody_was_asked(self, newer_one: str) -> None:
+        """By a component of a later release. Raises Broken."""
+        if not wait_until(lambda: f"{newer.SAYS} {newer.DONE}" in self.said(newer_one), _PATIENCE):
             raise Broken(f"{newer_one} did not get an answer of everybody")
+
+    def check(self, *, allowed: str = "") -> None:
+        """Nothing bad in any log, nobody started again. Raises Broken. Lines with `allowed` in them are not bad."""
         for name in COMPONENTS:
             for line in self.said(name).splitlines():
                 if _BAD.search(line) and not (allowed and allowed in line):
