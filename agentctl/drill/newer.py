@@ -1,6 +1,6 @@
 """What the release after this one may say: `agentctl drill skew` puts this into a copy of `ipc`, as `ipc/newer.py`.
 
-Whatever the contract allows a newer release to add, it adds: keys in every header, every body and every state file;
+Whatever the contract allows a newer release to add, it adds: keys in every header, body, state file and spooled entry;
 with `words` an unknown word at each enumeration; an unknown event and an unknown request for everybody at the start.
 It says in the log, behind SAYS, who did not take it as the contract wants.
 """
@@ -19,6 +19,7 @@ from ipc.component import Component
 from ipc.errors import FrameError, NoAnswer, Refused
 from ipc.message import Event, Reply, Request
 from ipc.places import COMPONENTS
+from ipc.record import Emitter
 
 SAYS = "drill skew:"
 DONE = "everybody was asked"
@@ -47,7 +48,7 @@ class Rumour(Event, frozen=True, kw_only=True):
 
 def begin(*, words: bool) -> None:
     """From now on this process speaks as a later release."""
-    life = Component.run
+    life, append = Component.run, Emitter._append
 
     def packed(value: msgspec.Struct) -> bytes:
         plain = msgspec.to_builtins(value, builtin_types=(bytes,))
@@ -58,12 +59,16 @@ def begin(*, words: bool) -> None:
         said = newer(msgspec.to_builtins(state), inspect.type_info(type(state)), words=words)
         statefile.write_atomically(path, msgspec.json.encode(said))
 
+    def spooled(self: Emitter, line: bytes) -> None:
+        append(self, msgspec.json.encode(_KEYS | msgspec.json.decode(line)) + b"\n")
+
     async def lived(self: Component, *loops: Coroutine[Any, Any, None]) -> None:
         await life(self, *loops, _provoke(self))
 
     frame._pack = packed
     statefile.write_state = kept
-    Component.run = lived  # type: ignore[method-assign]  # this is what the module is for
+    Emitter._append = spooled  # type: ignore[method-assign]  # what this module is for
+    Component.run = lived  # type: ignore[method-assign]
 
 
 def newer(value: Any, kind: inspect.Type, *, words: bool) -> Any:

@@ -3,7 +3,6 @@
 Two processes, each with the `ipc` of its own source tree, on real sockets.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -11,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from agentctl.drill.skew import later
-from agentctl.drill.variants import changed, checkout, released, replaced
+from agentctl.drill.variants import changed, replaced
+from tests.swap.conftest import Trees, importing
 
 SPEAKER = Path(__file__).with_name("speaker.py")
-Trees = dict[str, Path]
 
 # What is changed in which file; who then serves, who asks, and what is said of it.
 MUTANTS: dict[str, tuple[str, str, str, str, str, str]] = {
@@ -60,16 +58,6 @@ MUTANTS: dict[str, tuple[str, str, str, str, str, str]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def trees(tmp_path_factory: pytest.TempPathFactory) -> Trees:
-    folder = tmp_path_factory.mktemp("trees")
-    return {
-        "older": released(folder / "older")[1],
-        "own": checkout(folder / "own"),
-        "later": checkout(folder / "later", later(words=True)),
-    }
-
-
 @pytest.mark.parametrize(
     ("serves", "asks"), [("own", "own"), ("older", "own"), ("own", "older"), ("later", "own"), ("own", "later")]
 )
@@ -90,12 +78,6 @@ def test_who_breaks_the_contract_is_noticed(trees: Trees, root: Path, tmp_path: 
         assert conversation(today[serves], today[asks], root) == "well"
 
 
-@pytest.fixture
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Short enough for sockets."""
-    return tmp_path_factory.mktemp("r")
-
-
 def conversation(serves: Path, asks: Path, root: Path) -> str:
     """What the asking side makes of the serving one."""
     command = [sys.executable, "-P", str(SPEAKER)]
@@ -111,7 +93,3 @@ def conversation(serves: Path, asks: Path, root: Path) -> str:
     finally:
         server.kill()
         server.communicate()
-
-
-def importing(tree: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
