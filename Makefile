@@ -22,8 +22,8 @@ status: $(VENV)/up.stamp ## components, host, extensions
 	@$(BIN)/agentctl status
 
 test: packages $(VENV)/dev.stamp $(if $(VMS),vm) ## format, lint, types, import direction, documents and every test
-	@$(if $(VMS),:,echo "tests/vm is left out: it needs root and namespaces")
-	$(BIN)/pytest $(if $(VMS),,--ignore=tests/vm)
+	@$(if $(VMS),:,echo "tests/vm and the power cuts are left out: they need root and namespaces")
+	$(BIN)/pytest $(if $(VMS),,--ignore=tests/vm --ignore=tests/release/test_power_cuts.py)
 
 test-vm: packages $(VENV)/dev.stamp vm ## the tests in VMs that networkd, NetworkManager or ifupdown manage
 	$(BIN)/pytest tests/vm

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 from agentctl.asking import ask
@@ -13,6 +14,8 @@ from agentctl.errors import CommandError, WrongUse
 from agentctl.processes import Process, command_line, end, process, wait_until, with_environment
 from agentctl.view import Endpoints, read_endpoints
 from ipc.contract.netagent import SwitchNetwork
+from ipc.errors import UnsafeDirectory
+from ipc.lock import make_private_directory
 from ipc.places import COMPONENTS
 from ipc.settings import CHECK, SettingsError, read_tables
 from ipc.statefile import write_atomically
@@ -77,6 +80,7 @@ def start_host(deployment: Deployment) -> Endpoints:
     if endpoints is None:
         raise CommandError(f"the local host did not start; the end of {log}:\n{log_tail(log)}")
     _write_drop_in(deployment, endpoints)
+    _trust_repository(deployment, endpoints)
     return endpoints
 
 
@@ -184,7 +188,20 @@ def _write_drop_in(deployment: Deployment, endpoints: Endpoints) -> None:
     lines = ["# Written by `agentctl up` at each start: where the local host listens.", "[host]"]
     # A JSON string is a TOML basic string too.
     lines += [f"{name} = {json.dumps(url)}" for name, url in urls.items()]
+    # Who publishes here waits for it to arrive.
+    lines += ["[update]", f"repository = {json.dumps(endpoints.repository)}", "check_period = 60.0", "jitter = 0.0"]
     write_atomically(folder / "10-local-host.toml", "\n".join([*lines, ""]).encode(), 0o644)
+
+
+def _trust_repository(deployment: Deployment, endpoints: Endpoints) -> None:
+    """Its root of trust is this root's, as a machine's image would bring it. Raises CommandError."""
+    try:
+        with urllib.request.urlopen(f"{endpoints.portal}/api/repository/root", timeout=_START_PATIENCE) as answer:  # noqa: S310  # our own host
+            root = answer.read(1 << 20)
+        make_private_directory(deployment.places.trust)
+        write_atomically(deployment.places.trust / "root.json", root, 0o644)
+    except (OSError, UnsafeDirectory) as error:
+        raise CommandError(f"the local host's repository cannot be trusted: {error}") from error
 
 
 def log_tail(log: Path, lines: int = 15) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 import click
 import msgspec
 
+from agentctl.deployment import Deployment
 from agentctl.errors import CommandError
-from agentctl.options import json_option
+from agentctl.options import json_option, root_option
 from release.errors import ReleaseError
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -18,7 +19,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.group()
 def package() -> None:
-    """Component packages: keygen, build, verify, show.
+    """Component packages: keygen, build, verify, show, trust.
 
     \b
       agentctl package keygen release.key
@@ -119,6 +120,33 @@ def verify(file: Path, keys: tuple[Path, ...], threshold: int, as_json: bool) ->
     _answer(
         as_json, answer, f"good: {manifest.component} {manifest.version}, {len(manifest.files)} files, signed by {by}"
     )
+
+
+@package.command()
+@click.argument("files", type=_FILE, nargs=-1, required=True, metavar="KEY.pub...")
+@root_option
+@json_option
+def trust(files: tuple[Path, ...], deployment: Deployment, as_json: bool) -> None:
+    """Have this machine's updater trust packages signed by KEY.pub.
+
+    They are copied to the folder `trust` beside the configuration, where whoever owns the machine may also put them.
+    """
+    from ipc.errors import UnsafeDirectory
+    from ipc.lock import make_private_directory
+    from ipc.statefile import write_atomically
+    from release.signing import read_public_key
+
+    folder = deployment.places.trust
+    with _refusals():
+        keys = {file: read_public_key(file) for file in files}
+    try:
+        make_private_directory(folder)
+        for key in keys.values():
+            write_atomically(folder / f"{key.name}.pub", msgspec.json.encode(key) + b"\n", 0o644)
+    except (OSError, UnsafeDirectory) as error:
+        raise CommandError(f"{folder} cannot be written: {error}") from error
+    names = [key.name for key in keys.values()]
+    _answer(as_json, {"trusted": names, "folder": str(folder)}, f"trusted: {', '.join(names)}, in {folder}")
 
 
 @package.command()

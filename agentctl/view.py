@@ -69,6 +69,8 @@ class Endpoints(msgspec.Struct, frozen=True):
     hostgaplugin: str
     imds: str
     portal: str
+    repository: str = ""
+    """Base URL of the component repository."""
 
 
 async def gather(deployment: Deployment) -> StatusView:

@@ -14,6 +14,7 @@ from fabric.extcommands import ext, goal
 from fabric.faultcommands import fault
 from fabric.labcommands import lab
 from fabric.options import client_option, json_option, root_option, show
+from fabric.publishcommand import publish
 from fabric.runcommands import run
 from fabric.scenariocommands import replay, scenario, transcript
 from fabric.vmcommands import certificate, fast_track, hold, probe, require, vm
@@ -104,6 +105,7 @@ for _command in (
     goal,
     family,
     want,
+    publish,
     run,
     fault,
     scenario,

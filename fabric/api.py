@@ -22,6 +22,7 @@ from fabric import (
     faults,
     goals,
     page,
+    releases,
     runs,
     scenes,
     stream,
@@ -189,6 +190,7 @@ def make_api(host: Host, doors: vmorders.OwnDoors) -> FastAPI:
         return bodies.json([one for one in lines if one.vm == vm] if vm else lines)
 
     families.add_routes(api, host)
+    releases.add_routes(api, host)
     api.include_router(components.router(host))
     page.add_routes(api)
     stream.add_routes(api, host)

@@ -171,7 +171,9 @@ class Doors:
 
 
 def _applications(host: Host, door: Door) -> dict[str, ASGIApp]:
-    async def blob(vm: Vm, _: str, request: Request, fault: Fault | None) -> Response:
+    async def blob(vm: Vm, name: str, request: Request, fault: Fault | None) -> Response:
+        if name.startswith("repository"):
+            return await asyncio.to_thread(host.repository.answer, request, fault)
         replayed = fault is not None and fault.fault == "replayed"
         return await host.blobs.answer(request, vm.addresses.blob, replayed=replayed)
 
@@ -194,6 +196,8 @@ def _applications(host: Host, door: Door) -> dict[str, ASGIApp]:
 
 def _blob_name(request: Request) -> str:
     folder, _, file = request.scope["path"].lstrip("/").partition("/")
+    if folder == "repository":
+        return "repositorytargets" if file.startswith("targets/") else "repositorymetadata"
     if folder == "agents":
         return "agentmanifest" if file.endswith(".xml") else "agentpackage"
     return {"manifests": "manifest", "packages": "package", "output": "outputblob"}.get(folder, "statusblob")

@@ -23,13 +23,18 @@ _WIRESERVER = (
 _HOSTGAPLUGIN = ("pluginversions", "vmsettings", "artifact", "agentartifact", "status", "agentlog", "pluginhealth")
 _BLOBS = ("manifest", "package", "agentmanifest", "agentpackage", "statusblob", "outputblob")
 
-ENDPOINTS = (*_WIRESERVER, *_HOSTGAPLUGIN, "imds", *_BLOBS)
+_DIRECT = ("manifest", "package", "agentmanifest", "agentpackage")
+_PLUGIN = ("artifact", "agentartifact")
+_REPOSITORY = ("repositorymetadata", "repositorytargets")
+
+ENDPOINTS = (*_WIRESERVER, *_HOSTGAPLUGIN, "imds", *_BLOBS, *_REPOSITORY)
 GROUPS: dict[str, tuple[str, ...]] = {
-    "artifacts": ("manifest", "package", "agentmanifest", "agentpackage", "artifact", "agentartifact"),
+    "artifacts": (*_DIRECT, *_PLUGIN, *_REPOSITORY),
     "extension-artifacts": ("manifest", "package", "artifact"),
     "agent-artifacts": ("agentmanifest", "agentpackage", "agentartifact"),
-    "direct-artifacts": ("manifest", "package", "agentmanifest", "agentpackage"),
-    "plugin-artifacts": ("artifact", "agentartifact"),
+    "direct-artifacts": _DIRECT,
+    "plugin-artifacts": _PLUGIN,
+    "repository": _REPOSITORY,
     "wireserver": _WIRESERVER,
     "hostgaplugin": _HOSTGAPLUGIN,
     "blobs": _BLOBS,
@@ -45,6 +50,8 @@ FaultName = Literal[
     "truncate",
     "reset",
     "wrong-bytes",
+    "html-page",
+    "endless",
     "expired",
     "no-role-instance",
     "invalid-container",
@@ -52,6 +59,7 @@ FaultName = Literal[
     "stale-ticks",
     "missing-ticks",
     "replayed",
+    "expired-metadata",
 ]
 FAULTS: dict[str, str] = {
     "status": "answer with HTTP status VALUE",
@@ -61,13 +69,16 @@ FAULTS: dict[str, str] = {
     "truncate": "announce the whole answer and send half",
     "reset": "close the connection without an answer",
     "wrong-bytes": "answer with bytes that mean nothing",
+    "html-page": "answer 200 with an HTML page, as a captive portal does",
+    "endless": "send an answer that never ends",
     "expired": "403, as for a signed URL past its time",
     "no-role-instance": "a goal state without RoleInstance",
     "invalid-container": "400 InvalidContainerConfiguration",
     "inconsistent": "the configuration of the incarnation before",
     "stale-ticks": "a creation time older than all before",
     "missing-ticks": "no creation time",
-    "replayed": "the manifest from before the newest version",
+    "replayed": "the manifest, or timestamp of the repository, from before the newest version",
+    "expired-metadata": "a timestamp of the repository whose time is over",
 }
 _NEED_VALUE = {"status": (200, 599), "throttle": (0, 3600), "slow": (0, 3600), "drip": (1, 1_000_000)}
 _FITS: dict[str, tuple[str, ...]] = {
@@ -75,7 +86,8 @@ _FITS: dict[str, tuple[str, ...]] = {
     "inconsistent": ("extensionsconfig",),
     "stale-ticks": ("extensionsconfig", "vmsettings"),
     "missing-ticks": ("extensionsconfig", "vmsettings"),
-    "replayed": ("manifest", "artifact", "agentmanifest", "agentartifact"),
+    "replayed": ("manifest", "artifact", "agentmanifest", "agentartifact", "repositorymetadata"),
+    "expired-metadata": ("repositorymetadata",),
 }
 
 

@@ -1,11 +1,13 @@
 """Files that are old or new, never between."""
 
 import contextlib
+import hashlib
+import io
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 from fabric.errors import Unwritable
 
@@ -17,13 +19,18 @@ class Unfinished:
         with writable(folder):
             descriptor, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)
         self._path = Path(name)
-        self.file: BinaryIO = os.fdopen(descriptor, "w+b")
+        self.file: io.BufferedRandom = os.fdopen(descriptor, "w+b")
 
     def write(self, part: bytes) -> None:
         with writable(self._path.parent):
             self.file.write(part)
             # A full disk says so now, while nothing has changed.
             self.file.flush()
+
+    def sha256(self) -> str:
+        """Of what was written so far."""
+        self.file.seek(0)
+        return hashlib.file_digest(self.file, "sha256").hexdigest()
 
     def place(self, path: Path, mode: int = 0o644, *, lasting: bool = True) -> None:
         """In the same folder; of several at once, the last. `lasting` waits for the disk."""

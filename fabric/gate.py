@@ -19,6 +19,7 @@ Name = Callable[[Request], str]
 Answer = Callable[[Vm, str, Request, Fault | None], Awaitable[Response]]
 
 _RUBBISH = b"\x00\xff\xfe rubbish <<<>>> }{ \x00" * 40
+_PAGE = b"<!DOCTYPE html><html><body><h1>Sign in to this network</h1></body></html>"
 _PIECE = 256 * 1024
 _OWN = {"host", "connection", "content-length", "transfer-encoding", "accept-encoding"}
 """Headers of the connection: another one has its own."""
@@ -69,6 +70,8 @@ class Gate:
                 await _truncate(response, send)
             case Fault(fault="drip", value=value):
                 await self._drip(response, value or 1, request, send)
+            case Fault(fault="endless"):
+                await self._endless(response, request, send)
             case _:
                 await _send(response, send)
 
@@ -115,6 +118,8 @@ class Gate:
                 return Response(reason, 403, {"x-ms-error-code": "AuthenticationFailed"}, "text/plain")
             case Fault(fault="wrong-bytes"):
                 return Response(_RUBBISH)
+            case Fault(fault="html-page"):
+                return Response(_PAGE, media_type="text/html")
             case Fault(fault="invalid-container"):
                 return Response("InvalidContainerConfiguration", 400)
             case Fault(fault="slow", value=value):
@@ -122,6 +127,16 @@ class Gate:
         if not name:
             return Response("there is no such endpoint here", 404)
         return await self._answer(vm, name, request, fault)
+
+    async def _endless(self, response: Response, request: Request, send: Send) -> None:
+        """The answer, and then more: without a length, until whoever asked has enough."""
+        del response.headers["content-length"]
+        await _start(response, send)
+        await _pieces(response.body, send)
+        # Nobody reads while a recording is replayed.
+        while not (self._host.closing or self._host.replaying or await request.is_disconnected()):
+            await send({"type": "http.response.body", "body": bytes(_PIECE), "more_body": True})
+        _abort(send)
 
     async def _drip(self, response: Response, speed: float, request: Request, send: Send) -> None:
         body = response.body

@@ -19,6 +19,7 @@ from fabric.inforce import Faults
 from fabric.packages import FAMILY, is_version
 from fabric.places import Addresses, Door, Endpoints
 from fabric.recording import Recorder
+from fabric.repository import Repository
 from fabric.stage import Stage
 from fabric.state import EPOCH_TICKS, GoalStateVersion, Identity, VmState
 from fabric.store import Store, address_taken
@@ -38,9 +39,12 @@ class Host:
     What is wanted is saved before anybody hears of it, what was told a moment later, and all at the end.
     """
 
-    def __init__(self, blobs: Path, store: Store, endpoints: Endpoints, *, replaying: bool = False) -> None:
+    def __init__(
+        self, blobs: Path, repository: Repository, store: Store, endpoints: Endpoints, *, replaying: bool = False
+    ) -> None:
         """`replaying`: requests say when they came in, and nobody is kept waiting."""
         self.replaying = replaying
+        self.repository = repository
         self.store = store
         self.clock = Clock()
         self.ledger = Ledger(store, self.clock)
@@ -224,6 +228,14 @@ class Host:
     def publish_family(self, name: str, version: str, package: Unfinished) -> None:
         """Put a package of an agent family into the repository. Blocking. Raises Unwritable."""
         self.blobs.take(_agent_package(name, version), package)
+
+    def withdraw_family(self, name: str, version: str) -> None:
+        """Take a package of an agent family away, if it is there. Blocking. Raises Unwritable."""
+        self.blobs.drop(_agent_package(name, version))
+
+    def publish_layer(self, digest: str, file: Path) -> None:
+        """Beside the packages of agent families: whoever has a package's URL finds its layers. Blocking."""
+        self.blobs.copy(f"/agents/layers/{digest}.zip", file)
 
     def families(self) -> dict[str, list[str]]:
         """The versions the repository has of each agent family, oldest first."""

@@ -25,7 +25,7 @@ FAMILY = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
 _VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,4}([.-]?(alpha|beta|rc)[0-9]{0,9})?")
 _FILE_NAME = re.compile(r"(?P<name>.+?)(?:-|__)(?P<version>\d[\w.]*)\.zip")
 
-_NO_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
+NO_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
 """What the zip library raises."""
 
 SAMPLE = Path(__file__).parent / "sample"
@@ -71,12 +71,12 @@ def family_version(file: BinaryIO, *, file_name: str = "", version: str = "") ->
 
     What is in it is the agent's business.
     """
-    careful: Any = _Careful(file)
+    careful: Any = Careful(file)
     try:
         with zipfile.ZipFile(careful) as archive:
             if not archive.infolist():
                 raise BadPackage("the zip is empty")
-    except _NO_ZIP as error:
+    except NO_ZIP as error:
         raise BadPackage(f"this is no usable zip: {error}") from error
     if not version and (match := _FILE_NAME.fullmatch(file_name)):
         version = match["version"]
@@ -90,7 +90,7 @@ def is_version(text: str) -> bool:
     return _VERSION.fullmatch(text) is not None
 
 
-class _Careful:
+class Careful:
     """The package as the zip library sees it.
 
     The library reads a zip's directory whole and makes an object of each entry, before anybody can ask how many.
@@ -109,7 +109,7 @@ class _Careful:
 
 def _read(file: BinaryIO) -> tuple[dict[str, Any], PackageName]:
     """The manifest, and what manifest.xml beside it says the package is called. Raises BadPackage."""
-    careful: Any = _Careful(file)
+    careful: Any = Careful(file)
     try:
         with zipfile.ZipFile(careful) as archive:
             entries = archive.infolist()
@@ -117,16 +117,17 @@ def _read(file: BinaryIO) -> tuple[dict[str, Any], PackageName]:
             if not found:
                 raise BadPackage("the zip holds no HandlerManifest.json")
             manifest = min(found, key=lambda one: one.filename.count("/"))
-            text = _small(archive, manifest).decode("utf-8-sig")
+            text = small(archive, manifest).decode("utf-8-sig")
             beside = manifest.filename.removesuffix("HandlerManifest.json") + "manifest.xml"
-            images = [_small(archive, one) for one in entries if one.filename == beside][-1:]
-    except _NO_ZIP as error:
+            images = [small(archive, one) for one in entries if one.filename == beside][-1:]
+    except NO_ZIP as error:
         raise BadPackage(f"this is no usable zip: {error}") from error
     image = _called_in(images[0]) if images else _NOT_CALLED
     return _first(text), image
 
 
-def _small(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+def small(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """An entry that is no larger than a manifest. Raises BadPackage, NO_ZIP."""
     if entry.file_size > _MANIFEST_LIMIT:
         raise BadPackage(f"{entry.filename[:80]} is larger than {_MANIFEST_LIMIT} bytes")
     if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:

@@ -21,6 +21,8 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     imds: str
     blob: str
     portal: str
+    repository: str = ""
+    """Of components: metadata and targets lie below it."""
 
     def addresses(self) -> Addresses:
         return Addresses(wireserver=self.wireserver, hostgaplugin=self.hostgaplugin, imds=self.imds, blob=self.blob)

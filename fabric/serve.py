@@ -21,6 +21,7 @@ from fabric.news import hear
 from fabric.places import Endpoints
 from fabric.recording import Recorder
 from fabric.replay import restore
+from fabric.repository import Repository
 from fabric.store import Store, database_url
 
 
@@ -70,8 +71,10 @@ async def _serve(folder: Path, listen: Listen, extras: Extras) -> None:
     with contextlib.closing(doors):
         # A VM that runs goes on at the same addresses as if nothing had been.
         earlier = msgspec.json.decode(store.value("addresses", lambda: "{}"), type=dict[str, str])
-        endpoints = Endpoints(pid=os.getpid(), **doors.bind_all(earlier))
-        host = Host(blobs, store, endpoints, replaying=extras.restore is not None)
+        found = doors.bind_all(earlier)
+        endpoints = Endpoints(pid=os.getpid(), **found, repository=f"{found['blob']}/repository")
+        repository = Repository(folder / "repository")
+        host = Host(blobs, repository, store, endpoints, replaying=extras.restore is not None)
         doors.open_all(host, make_api(host, doors))
         if extras.record is not None:
             host.recorder = Recorder(extras.record, host)

@@ -49,6 +49,7 @@ class Component:
         # XPUB tells of subscribers; a PUB socket's Hello would be gone before a neighbour has connected again.
         self._events = LoopSocket(self.bus.context, zmq.XPUB, self._subscribed)
         self._greeting = False
+        self._stopping = asyncio.Event()
         self._requests.bind(str(places.requests_socket(name)))
         self._events.bind(str(places.events_socket(name)))
         self.answer(Describe, self._describe)
@@ -89,7 +90,7 @@ class Component:
 
     async def run(self, *loops: Coroutine[Any, Any, None]) -> None:
         """Run the component's loops until SIGTERM or SIGINT; a loop that fails ends the process with its error."""
-        stopping = asyncio.Event()
+        stopping = self._stopping
         running_loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             running_loop.add_signal_handler(number, stopping.set)
@@ -106,6 +107,10 @@ class Component:
             for number in (signal.SIGTERM, signal.SIGINT):
                 running_loop.remove_signal_handler(number)
         logger.info("%s ends", self.name)
+
+    def end(self) -> None:
+        """Have `run` return, as a signal would."""
+        self._stopping.set()
 
     def _greet(self) -> None:
         self.announce(Hello(component=self.name, version=self.version, pid=os.getpid()))

@@ -15,9 +15,12 @@ from ipc.record import Emitter
 from ipc.settings import CHECK, HostSettings, load_settings
 from rdagent import __version__
 from rdagent.agent import RdAgent
-from rdagent.config import Settings
+from rdagent.config import Settings, UpdateSettings
 from rdagent.heartbeat import Heartbeat
 from rdagent.life import SignOfLife
+from rdagent.update.orders import answer_orders
+from rdagent.update.swap import exec_anew
+from rdagent.update.updater import Updater
 from rdagent.watch import Neighbours
 from wire.http import HttpClient
 from wire.redact import redact
@@ -25,8 +28,8 @@ from wire.redact import redact
 NAME = "rdagent"
 
 
-async def run(places: Places, settings: Settings, host: HostSettings) -> None:
-    """One life of the component."""
+async def run(places: Places, settings: Settings, updates: UpdateSettings, host: HostSettings) -> bool:
+    """One life of the component; whether it is to go on as another version of itself."""
     client = HttpClient(f"azvmagent/{__version__}")
     async with Component(NAME, __version__, places) as component:
         emitter = Emitter(places, component.bus, NAME, __version__, redact)
@@ -39,11 +42,25 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
         )
         agent = RdAgent(component, settings, Neighbours(places, component.bus), heartbeat, emitter, SignOfLife(places))
         component.answer(GetTruth, agent.get_truth)
+        updater = Updater(
+            component,
+            places,
+            updates,
+            client,
+            lambda: find_host(places, host),
+            emitter,
+            agent.truth,
+            lambda: bool(heartbeat.view.problem),
+        )
+        answer_orders(component, updater)
         emitter.emit("Start", f"{NAME} {__version__}")
         try:
-            await component.run(heartbeat.beat(), heartbeat.know_ids(), agent.look(), agent.tell(), emitter.deliver())
+            await component.run(
+                heartbeat.beat(), heartbeat.know_ids(), agent.look(), agent.tell(), updater.run(), emitter.deliver()
+            )
         finally:
             client.close()
+    return updater.reborn
 
 
 def main() -> int:
@@ -51,9 +68,11 @@ def main() -> int:
     start_logging(NAME, redact)
     try:
         settings, host = load_settings(places, NAME, Settings), load_settings(places, "host", HostSettings)
+        updates = load_settings(places, "update", UpdateSettings)
         if sys.argv[1:] == [CHECK]:
             return 0
-        asyncio.run(run(places, settings, host))
+        if asyncio.run(run(places, settings, updates, host)):
+            exec_anew()
     except (IpcError, OSError) as error:
         logging.getLogger(NAME).critical("%s", error)
         return 1

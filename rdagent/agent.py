@@ -51,7 +51,11 @@ class RdAgent:
         component.bus.on(GoalStateArrived, lambda _: heartbeat.forget_goal_state())
 
     async def get_truth(self, _: GetTruth) -> Truth:
-        return Truth(host=self._heartbeat.view, components=[self._own_truth(), *self._truth.values()])
+        return Truth(host=self._heartbeat.view, components=list(self.truth().values()))
+
+    def truth(self) -> dict[str, ComponentTruth]:
+        """By component, our own first."""
+        return {"rdagent": self._own_truth(), **self._truth}
 
     async def look(self) -> None:
         """Look and judge at a fixed period, for ever."""

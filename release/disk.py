@@ -16,7 +16,7 @@ def _go_on(_step: str, _path: Path) -> None:
 class Disk:
     """`before` is told each step and its path ahead of doing it."""
 
-    def __init__(self, before: Callable[[str, Path], None] = _go_on) -> None:
+    def __init__(self, before: Callable[[str, Path], object] = _go_on) -> None:
         self._before = before
 
     def make_folder(self, path: Path, mode: int = 0o755) -> None:

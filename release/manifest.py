@@ -7,6 +7,7 @@ signature covers it, the record remembers it, `launch.py` compares it. A layer's
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -25,10 +26,11 @@ BYTES_LIMIT = 256 << 20
 
 _NUMBER = "(0|[1-9][0-9]{0,8})"
 VERSION_PATTERN = rf"\A{_NUMBER}(\.{_NUMBER}){{1,3}}\Z"
+DIGEST_PATTERN = r"\A[0-9a-f]{64}\Z"
 
 Name = Annotated[str, msgspec.Meta(pattern=r"\A[a-z][a-z0-9_]{0,63}\Z")]
 Version = Annotated[str, msgspec.Meta(pattern=VERSION_PATTERN)]
-Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Digest = Annotated[str, msgspec.Meta(pattern=DIGEST_PATTERN)]
 """SHA-256, hexadecimal."""
 Word = Annotated[str, msgspec.Meta(max_length=100)]
 Small = Annotated[int, msgspec.Meta(ge=0, le=1 << 30)]
@@ -156,9 +158,17 @@ def why_unsafe(path: str) -> str:
     return ""
 
 
-def folders_of(files: dict[str, File]) -> set[str]:
+def folders_of(files: Mapping[str, File]) -> set[str]:
     """Every folder the paths need, without the top one."""
     return {path[: match.start()] for path in files for match in re.finditer("/", path)}
+
+
+def is_version(text: str) -> bool:
+    return re.fullmatch(VERSION_PATTERN, text) is not None
+
+
+def is_digest(text: str) -> bool:
+    return re.fullmatch(DIGEST_PATTERN, text) is not None
 
 
 def version_key(version: str) -> tuple[int, ...]:

@@ -12,10 +12,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from release.carried import carried
 from release.disk import Disk
 from release.errors import DiskTrouble, RecordError, ReleaseError
 from release.manifest import (
@@ -136,28 +137,42 @@ def complete(record: Record, *, expires: float | None, environment: str) -> Reco
 
 
 def encode(record: Record) -> bytes:
-    body = canonical(record)
-    return f"{digest(body)}\n".encode() + body
+    return _slot(record)
 
 
 def decode(data: bytes) -> Record:
     """Raises RecordError for anything but a whole slot."""
-    checksum, newline, body = data.partition(b"\n")
-    if len(data) > _SIZE_LIMIT or not newline or digest(body).encode() != checksum:
-        raise RecordError("torn: its checksum does not fit")
-    try:
-        return msgspec.convert(json.loads(body), Record)
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"no record of ours: {error}") from error
+    return _decode(data)[0]
 
 
 def read(folder: Path) -> Record | None:
     """The newest whole slot in a component's folder; None when there is none: see `rebuild`."""
+    return _newest(folder)[0]
+
+
+def _slot(value: Record | dict[str, Any]) -> bytes:
+    body = canonical(value)
+    return f"{digest(body)}\n".encode() + body
+
+
+def _decode(data: bytes) -> tuple[Record, dict[str, Any]]:
+    """The record, and everything that stands in the slot."""
+    checksum, newline, body = data.partition(b"\n")
+    if len(data) > _SIZE_LIMIT or not newline or digest(body).encode() != checksum:
+        raise RecordError("torn: its checksum does not fit")
+    try:
+        fields = json.loads(body)
+        return msgspec.convert(fields, Record), fields
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"no record of ours: {error}") from error
+
+
+def _newest(folder: Path) -> tuple[Record | None, dict[str, Any]]:
     found = []
     for name in SLOTS:
         with contextlib.suppress(OSError, RecordError):
-            found.append(decode((folder / name).read_bytes()))
-    return max(found, key=lambda record: record.serial, default=None)
+            found.append(_decode((folder / name).read_bytes()))
+    return max(found, key=lambda slot: slot[0].serial, default=(None, {}))
 
 
 @contextmanager
@@ -179,10 +194,11 @@ def locked(folder: Path) -> Iterator[None]:
 def write(folder: Path, record: Record, disk: Disk | None = None) -> Record:
     """Write what was made of the newest record; on disk when this returns. Gives it back with its new serial.
 
-    Raises RecordError if it changed since it was read, DiskTrouble if it cannot be written: the old one is in force.
+    Fields that a newer release wrote, and that we do not know, stay. Raises RecordError if it changed since it was
+    read, DiskTrouble if it cannot be written: the old one is in force.
     """
     disk = disk or Disk()
-    newest = read(folder)
+    newest, fields = _newest(folder)
     if (newest.serial if newest else 0) != record.serial:
         raise RecordError(f"the record of {record.component} was changed by somebody else; read it again")
     new = msgspec.structs.replace(record, serial=record.serial + 1)
@@ -191,7 +207,7 @@ def write(folder: Path, record: Record, disk: Disk | None = None) -> Record:
     try:
         check_private(folder)
         disk.remove(temporary)  # left by one who was killed
-        disk.write(temporary, encode(new), 0o600)
+        disk.write(temporary, _slot(carried(fields, msgspec.to_builtins(new))), 0o600)
         disk.replace(temporary, slot)
         disk.sync_folder(folder)
     except OSError as error:

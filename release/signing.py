@@ -4,6 +4,8 @@
 """
 
 import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -49,6 +51,16 @@ class Trust(msgspec.Struct, frozen=True):
 
     keys: tuple[PublicKey, ...]
     threshold: int = 1
+
+
+class Thresholds(msgspec.Struct, frozen=True):
+    """How many keys must have signed a package; rdagent installs all others, so more may be asked for it."""
+
+    threshold: int = 1
+    rdagent_threshold: int = 1
+
+    def of(self, component: str) -> int:
+        return self.rdagent_threshold if component == "rdagent" else self.threshold
 
 
 class Signatures(msgspec.Struct, frozen=True):
@@ -145,6 +157,34 @@ def read_key(path: Path) -> SecretKey:
 def read_public_key(path: Path) -> PublicKey:
     """Raises KeyFileError."""
     return _read(path, PublicKey, "the .pub file that agentctl package keygen wrote beside the key")
+
+
+def trust_for(component: str, folder: Path, thresholds: Thresholds) -> Trust:
+    """Trust in the keys whose `.pub` files lie in `folder`; other files there are not looked at.
+
+    Raises KeyFileError for a folder or file that others could write to, for one that is no key, and without any key.
+    """
+    _check_ours(folder, stat.S_ISDIR, "folder")
+    try:
+        files = sorted(folder.glob("*.pub"))
+    except OSError as error:
+        raise KeyFileError(folder, f"cannot be read: {error.strerror}") from error
+    for path in files:
+        _check_ours(path, stat.S_ISREG, "file")
+    if not files:
+        raise KeyFileError(folder, "holds no .pub file, so no package can be trusted; put the release key's there")
+    return Trust(tuple(read_public_key(path) for path in files), thresholds.of(component))
+
+
+def _check_ours(path: Path, kind: Callable[[int], bool], what: str) -> None:
+    try:
+        status = path.lstat()
+    except OSError as error:
+        raise KeyFileError(path, f"cannot be read: {error.strerror}") from error
+    if not kind(status.st_mode):
+        raise KeyFileError(path, f"is no plain {what} but a link or something else; put the {what} itself there")
+    if status.st_uid not in {0, os.geteuid()} or status.st_mode & 0o022:
+        raise KeyFileError(path, "could be written to by others, so its keys count for nothing: chmod go-w, chown")
 
 
 def _read(path: Path, kind: type[S], what: str) -> S:

@@ -5,22 +5,17 @@ ROOT/components/COMPONENT/staging/             what is being unpacked; whatever 
 ROOT/deps/SHA256/                              layers, shared by all versions that name them
 """
 
-import contextlib
-import errno
-import fcntl
-import os
 import platform
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 from release.archive import Archive, open_archive
 from release.disk import Disk
-from release.errors import BadPackage, DiskTrouble, ManifestError, ReleaseError, RottenTree, Unfit
+from release.errors import BadPackage, ManifestError, RottenTree, Unfit
 from release.manifest import (
     LISTING,
     MANIFEST,
@@ -36,11 +31,8 @@ from release.manifest import (
     version_key,
 )
 from release.signing import Trust, signers
-from release.tree import check_layer, check_private, check_version
-
-_RESERVE = 4 << 20
-"""Bytes that stay free: a full disk hurts more than an old version."""
-_BLOCK = 4096
+from release.staging import check_room, staging_folder
+from release.tree import check_layer, check_version
 
 
 class Package(msgspec.Struct, frozen=True):
@@ -97,7 +89,7 @@ def unpack(path: Path, root: Path, component: str, trust: Trust, machine: Machin
         target = folder / "versions" / package.manifest.version
         if not _is_there(target, package):
             extra = {MANIFEST: manifest, SIGNATURES: signatures}
-            with _staging([root, root / "components", folder, target.parent], disk, folder) as staging:
+            with staging_folder([root, root / "components", folder, target.parent], disk, folder) as staging:
                 _put(archive, package.manifest.files, extra, staging / package.manifest.version, target, disk)
                 check_version(target, package.digest)
     return package
@@ -120,7 +112,7 @@ def unpack_layer(path: Path, root: Path, layer: Layer, disk: Disk | None = None)
                 pass
             else:
                 return
-        with _staging([root, root / "deps"], disk) as staging:
+        with staging_folder([root, root / "deps"], disk) as staging:
             _put(archive, listing.files, {LISTING: written}, staging / layer.sha256, target, disk)
             check_layer(target, layer)
 
@@ -187,46 +179,10 @@ def _is_there(target: Path, package: Package) -> bool:
     return True
 
 
-@contextmanager
-def _staging(folders: list[Path], disk: Disk, beside: Path | None = None) -> Iterator[Path]:
-    """A folder to unpack in, empty, locked against a second one; `folders`, outermost first, are made and must be ours.
-
-    Every OSError inside becomes DiskTrouble.
-    """
-    staging = (beside or folders[-1]) / "staging"
-    try:
-        for path in (*folders, staging):
-            if not os.path.lexists(path):
-                disk.make_folder(path)
-                disk.sync_folder(path.parent)
-            check_private(path)
-        descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _empty(staging, disk)
-            try:
-                yield staging
-            finally:
-                # After a failure this gives the room back at once; what cannot be removed now is removed next time.
-                with contextlib.suppress(OSError):
-                    _empty(staging, disk)
-        finally:
-            os.close(descriptor)
-    except BlockingIOError:
-        raise ReleaseError(f"{staging} is in use: another unpack is at work, wait for its end") from None
-    except OSError as error:
-        raise DiskTrouble(f"{error.filename or staging} cannot be written", error) from error
-
-
-def _empty(staging: Path, disk: Disk) -> None:
-    for left_over in list(staging.iterdir()):
-        disk.remove(left_over)
-
-
 def _put(
     archive: Archive, files: dict[str, File], extra: dict[str, bytes], staging: Path, target: Path, disk: Disk
 ) -> None:
-    _check_room(target.parent, files)
+    check_room(target.parent, files)
     folders = sorted(folders_of(files))
     disk.make_folder(staging)
     for inside in folders:
@@ -245,18 +201,3 @@ def _put(
     disk.sync_folder(target.parent)
     disk.sync_folder(staging.parent)
     disk.remove(staging.with_name(f"{target.name}.rotten"))
-
-
-def _check_room(folder: Path, files: dict[str, File]) -> None:
-    """Twice what will be written and a reserve, asked before the first byte. Raises DiskTrouble."""
-    needed = 2 * sum(file.size + _BLOCK for file in files.values()) + _RESERVE
-    inodes = len(files) + len(folders_of(files)) + 16
-    there = os.statvfs(folder)
-    no_room = OSError(errno.ENOSPC, "")
-    if (free := there.f_bavail * there.f_frsize) < needed:
-        no_room.strerror = f"{free >> 20} MiB free, {-(-needed >> 20)} MiB are needed: make room, then try again"
-        raise DiskTrouble(f"{folder}", no_room)
-    # Some file systems, btrfs among them, count none.
-    if there.f_files and there.f_favail < inodes:
-        no_room.strerror = f"{there.f_favail} inodes free, {inodes} are needed: remove files, then try again"
-        raise DiskTrouble(f"{folder}", no_room)

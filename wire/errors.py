@@ -9,6 +9,7 @@ WireError
     │   └── TooSlow     a download that would take too long
     ├── Truncated       fewer bytes than announced
     ├── TooLarge        more bytes than we take
+    ├── Unplain         compressed, though nobody asked for that
     └── Refused         an answer that is no success (status)
         ├── Gone               410: our container id or config name is stale
         └── InvalidContainer   400 InvalidContainerConfiguration
@@ -67,6 +68,10 @@ class Truncated(HostError):
 
 class TooLarge(HostError):
     """The body is larger than the limit for this kind of document."""
+
+
+class Unplain(HostError):
+    """The body has a content coding: unpacked it could be any size, and it is not the file that was asked for."""
 
 
 class Refused(HostError):

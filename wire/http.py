@@ -20,7 +20,7 @@ import msgspec
 from wire.body import CHUNK, announced, chunks
 from wire.deadline import Deadline
 from wire.download import PATIENTLY, Download, Downloaded, Patience, Unchanged
-from wire.errors import Gone, HostError, InvalidContainer, Refused, TimedOut, Truncated, Unreachable
+from wire.errors import Gone, HostError, InvalidContainer, Refused, TimedOut, Truncated, Unplain, Unreachable
 from wire.redact import redact
 from wire.retry import ONCE, Policy, attempt
 
@@ -90,18 +90,18 @@ class HttpClient:
         limit: int,
         known: str = "",
         patience: Patience = PATIENTLY,
+        plain: bool = False,
     ) -> Downloaded | Unchanged:
         """Stream a body to `target`, which appears whole or not at all. Raises HostError, OSError (the disk).
 
         What breaks off is gone on with: at once as long as each answer brings something, else by the next call for the
         same `target`, be it after a restart. `known` is the ETag of a copy the caller has, which may turn out to be
-        `unchanged`.
+        `unchanged`. `plain` refuses a body with a content coding.
         """
 
-        def converse(
-            headers: Mapping[str, str], accepted: frozenset[int]
-        ) -> contextlib.AbstractContextManager["requests.Response"]:
-            return self._conversation(
+        @contextlib.contextmanager
+        def converse(headers: Mapping[str, str], accepted: frozenset[int]) -> "Iterator[requests.Response]":
+            with self._conversation(
                 "GET",
                 url,
                 deadline,
@@ -109,7 +109,11 @@ class HttpClient:
                 accepted=accepted,
                 answer_within=patience.answer_within,
                 silence=_SILENCE_SECONDS,
-            )
+            ) as answer:
+                coding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+                if plain and coding != "identity":
+                    raise Unplain(url, f"Content-Encoding {coding[:40]!r}, which nobody asked for")
+                yield answer
 
         one = Download(
             url, target, headers=headers or {}, limit=limit, known=known, patience=patience, converse=converse

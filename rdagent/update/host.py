@@ -1,5 +1,7 @@
-"""What the host asks for: agent families of its goal state, and their manifests. Read here and not asked of guestagent:
-who can replace the others must not depend on them. Blocking: call it in a thread."""
+"""What the host asks for: agent families of its goal state, and their manifests. Blocking: call it in a thread.
+
+Read here and not asked of guestagent: who can replace the others must not depend on them.
+"""
 
 import msgspec
 
@@ -29,9 +31,9 @@ def read_instructions(client: HttpClient, host: HostAddress, components: tuple[s
     """The families named like our components. Raises WireError when the goal state cannot be had."""
     server = WireServer(client, host.wireserver)
     goal_state = server.goal_state()
-    if not goal_state.extensions_config:
+    if not goal_state.extensions_url:
         return Instructions(incarnation=goal_state.incarnation)
-    config = parse_extensions_config(server.document(goal_state.extensions_config), goal_state.incarnation)
+    config = parse_extensions_config(server.document(goal_state.extensions_url), goal_state.incarnation)
     families = tuple(one for one in config.families if one.name in components)
     manifests: dict[str, tuple[Package, ...]] = {}
     problems = []

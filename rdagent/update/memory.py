@@ -9,6 +9,7 @@ from ipc.contract.rdagent import UpdateEvent, UpdateOutcome
 from ipc.errors import StateError
 from ipc.places import Places
 from ipc.statefile import read_state, write_atomically, write_state
+from rdagent.update.offers import Offer
 from rdagent.update.policy import Policy
 
 _HISTORY_LIMIT = 1000
@@ -32,6 +33,8 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     """By offer, with where it is to be had."""
     known_bad: dict[str, list[str]] = {}
     """By component: versions on the bad list whose story is in the history already."""
+    attempts: dict[str, Offer] = {}
+    """By component: what is on trial, and who wanted it."""
     outcome: UpdateOutcome | None = None
 
 

@@ -20,7 +20,7 @@ from ipc.places import Places
 from ipc.settings import HostSettings
 from ipc.supervisord import Supervisord
 from rdagent.__main__ import run
-from rdagent.config import Settings
+from rdagent.config import Settings, UpdateSettings
 
 NEIGHBOUR = """
 import asyncio, sys
@@ -86,7 +86,7 @@ class Watcher:
 @asynccontextmanager
 async def rdagent_at(places: Places, wireserver: str, period: float) -> AsyncIterator[Watcher]:
     settings = Settings(heartbeat_period=period, look_period=0.2, observe_period=5.0)
-    task = asyncio.create_task(run(places, settings, HostSettings(wireserver=wireserver)))
+    task = asyncio.create_task(run(places, settings, UpdateSettings(), HostSettings(wireserver=wireserver)))
     bus = Bus(places, "test", "0")
     try:
         yield Watcher(bus)

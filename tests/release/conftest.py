@@ -1,6 +1,8 @@
 """Packages, built once for all tests of the folder."""
 
-import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -8,7 +10,8 @@ import pytest
 
 from ipc.places import COMPONENTS
 from release.build import Built, build
-from tests.release.product import CHECKOUT, KEY, LAUNCH, Installed, probe
+from tests.release.product import CHECKOUT, KEY, Installed, probe
+from tests.release.story import Story, load_launch, make_packages
 
 
 @pytest.fixture(scope="session")
@@ -33,13 +36,7 @@ def installed(tmp_path: Path) -> Installed:
 
 @pytest.fixture(scope="session")
 def launch() -> ModuleType:
-    """launch.py as a module: it is a file, not a package of ours."""
-    spec = importlib.util.spec_from_file_location("launch", LAUNCH)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_launch()
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +44,19 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
     """The real components, as they lie here."""
     out = tmp_path_factory.mktemp("ours")
     return {component: build(CHECKOUT, component, out, [KEY]) for component in COMPONENTS}
+
+
+@pytest.fixture(scope="session")
+def story(tmp_path_factory: pytest.TempPathFactory, launch: ModuleType) -> Story:
+    return Story(make_packages(tmp_path_factory.mktemp("story")), launch)
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory, where a thousand fsyncs cost little: neither a kill nor a refusal depends on the disk."""
+    shm = Path("/dev/shm")
+    if not os.access(shm, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=shm) as folder:
+        yield Path(folder)

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from release.build import Built, build, layer_file
@@ -37,6 +39,30 @@ def checkout(folder: Path, version: str, main: str = GOOD) -> Path:
 def probe(folder: Path, version: str, main: str = GOOD, floor: str = "0.0.0") -> Built:
     """Its package."""
     return build(checkout(folder / f"source-{version}", version, main), NAME, folder / "dist", [KEY], floor=floor)
+
+
+@contextmanager
+def third_party(folder: Path, *names: str) -> Iterator[None]:
+    """Tiny packages as an installer would leave them; in here they can be imported, and packages made with them."""
+    for name in names:
+        info = folder / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(f"NAME = {name!r}\n")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "top_level.txt").write_text(f"{name}\n")
+        (info / "RECORD").write_text(f"{name}/__init__.py,,\n{info.name}/METADATA,,\n")
+    sys.path.append(str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def layer_path(root: Path, built: Built, name: str) -> Path:
+    """Where a layer that the package names lies."""
+    (layer,) = (one for one in built.manifest.layers if one.name == name)
+    return root / "deps" / layer.sha256
 
 
 def chosen(built: Built) -> Chosen:

@@ -157,6 +157,67 @@ def test_a_fingerprint_names_python_machine_library_and_kernel() -> None:
     assert re.fullmatch(r"[a-z]+-\d+\.\d+\.\S+ \S+ \S+ linux-\d+\.\d+", fingerprint())
 
 
+def newer(record: Record) -> dict[str, Any]:
+    """The record as a release to come might write it: more fields at every place that is an object."""
+    fields: dict[str, Any] = msgspec.to_builtins(record)
+    trial = fields["trial"] or {}
+    versions = filter(None, (fields["current"], fields["previous"], trial.get("target")))
+    for number, one in enumerate((fields, trial, *fields["bad"].values())):
+        one["zz"] = {"of": number}
+    for one in versions:
+        one["zz"] = {"of": one["digest"]}
+    return fields
+
+
+def write_slot(folder: Path, fields: dict[str, Any]) -> None:
+    body = canonical(fields)
+    (folder / records.SLOTS[fields["serial"] % 2]).write_bytes(f"{digest(body)}\n".encode() + body)
+
+
+def slot(folder: Path, serial: int) -> dict[str, Any]:
+    body = (folder / records.SLOTS[serial % 2]).read_bytes().partition(b"\n")[2]
+    fields: dict[str, Any] = msgspec.json.decode(body)
+    assert fields["serial"] == serial
+    return fields
+
+
+@given(made)
+def test_what_a_newer_release_wrote_stays(
+    tmp_path_factory: pytest.TempPathFactory, launch: ModuleType, sound: Record
+) -> None:
+    folder = tmp_path_factory.mktemp("record")
+    fields = newer(sound)
+    write_slot(folder, fields)
+    found = read(folder)
+    assert found == sound
+    write(folder, found)
+    assert slot(folder, 1) == {**fields, "serial": 1}
+    launch.write_record(str(folder), launch.read_record(str(folder)))
+    assert slot(folder, 2) == {**fields, "serial": 2}
+
+
+def test_fields_of_a_version_go_where_it_goes(tmp_path: Path) -> None:
+    old = Bad("leaks", 5.0)
+    record = Record(component=NAME, current=A, trial=Trial(B, 2), bad={C.key: old})
+    write_slot(tmp_path, newer(record))
+    done = write(tmp_path, records.commit(record))
+    fields = slot(tmp_path, 1)
+    assert (fields["current"]["zz"], fields["previous"]["zz"]) == ({"of": B.digest}, {"of": A.digest})
+    assert fields["bad"][C.key]["zz"] == {"of": 2}
+    assert fields["zz"] == {"of": 0}
+    # A new trial of the same version is another one, and so is a new reason.
+    write(tmp_path, msgspec.structs.replace(done, trial=Trial(A, 3), bad={C.key: Bad("hangs", 5.0)}))
+    fields = slot(tmp_path, 2)
+    assert "zz" not in fields["trial"]
+    assert "zz" not in fields["bad"][C.key]
+    assert fields["trial"]["target"]["zz"] == {"of": A.digest}
+    # Off the list is off the list.
+    found = read(tmp_path)
+    assert found
+    write(tmp_path, msgspec.structs.replace(found, bad={}))
+    assert slot(tmp_path, 3)["bad"] == {}
+
+
 def test_slots_take_turns(installed: Installed, one: Built) -> None:
     installed.put(one)
     assert [installed.set(current=A).serial for _ in range(5)] == [1, 2, 3, 4, 5]

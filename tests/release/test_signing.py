@@ -1,6 +1,8 @@
 """Who vouches: thresholds, keys, and files of keys."""
 
 import itertools
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from release.errors import KeyFileError, Untrusted
-from release.signing import SecretKey, Trust, new_key, read_key, read_public_key, sign, signers, write_key
+from release.signing import (
+    SecretKey,
+    Thresholds,
+    Trust,
+    new_key,
+    read_key,
+    read_public_key,
+    sign,
+    signers,
+    trust_for,
+    write_key,
+)
 
 KEYS = [SecretKey(f"{number:02x}" * 32) for number in range(1, 6)]
 PUBLIC = [key.public() for key in KEYS]
@@ -94,3 +107,62 @@ def test_files_that_are_no_keys(tmp_path: Path) -> None:
     public.chmod(0o600)
     with pytest.raises(KeyFileError, match="is not a key"):
         read_key(public)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """A trust folder with two keys, and what else may lie there."""
+    folder = tmp_path / "trust"
+    folder.mkdir()
+    for number, key in enumerate(KEYS[:2]):
+        write_key(tmp_path / f"{number}.key", key).rename(folder / f"{number}.pub")
+    (folder / "root.json").write_text("{}")
+    return folder
+
+
+def test_rdagent_takes_more(keys: Path) -> None:
+    thresholds = Thresholds(threshold=1, rdagent_threshold=2)
+    rdagent, telemetry = (trust_for(component, keys, thresholds) for component in ("rdagent", "telemetry"))
+    assert (set(rdagent.keys), rdagent.threshold) == (set(PUBLIC[:2]), 2)
+    assert telemetry == Trust(rdagent.keys, 1)
+    one, both = sign(TEXT, KEYS[:1]), sign(TEXT, KEYS[:2])
+    assert signers(TEXT, one, telemetry) == [PUBLIC[0].name]
+    with pytest.raises(Untrusted, match="2 are needed"):
+        signers(TEXT, one, rdagent)
+    assert len(signers(TEXT, both, rdagent)) == 2
+
+
+def test_the_same_key_in_two_files_is_one_key(keys: Path) -> None:
+    (keys / "copy.pub").write_bytes((keys / "0.pub").read_bytes())
+    (keys / "1.pub").unlink()
+    trust = trust_for("rdagent", keys, Thresholds(rdagent_threshold=2))
+    with pytest.raises(Untrusted, match="signed by 1"):
+        signers(TEXT, sign(TEXT, KEYS[:2]), trust)
+
+
+def bare(folder: Path) -> None:
+    for path in folder.glob("*.pub"):
+        path.unlink()
+
+
+SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "junk": (lambda folder: (folder / "x.pub").write_bytes(b"\xff junk"), r"x\.pub: is not the \.pub file"),
+    "empty": (lambda folder: (folder / "x.pub").touch(), r"x\.pub: is not the \.pub file"),
+    "secret": (lambda folder: write_key(folder / "x", KEYS[2]).with_suffix("").rename(folder / "x.pub"), r"x\.pub: is"),
+    "folder": (lambda folder: (folder / "x.pub").mkdir(), r"x\.pub: is no plain file"),
+    "link": (lambda folder: (folder / "x.pub").symlink_to(folder / "0.pub"), r"x\.pub: is no plain file but a link"),
+    "file of all": (lambda folder: (folder / "0.pub").chmod(0o666), r"0\.pub: could be written to by others"),
+    "folder of all": (lambda folder: folder.chmod(0o777), "trust: could be written to by others"),
+    "folder of a group": (lambda folder: folder.chmod(0o775), "trust: could be written to by others"),
+    "elsewhere": (lambda folder: folder.symlink_to(folder.rename(f"{folder}.real")), "trust: is no plain folder"),
+    "gone": (shutil.rmtree, "trust: cannot be read"),
+    "bare": (bare, "holds no .pub file"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_trust_folder_that_is_not_to_be_trusted(keys: Path, name: str) -> None:
+    spoil, why = SPOILED[name]
+    spoil(keys)
+    with pytest.raises(KeyFileError, match=why):
+        trust_for("telemetry", keys, Thresholds())

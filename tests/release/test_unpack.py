@@ -265,7 +265,7 @@ def test_two_at_once(installed: Installed, one: Built, two: Built) -> None:
     held = os.open(installed.folder / "staging", os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
     try:
-        with pytest.raises(ReleaseError, match="another unpack is at work"):
+        with pytest.raises(ReleaseError, match="another unpack or collection is at work"):
             installed.put(two)
         assert left_over.exists()
     finally:

@@ -1,0 +1,198 @@
+"""What the operator and the others ask of the updater."""
+
+import time
+from typing import Any
+
+import msgspec
+
+from ipc.component import Component
+from ipc.contract.rdagent import (
+    GetUpdateHistory,
+    GetUpdatePlan,
+    GetUpdates,
+    HoldUpdates,
+    PinVersion,
+    PlannedUpdate,
+    RollBack,
+    TrialView,
+    UnblockVersion,
+    UpdateHistory,
+    UpdateNow,
+    UpdatePlan,
+    Updates,
+    UpdateView,
+)
+from ipc.errors import Refused
+from ipc.message import Request
+from ipc.places import COMPONENTS
+from rdagent.update import policy as policies
+from rdagent.update.plan import order
+from rdagent.update.policy import Policy
+from rdagent.update.updater import Updater
+from rdagent.update.views import to_step, to_view
+from release.errors import ReleaseError
+from release.record import Record
+
+
+class Orders:
+    """Answers; the updater does the work."""
+
+    def __init__(self, updater: Updater) -> None:
+        self._updater = updater
+
+    async def get_updates(self, _: GetUpdates) -> Updates:
+        return self._updates()
+
+    async def get_plan(self, _: GetUpdatePlan) -> UpdatePlan:
+        return UpdatePlan(steps=self._steps())
+
+    async def update_now(self, request: UpdateNow) -> UpdatePlan:
+        """Refused for an unknown component or what is no version."""
+        policy = self._policy
+        for name in self._named(request, request.component):
+            try:
+                policy = policies.ask(policy, name, request.version if request.component else "")
+            except ValueError as error:
+                raise _no(request, str(error)) from error
+        self._decided(policy)
+        self._updater.look_again(host=True, repository=True)
+        return UpdatePlan(steps=self._steps())
+
+    async def pin(self, request: PinVersion) -> Updates:
+        self._named(request, request.component, all_of_them=False)
+        try:
+            pinned = policies.pin(self._policy, request.component, request.version) if request.version else None
+        except ValueError as error:
+            raise _no(request, str(error)) from error
+        return self._decided(pinned or policies.unpin(self._policy, request.component))
+
+    async def hold(self, request: HoldUpdates) -> Updates:
+        self._named(request, request.component)
+        now = time.time()
+        if request.on and request.until is not None and request.until <= now:
+            raise _no(request, "that time is over already")
+        if request.on:
+            return self._decided(policies.hold(self._policy, request.component, now, request.until))
+        return self._decided(policies.release(self._policy, request.component))
+
+    async def unblock(self, request: UnblockVersion) -> Updates:
+        """Refused if nothing of it is on the list."""
+        name = self._named(request, request.component, all_of_them=False)[0]
+
+        def free(record: Record) -> Record:
+            left = {
+                key: bad
+                for key, bad in record.bad.items()
+                if request.version and key.partition("+")[0] != request.version
+            }
+            if left == record.bad:
+                what = f"{name} {request.version}".strip()
+                raise ReleaseError(f"{what} is not on the bad list: agentctl update status")
+            return msgspec.structs.replace(record, bad=left)
+
+        try:
+            self._updater.shelf.change(name, free)
+        except ReleaseError as error:
+            raise _no(request, str(error)) from error
+        self._updater.forget_refusals(name)
+        stopped = self._policy.stopped
+        return self._decided(policies.go_on(self._policy) if stopped and stopped.component == name else self._policy)
+
+    async def roll_back(self, request: RollBack) -> Updates:
+        """Refused at the base install, and while a version is on trial."""
+        name = self._named(request, request.component, all_of_them=False)[0]
+        try:
+            await self._updater.roll_back(name, request.reason[:300])
+        except ReleaseError as error:
+            raise _no(request, str(error)) from error
+        return self._updates()
+
+    async def get_history(self, request: GetUpdateHistory) -> UpdateHistory:
+        self._named(request, request.component)
+        return UpdateHistory(events=self._updater.memory.history(request.component, request.limit))
+
+    @property
+    def _policy(self) -> Policy:
+        return self._updater.memory.now.policy
+
+    def _decided(self, policy: Policy) -> Updates:
+        """The operator's new word is kept before he hears that it is."""
+        self._updater.memory.change(policy=policy)
+        self._updater.decide_anew()
+        self._updater.look_again()
+        return self._updates()
+
+    def _named(self, request: Request[Any], component: str, *, all_of_them: bool = True) -> list[str]:
+        """Raises Refused."""
+        if not component and all_of_them:
+            return list(COMPONENTS)
+        if component not in COMPONENTS:
+            raise _no(request, f"{component[:64]!r} is none of {', '.join(COMPONENTS)}")
+        return [component]
+
+    def _steps(self) -> list[PlannedUpdate]:
+        now, found = time.time(), self._updater.found
+        return [to_step(one, found[one.component], now=now) for one in order(self._updater.decisions.values())]
+
+    def _updates(self) -> Updates:
+        updater, now = self._updater, time.time()
+        policy = self._policy
+        return Updates(
+            components=[self._view(name, now) for name in updater.decisions],
+            repository=updater.wishes.repository,
+            held=policies.held(policy, "", now) is not None,
+            outcome=updater.memory.now.outcome,
+        )
+
+    def _view(self, name: str, now: float) -> UpdateView:
+        updater = self._updater
+        view = to_view(updater.decisions[name], updater.found[name], self._policy, now=now)
+        if not view.why:
+            view = self._with_story(view)
+        doing = updater.doing
+        if doing is None or doing.offer.component != name:
+            return view
+        view = msgspec.structs.replace(
+            view,
+            state="on trial" if doing.phase == "trial" else "fetching" if doing.phase == "fetch" else view.state,
+            wanted=doing.offer.version,
+            wanted_by=doing.offer.wanted_by,
+            since=doing.since,
+            why="",
+            lift="",
+        )
+        if doing.phase != "trial":
+            return view
+        before = view.trial or TrialView(version=doing.offer.version, digest="", tries_left=0)
+        trial = msgspec.structs.replace(
+            before,
+            since=doing.since,
+            well_seconds=doing.verdict.well_seconds,
+            needed_seconds=updater.settings.trial_seconds,
+        )
+        return msgspec.structs.replace(view, trial=trial)
+
+    def _with_story(self, view: UpdateView) -> UpdateView:
+        """One that came back says so until something else happened to it."""
+        last = self._updater.memory.history(view.component, 1)
+        if view.state == "settled" and last and last[0].phase == "roll back":
+            why = f"{last[0].version} was rolled back: {last[0].message}"
+            return msgspec.structs.replace(view, state="rolled back", why=why, since=last[0].at)
+        return view
+
+
+def _no(request: Request[Any], reason: str) -> Refused:
+    return Refused(request.wire_name(), "failed", reason)
+
+
+def answer_orders(component: Component, updater: Updater) -> None:
+    """Have them answered by this component."""
+    orders = Orders(updater)
+    component.answer(GetUpdates, orders.get_updates)
+    component.answer(GetUpdatePlan, orders.get_plan)
+    component.answer(UpdateNow, orders.update_now)
+    component.answer(PinVersion, orders.pin)
+    component.answer(HoldUpdates, orders.hold)
+    component.answer(UnblockVersion, orders.unblock)
+    component.answer(RollBack, orders.roll_back)
+    component.answer(GetUpdateHistory, orders.get_history)

@@ -1,0 +1,144 @@
+"""What is wanted of us: the host's instructions and the repository's packages, kept for as long as neither answers."""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from ipc.contract.rdagent import RepositoryView
+from ipc.hostaddress import HostAddress
+from ipc.places import COMPONENTS, Places
+from rdagent.config import UpdateSettings
+from rdagent.update.host import Instructions, read_instructions
+from rdagent.update.memory import Memory
+from rdagent.update.offers import Entry, Offer, collect, note_seen
+from rdagent.update.repository import Repository
+from rdagent.update.source import SourceError
+from wire.errors import WireError
+from wire.http import HttpClient
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 600.0
+
+logger = logging.getLogger("rdagent")
+
+
+class Wishes:
+    """Looked at when they are stale, never oftener than their pauses allow."""
+
+    def __init__(
+        self,
+        places: Places,
+        settings: UpdateSettings,
+        client: HttpClient,
+        find_host: Callable[[], HostAddress],
+        memory: Memory,
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._find_host = find_host
+        self._memory = memory
+        self._repository = Repository(settings.repository, places) if settings.repository else None
+        self._instructions = Instructions()
+        self._entries: tuple[Entry, ...] = ()
+        self._host_at, self._host_pause = 0.0, _FIRST_PAUSE
+        self._repository_at, self._repository_pause = 0.0, _FIRST_PAUSE
+        self.problems: list[str] = []
+        self.repository = RepositoryView(url=settings.repository)
+        self.machine = _machine()
+
+    def stale(self, *, host: bool = False, repository: bool = False) -> None:
+        """Look again at the next `refresh`."""
+        if host:
+            self._host_at = 0.0
+        if repository:
+            self._repository_at = 0.0
+
+    async def refresh(self) -> None:
+        """Look at what is due. What does not answer changes nothing of what is known."""
+        now = time.monotonic()
+        if now >= self._host_at:
+            await self._ask_host()
+        if self._repository is not None and now >= self._repository_at:
+            await self._ask_repository(self._repository)
+
+    def seconds_to_next(self) -> float:
+        due = [self._host_at] + ([self._repository_at] if self._repository is not None else [])
+        return max(min(due) - time.monotonic(), 0.1)
+
+    def offers(self, running: dict[str, str]) -> list[Offer]:
+        """Everything that is wanted, each with the time it was first seen."""
+        asked = {name: version for name, version in self._memory.now.policy.asked.items() if version}
+        offers, problems = collect(
+            COMPONENTS,
+            families=self._instructions.families,
+            manifests=self._instructions.manifests,
+            running=running,
+            entries=self._entries,
+            channel=self._settings.channel,
+            asked=asked,
+        )
+        self.problems = [*self._instructions.problems, *problems]
+        dated, seen = note_seen(offers, self._memory.now.seen, time.time())
+        self._memory.change(seen=seen)
+        return dated
+
+    def key(self, offer: Offer) -> str:
+        """An offer and where it is to be had: other bytes are another chance."""
+        where = "\n".join([offer.target, offer.digest, *(url.partition("?")[0] for url in offer.urls)])
+        return f"{offer.name} {hashlib.sha256(where.encode(errors='surrogateescape')).hexdigest()[:16]}"
+
+    async def _ask_host(self) -> None:
+        try:
+            found = await asyncio.to_thread(read_instructions, self._client, self._find_host(), COMPONENTS)
+        except WireError as error:
+            logger.debug("what the host wants of versions is not known: %s", error)
+            self._host_at = time.monotonic() + self._host_pause
+            self._host_pause = min(self._host_pause * 2, _LONGEST_PAUSE)
+            return
+        self._instructions = found
+        self._host_pause = _FIRST_PAUSE
+        # A goal state that guestagent hears of brings us here sooner; one manifest that was away, too.
+        again = _LONGEST_PAUSE if found.problems else self._settings.check_period
+        self._host_at = time.monotonic() + min(again, self._settings.check_period)
+
+    async def _ask_repository(self, repository: Repository) -> None:
+        checked_at = time.time()
+        try:
+            answer = await repository.look(COMPONENTS)
+        except SourceError as error:
+            if not self.repository.problem:
+                logger.warning("the component repository: %s; what runs goes on running", error.reason)
+            self.repository = msgspec.structs.replace(self.repository, checked_at=checked_at, problem=error.reason)
+            self._repository_at = time.monotonic() + self._repository_pause
+            self._repository_pause = min(self._repository_pause * 2, _LONGEST_PAUSE, self._settings.check_period)
+            return
+        if self.repository.problem:
+            logger.info("the component repository answers again")
+        self._entries = tuple(
+            Entry(
+                component=one.component,
+                version=one.version,
+                channel=one.channel,
+                ring=one.ring,
+                digest=one.digest,
+                layers=one.layers,
+                floor=one.floor,
+                target=one.target,
+            )
+            for one in answer.offered
+        )
+        self.repository = RepositoryView(url=self.repository.url, checked_at=checked_at, reached_at=time.time())
+        self._repository_pause = _FIRST_PAUSE
+        self._repository_at = time.monotonic() + self._settings.check_period
+
+
+def _machine() -> str:
+    """What tells this machine from others (machine-id(5)); after a clone without one, nothing does."""
+    try:
+        return Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        return ""
