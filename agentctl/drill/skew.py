@@ -79,7 +79,7 @@ def build(stage: Stage) -> Releases:
     """All releases as packages under the stage's root. Raises CommandError."""
     sources, out = stage.root / "sources", stage.root / "packages"
     version, older = released(sources / "older")
-    for_its_launcher(older)
+    for_this_base(older)
 
     def made(name: str, number: str, folder: str, changes: Mapping[str, Change]) -> Variant:
         source = checkout(sources / folder, changes)
@@ -259,9 +259,15 @@ def run(stage: Stage, releases: Releases, cells: list[Cell], steps: Steps) -> Re
     )
 
 
-def for_its_launcher(source: Path) -> Path:
-    """Have 0.1.0's children import from where their parent does, as its own launch.py saw to by PYTHONPATH."""
-    return changed(source, {f"{component}/__main__.py": begun_with(_FOR_ITS_LAUNCHER) for component in COMPONENTS})
+def for_this_base(source: Path) -> Path:
+    """0.1.0 as it has to be to run under this base install, which came after it; nothing it says or hears is changed.
+
+    Its children import from where their parent does, as its own launch.py saw to by PYTHONPATH; and it passes over the
+    table [update], which no machine had that it ran on.
+    """
+    launched = {f"{component}/__main__.py": begun_with(_FOR_ITS_LAUNCHER) for component in COMPONENTS}
+    tables = replaced(r'\("host", \*COMPONENTS\)', '("host", "update", *COMPONENTS)')
+    return changed(source, {**launched, "ipc/settings.py": tables})
 
 
 def later(*, words: bool) -> dict[str, Change]:

@@ -128,9 +128,9 @@ class Stage:
         return record.Chosen(manifest.version, built.digest)
 
     def choose(self, component: str, chosen: record.Chosen | None) -> None:
-        """Put a version in force without a trial, or the base install; it runs from its next start on.
+        """Put a version in force, or the base install, without a trial and whatever was thought of it before.
 
-        Raises CommandError.
+        It runs from its next start on. Raises CommandError.
         """
         folder = component_folder(self.places.installed, component)
         try:
@@ -138,7 +138,8 @@ class Stage:
                 path.mkdir(mode=0o755, exist_ok=True)
             with record.locked(folder):
                 before = record.read(folder) or record.Record(component=component)
-                record.write(folder, msgspec.structs.replace(before, current=chosen, previous=None, trial=None))
+                new = msgspec.structs.replace(before, current=chosen, previous=None, trial=None, bad={})
+                record.write(folder, new)
         except (OSError, ReleaseError) as error:
             raise CommandError(f"the record of {component} cannot be written: {error}") from error
 

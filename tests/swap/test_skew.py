@@ -19,7 +19,7 @@ from agentctl import __version__
 from agentctl.drill.contract import Expected, reads
 from agentctl.drill.progress import steps
 from agentctl.drill.report import Report
-from agentctl.drill.skew import CONFIGURATION, Cell, Releases, combinations, for_its_launcher, grids, plan, walk
+from agentctl.drill.skew import CONFIGURATION, Cell, Releases, combinations, for_this_base, grids, plan, walk
 from agentctl.drill.stage import Stage
 from agentctl.drill.variants import Variant, appended, changed, checkout, released, replaced, variant
 from agentctl.errors import CommandError
@@ -78,7 +78,7 @@ def test_a_release_that_breaks_the_contract_is_noticed() -> None:
     with Stage(CONFIGURATION) as stage:
         out = stage.root / "packages"
         version, source = released(stage.root / "older")
-        older = variant(version, for_its_launcher(source), version, out, stage.key)
+        older = variant(version, for_this_base(source), version, out, stage.key)
         mutated = checkout(stage.root / "mutated", mutation)
         mutant = variant("mutant", mutated, __version__, out, stage.key, ["telemetry"])
         sound = dict.fromkeys(COMPONENTS, older)
