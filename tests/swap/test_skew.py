@@ -3,9 +3,11 @@
 import io
 import itertools
 import lzma
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from agentctl.drill.skew import CONFIGURATION, Cell, Releases, combinations, for
 from agentctl.drill.stage import Stage
 from agentctl.drill.variants import Variant, appended, changed, checkout, released, replaced, variant
 from agentctl.errors import CommandError
+from agentctl.processes import with_environment
 from ipc.contract import REQUESTS
 from ipc.contract.every import Describe, Health
 from ipc.contract.guestagent import CancelRun, RetryExtension, RunScript
@@ -63,6 +66,36 @@ def test_every_combination_is_well(tmp_path: Path) -> None:
     assert (suite.get("tests"), suite.get("failures")) == ("25", "0")
     assert "class=bad" not in (tmp_path / "map.html").read_text()
     assert len(re.findall(r"(?m)^\[\d+/25\] .*: well$", done.stderr)) == 25, "each step is told of while it happens"
+
+
+def test_interrupted_it_takes_everything_away(root: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(root)}
+    command = [sys.executable, "-P", "-m", "agentctl", "drill", "skew", "--json"]
+    child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert child.stderr is not None
+        assert child.stderr.readline().startswith("[1/25]")
+        (stage,) = root.glob("azvmagent-drill.*")
+        assert with_environment("AZVMAGENT_ROOT", str(stage))
+        child.terminate()
+        child.stderr.read()
+        assert child.wait(60) == 1
+    finally:
+        child.kill()
+        child.communicate()
+    assert not with_environment("AZVMAGENT_ROOT", str(stage))
+    assert list(root.iterdir()) == []
+
+
+def test_a_folder_too_deep_for_sockets_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("d" * 90)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with pytest.raises(CommandError, match="set TMPDIR to a shorter path"):
+        Stage()
+    assert list(deep.iterdir()) == []
 
 
 @pytest.mark.timeout(300)
