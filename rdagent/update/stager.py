@@ -111,7 +111,6 @@ def _make_room(order: Order, layers: dict[str, str], root: Path, manifest: Manif
         layers=frozenset(layer.sha256 for layer in manifest.layers),
         in_use=frozenset(map(Path, [order.package, *layers.values(), *order.in_use])),
     )
-    root.mkdir(parents=True, exist_ok=True)
     files = dict(manifest.files)
     for file in missing:
         files |= {f"{file.name}/{path}": one for path, one in read_listing(file).files.items()}
