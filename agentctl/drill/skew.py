@@ -166,6 +166,8 @@ def _problem(stage: Stage, cell: Cell, expected: Expected, watch: Watch, swapped
             stage.stop(name)
         for name in swapped:
             stage.choose(name, stage.install(cell.chosen[name].packages[name]))
+            # In the cell before, the watchdog may have given up this very version.
+            stage.forgive(name)
             stage.supervisord.start(name)
         watch.settled()
         if cell.kind == "foreign":

@@ -137,9 +137,9 @@ class Stage:
         return record.Chosen(manifest.version, built.digest)
 
     def choose(self, component: str, chosen: record.Chosen | None) -> None:
-        """Put a version in force, or the base install, without a trial and whatever was thought of it before.
+        """Put a version in force without a trial, or the base install; it runs from its next start on.
 
-        It runs from its next start on. Raises CommandError.
+        Raises CommandError.
         """
         folder = component_folder(self.places.installed, component)
         try:
@@ -147,8 +147,7 @@ class Stage:
                 path.mkdir(mode=0o755, exist_ok=True)
             with record.locked(folder):
                 before = record.read(folder) or record.Record(component=component)
-                new = msgspec.structs.replace(before, current=chosen, previous=None, trial=None, bad={})
-                record.write(folder, new)
+                record.write(folder, msgspec.structs.replace(before, current=chosen, previous=None, trial=None))
         except (OSError, ReleaseError) as error:
             raise CommandError(f"the record of {component} cannot be written: {error}") from error
 
@@ -171,6 +170,17 @@ class Stage:
     def program(self, component: str) -> ProgramState:
         """As supervisord sees it. Raises SupervisordError."""
         return next(one for one in self.supervisord.programs() if one.name == component)
+
+    def forgive(self, component: str) -> None:
+        """Empty its bad list. Raises CommandError."""
+        folder = component_folder(self.places.installed, component)
+        try:
+            with record.locked(folder):
+                before = record.read(folder)
+                if before is not None and before.bad:
+                    record.write(folder, msgspec.structs.replace(before, bad={}))
+        except ReleaseError as error:
+            raise CommandError(f"the record of {component} cannot be written: {error}") from error
 
     # -- words ---------------------------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ class Watch:
         now = {one.name: (one.pid, one.start) for one in self._stage.supervisord.programs()}
         for name in COMPONENTS:
             if name in self._starts and now[name] != self._starts[name]:
-                raise Broken(f"{name} ended and was started again, from pid {self._starts[name][0]} to {now[name][0]}")
+                raise Broken(f"{name}, process {self._starts[name][0]}, ended by itself")
 
     def said(self, name: str) -> str:
         """What it printed since."""
