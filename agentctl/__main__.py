@@ -10,6 +10,7 @@ import msgspec
 from agentctl import __version__, group, render
 from agentctl.bundle import bundle
 from agentctl.deployment import Deployment
+from agentctl.drill.cli import drill
 from agentctl.errors import CommandError, WrongUse
 from agentctl.ext import explain, ext
 from agentctl.net import net
@@ -101,6 +102,7 @@ cli.add_command(net)
 cli.add_command(package)
 cli.add_command(update)
 cli.add_command(bundle)
+cli.add_command(drill)
 
 
 def main() -> None:

@@ -119,11 +119,13 @@ def duration(seconds: int) -> str:
 class Terminal(Console):
     """Where the commands print. What reads a pipe gets whole lines, and may go away: that ends nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stderr: bool = False) -> None:
+        """`stderr`: print there, because a program reads the other."""
+        width = None if (sys.stderr if stderr else sys.stdout).isatty() else _PIPE_WIDTH
         # Text is never ours to decorate: `:cd:` in a MAC is no picture.
-        super().__init__(width=None if sys.stdout.isatty() else _PIPE_WIDTH, emoji=False, markup=False)
+        super().__init__(width=width, stderr=stderr, emoji=False, markup=False)
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
         # The interpreter would complain about what it cannot flush at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
