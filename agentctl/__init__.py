@@ -1,3 +1,3 @@
 """The operator's hand: one command for the VM's side."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -24,7 +24,7 @@ def package() -> None:
     \b
       agentctl package keygen release.key
       agentctl package build telemetry --key release.key
-      agentctl package verify dist/telemetry-0.1.0.zip --trust release.key.pub
+      agentctl package verify dist/telemetry-0.2.0.zip --trust release.key.pub
     """
 
 

@@ -40,6 +40,9 @@ def status(view: StatusView) -> RenderableType:
         parts += [Text(), extensions_table(view.extensions)]
     if view.problems:
         parts += [Text(), *(Text(f"! {line}", style="yellow") for line in view.problems)]
+    if view.updates:
+        see = Text("See: agentctl update status", style="dim")
+        parts += [Text(), *(Text(line, style="cyan") for line in view.updates), see]
     return Group(*parts)
 
 
@@ -92,7 +95,7 @@ def _message(one: ExtensionView) -> str:
         what = "cannot be had yet" if one.failure == "transient" else "failed"
         text = f"{one.wanted} is wanted and {what}; {one.version} goes on: {text}"
     if one.retry_at is not None:
-        return f"{text} (tried again in {_duration(max(0, round(one.retry_at - time.time())))})"
+        return f"{text} (tried again in {duration(max(0, round(one.retry_at - time.time())))})"
     return text
 
 
@@ -102,10 +105,11 @@ def shade(word: str) -> Text:
 
 
 def _age(since: float) -> str:
-    return _duration(max(0, int(time.time() - since))) if since else "-"
+    return duration(max(0, int(time.time() - since))) if since else "-"
 
 
-def _duration(seconds: int) -> str:
+def duration(seconds: int) -> str:
+    """In the largest unit that fits."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size} {unit}"
@@ -115,11 +119,13 @@ def _duration(seconds: int) -> str:
 class Terminal(Console):
     """Where the commands print. What reads a pipe gets whole lines, and may go away: that ends nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stderr: bool = False) -> None:
+        """`stderr`: print there, because a program reads the other."""
+        width = None if (sys.stderr if stderr else sys.stdout).isatty() else _PIPE_WIDTH
         # Text is never ours to decorate: `:cd:` in a MAC is no picture.
-        super().__init__(width=None if sys.stdout.isatty() else _PIPE_WIDTH, emoji=False, markup=False)
+        super().__init__(width=width, stderr=stderr, emoji=False, markup=False)
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
         # The interpreter would complain about what it cannot flush at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())

@@ -1,3 +1,3 @@
 """Owns goal state, certificates, extensions, status."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -13,7 +13,7 @@ import zmq
 
 from ipc.contract import EVENTS
 from ipc.errors import FrameError, NoAnswer, Refused
-from ipc.frame import Header, Kind, RefusalBody, decode_body, decode_header, encode
+from ipc.frame import Header, Kind, RefusalBody, decode_body, decode_header, encode, why_foreign
 from ipc.message import Event, R, Request
 from ipc.places import Places
 from ipc.sockets import LoopSocket
@@ -55,7 +55,8 @@ class Bus:
     async def ask(self, request: Request[R], *, to: str = "", within: float = 2.0) -> R:
         """Ask the component that speaks `request` (or `to`, for what every component answers).
 
-        Raises Refused (it said no), NoAnswer (nobody did within `within` seconds), FrameError (the answer is garbage).
+        Raises Refused (it said no, or speaks another major version), NoAnswer (nobody did within `within` seconds),
+        FrameError (the answer is garbage).
         """
         component = to or request.speaker
         header = self.header("request", request.wire_name(), deadline=time.monotonic() + within)
@@ -74,6 +75,8 @@ class Bus:
         if found is None:
             raise NoAnswer(component, header.name, f"nothing within {within:g} s")
         answered, body = found
+        if why := why_foreign(answered):
+            raise Refused(header.name, "unsupported", why)
         if answered.kind == "refusal":
             refusal = decode_body(body, RefusalBody)
             raise Refused(header.name, refusal.code, refusal.reason)
@@ -134,12 +137,19 @@ class Bus:
             kind = EVENTS.get(header.name)
             if kind is None:
                 return  # a newer neighbour's event
-            event = decode_body(frames[1], kind)
+            event = _event(header, frames[1], kind)
         except FrameError as error:
             self.bad_frames.note(component, error)
             return
         for listener in self._listeners.get(f"{component}:{header.name}", ()):
             listener(event)
+
+
+def _event(header: Header, body: bytes, kind: type[E]) -> E:
+    """Raises FrameError (`body`, `protocol`)."""
+    if why := why_foreign(header):
+        raise FrameError("protocol", why)
+    return decode_body(body, kind)
 
 
 def _give_up(answer: "asyncio.Future[tuple[Header, bytes] | None]") -> None:

@@ -15,7 +15,7 @@ from ipc.bus import Bus
 from ipc.contract import PROTOCOL, REQUESTS
 from ipc.contract.every import Describe, Description, Health, HealthReport, Hello
 from ipc.errors import FrameError, RefusalCode, Refused
-from ipc.frame import Header, Kind, RefusalBody, decode_body, decode_header, encode
+from ipc.frame import Header, Kind, RefusalBody, decode_body, decode_header, encode, why_foreign
 from ipc.lock import Lock, make_private_directory
 from ipc.message import Event, R, Reply, Request
 from ipc.places import Places
@@ -143,6 +143,10 @@ class Component:
             self._refuse(peer, _stranger(rest), "bad-request", str(error))
             return
         if header.kind != "request":
+            return
+        if why := why_foreign(header):
+            self.bus.bad_frames.note(header.sender.partition("/")[0], FrameError("protocol", why))
+            self._refuse(peer, header, "unsupported", why)
             return
         if header.deadline is not None and header.deadline < time.monotonic():
             return  # it waited in a queue while we were away; its sender has given up

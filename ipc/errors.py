@@ -10,9 +10,12 @@ IpcError
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-RefusalCode = Literal["unsupported", "bad-request", "busy", "not-now", "failed"]
+from ipc.enumeration import unknown_is
+
+RefusalCode = Annotated[Literal["unsupported", "bad-request", "busy", "not-now", "failed"], unknown_is("failed")]
+"""Unknown is `failed`: it may be asked again. After `bad-request` what was to be handed over is given up."""
 
 
 class IpcError(Exception):

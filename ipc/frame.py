@@ -1,7 +1,7 @@
 """Messages to bytes and back, and nothing else: two MessagePack frames, header and body.
 
-The header alone suffices to route, log, refuse or drop. Types are checked here; whatever the bytes are, the only
-error is FrameError.
+The header alone suffices to route, log, refuse or drop, whatever version its sender speaks. Types are checked here;
+whatever the bytes are, the only error is FrameError.
 """
 
 from typing import Annotated, Literal, TypeVar
@@ -10,6 +10,7 @@ import msgpack
 import msgspec
 
 from ipc.contract import PROTOCOL
+from ipc.enumeration import mended
 from ipc.errors import FrameError, RefusalCode
 from ipc.message import Message
 
@@ -56,18 +57,30 @@ def encode(header: Header, body: Message | RefusalBody) -> list[bytes]:
 
 
 def decode_header(frames: list[bytes]) -> Header:
-    """The first of exactly two frames. Raises FrameError (`shape`, `size`, `header`, `protocol`)."""
+    """The first of exactly two frames. Raises FrameError (`shape`, `size`, `header`).
+
+    Its sender may speak another major version: see `why_foreign`.
+    """
     if len(frames) != 2:
         raise FrameError("shape", f"{len(frames)} frames instead of 2")
     _check_sizes(frames)
-    header = _unpack("header", frames[0], Header)
-    if header.protocol[0] != PROTOCOL[0]:
-        raise FrameError("protocol", f"{header.sender} speaks version {header.protocol[0]}, we speak {PROTOCOL[0]}")
-    return header
+    return _unpack("header", frames[0], Header)
+
+
+def why_foreign(header: Header) -> str:
+    """Empty if the body is for us; else why not: within a major version every minor one understands every other."""
+    (major, minor), (ours, our_minor) = header.protocol, PROTOCOL
+    if major == ours:
+        return ""
+    sender = header.sender.partition("/")[0]
+    return f"{sender} {header.version} speaks protocol {major}.{minor}, which does not go with our {ours}.{our_minor}"
 
 
 def decode_body(frame: bytes, kind: type[M]) -> M:
-    """The second frame as a `kind`; fields we do not know are left out. Raises FrameError (`body`)."""
+    """The second frame as a `kind`. Raises FrameError (`body`).
+
+    Fields we do not know are left out, words we do not know become what their enumeration names for that.
+    """
     return _unpack("body", frame, kind)
 
 
@@ -82,7 +95,11 @@ def _pack(value: msgspec.Struct) -> bytes:
 
 def _unpack(part: str, data: bytes, kind: type[M]) -> M:
     try:
-        return msgspec.convert(msgpack.unpackb(data), kind)
+        value = msgpack.unpackb(data)
+        try:
+            return msgspec.convert(value, kind)
+        except msgspec.ValidationError:
+            return msgspec.convert(mended(value, kind), kind)
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
         # msgpack's own errors and msgspec's ValidationError are all ValueErrors, UnicodeDecodeError too.
         raise FrameError(part, f"no {kind.__name__}: {error}") from error

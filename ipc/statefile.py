@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
+from ipc.enumeration import mended
 from ipc.errors import StateError
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -50,7 +51,8 @@ def write_state(path: Path, state: msgspec.Struct) -> None:
 def read_state(path: Path, kind: type[S]) -> S | None:
     """Read a state struct back; None if there is none yet.
 
-    Unknown fields (a newer version wrote them) are ignored. Raises StateError for anything that is not a `kind`.
+    Unknown fields (a newer version wrote them) are ignored, unknown words are read as in messages. Raises StateError
+    for anything that is not a `kind`.
     """
     try:
         data = path.read_bytes()
@@ -59,6 +61,10 @@ def read_state(path: Path, kind: type[S]) -> S | None:
     except OSError as error:
         raise StateError(path, f"cannot be read: {error.strerror}") from error
     try:
-        return msgspec.json.decode(data, type=kind)
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except msgspec.ValidationError:
+            known_words = mended(msgspec.json.decode(data), kind)
+            return msgspec.json.decode(msgspec.json.encode(known_words), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StateError(path, f"is damaged: {error}") from error

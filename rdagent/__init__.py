@@ -1,3 +1,3 @@
 """Owns the agent itself: heartbeat to the host, and the truth about the others."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -42,6 +42,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     """The last one, however old."""
     answered: bool
     """In this very look: it runs, whatever supervisord says."""
+    refusal: str = ""
+    """Why it declined to say how it is, in this very look: it speaks another version of the protocol."""
     program: str
     """supervisord's state of it; empty if supervisord does not answer."""
     pid: int | None
@@ -72,7 +74,7 @@ def judge(seen: Observed, before: ComponentTruth | None, *, now: float, wall: fl
     """The truth about one neighbour. `since` is kept while the state and the process stay."""
     state, why = _state(seen, now)
     answer = seen.answer
-    fresh = answer is not None and state in {"ok", "busy", "degraded"}
+    fresh = answer is not None and not seen.refusal and state in {"ok", "busy", "degraded"}
     pid = answer.pid if fresh and answer else seen.pid
     same = before is not None and (before.state, before.pid) == (state, pid)
     since = before.since if same and before is not None else wall
@@ -142,6 +144,9 @@ def _state(seen: Observed, now: float) -> tuple[TruthState, str]:
     if answer is not None and seen.answered:
         # supervisord calls a process STARTING for its first second; who answers has started.
         return _own_words(answer, seen.program)
+    if seen.refusal:
+        # It runs and answers: to start it again would mend nothing.
+        return "degraded", f"it cannot be understood: {seen.refusal}"
     if seen.program and seen.program not in _RUNS | _COMES:
         return "absent", f"supervisord says {seen.program}"
     if answer is not None and not restarted and silent < HUNG_AFTER and seen.program != "BACKOFF":

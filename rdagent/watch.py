@@ -23,6 +23,7 @@ class Neighbours:
         self._supervisord = Supervisord(places)
         self._began = time.monotonic()
         self._answers: dict[str, Answer] = {}
+        self._refusals: dict[str, str] = {}
         self._first_seen: dict[str, tuple[int, float]] = {}
 
     async def look(self) -> dict[str, Observed]:
@@ -58,6 +59,7 @@ class Neighbours:
             name=name,
             answer=answer,
             answered=answered,
+            refusal=self._refusals.get(name, ""),
             program=program.statename if program else "",
             pid=pid,
             heard_at=heard_at,
@@ -65,10 +67,15 @@ class Neighbours:
         )
 
     async def _ask(self, name: str) -> Answer | None:
+        self._refusals.pop(name, None)
         try:
             health = await self._bus.ask(Health(), to=name, within=_PATIENCE)
             described = await self._bus.ask(Describe(), to=name, within=_PATIENCE)
-        except (NoAnswer, Refused, FrameError):
+        except Refused as refusal:
+            if refusal.code == "unsupported":
+                self._refusals[name] = refusal.reason
+            return None
+        except (NoAnswer, FrameError):
             return None
         return Answer(
             at=time.monotonic(),

@@ -1,3 +1,3 @@
 """Owns the durable record of what happened."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,10 +1,13 @@
 """What every component answers and announces."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from ipc.enumeration import unknown_is
 from ipc.message import Event, Reply, Request
 
-HealthState = Literal["ok", "busy", "degraded"]
+HealthState = Annotated[Literal["ok", "busy", "degraded"], unknown_is("ok")]
+"""Unknown is `ok`: it answers, and a word we do not know must never end a process or a trial. So a newer release that
+has a graver one goes on saying `degraded` here, and the new word in a field of its own."""
 
 
 class Description(Reply, frozen=True, kw_only=True):

@@ -1,12 +1,14 @@
 """What netagent answers and announces: the kernel's networking as found, and where the host is."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
+from ipc.enumeration import unknown_is
 from ipc.message import Event, Reply, Request
 
-FoundIn = Literal["configuration", "lease", "route", "default"]
+FoundIn = Annotated[Literal["configuration", "lease", "route", "default"], unknown_is("default")]
+"""Unknown is `default`, the weakest: the address holds, nothing is concluded from where it came from."""
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):

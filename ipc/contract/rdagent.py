@@ -1,14 +1,22 @@
 """What rdagent answers and announces: the truth about the group, and its versions."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
+from ipc.enumeration import unknown_is
 from ipc.message import Event, Reply, Request
 
-UpdateState = Literal["settled", "waiting", "fetching", "on trial", "refused", "rolled back"]
-WantedBy = Literal["", "operator", "host", "channel"]
-TruthState = Literal["ok", "busy", "hung", "restarting", "absent", "rolled back", "degraded"]
+UpdateState = Annotated[
+    Literal["settled", "waiting", "fetching", "on trial", "refused", "rolled back"], unknown_is("settled")
+]
+"""Unknown is `settled`: nothing is to be done about it; `why` and `wanted` say more."""
+WantedBy = Annotated[Literal["", "operator", "host", "channel"], unknown_is("")]
+"""Unknown is empty: nobody we know."""
+TruthState = Annotated[
+    Literal["ok", "busy", "hung", "restarting", "absent", "rolled back", "degraded"], unknown_is("busy")
+]
+"""Unknown is `busy`: alive and at something we do not know, not to be disturbed; `why` says what."""
 
 
 class ComponentTruth(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +150,9 @@ class Updates(Reply, frozen=True, kw_only=True):
     repository: RepositoryView
     held: bool = False
     outcome: UpdateOutcome | None = None
+    looked_at: float = 0.0
+    """UTC, seconds since the epoch: what is said here follows from what host, repository and disk said then, or later;
+    0: not looked yet."""
 
 
 class GetUpdates(Request[Updates], frozen=True, kw_only=True):

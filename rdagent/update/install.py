@@ -54,6 +54,8 @@ class Installer:
         self._shelf = shelf
         self._client = client
         self._in_use = in_use
+        self.alone = asyncio.Lock()
+        """Held while something is unpacked: layers of a package that is not there yet look unneeded."""
 
     async def install(self, offer: Offer) -> Chosen:
         """The version lies there whole when this returns. Raises InstallError."""
@@ -71,11 +73,31 @@ class Installer:
             layers = {
                 layer.sha256: str(await self._fetch_layer(offer, layer, from_url, downloads)) for layer in seen.missing
             }
-            staged = await self._stage(offer, package, layers)
+            async with self.alone:
+                staged = await self._stage(offer, package, layers)
         except OSError as error:
             raise InstallError(f"{downloads}: {error.strerror or error}", final=False) from error
+        except InstallError as error:
+            if error.final:  # what is not fit for us is not kept
+                await asyncio.to_thread(shutil.rmtree, downloads, ignore_errors=True)
+            raise
         # Unpacked they are on the disk a second time.
         await asyncio.to_thread(shutil.rmtree, downloads, ignore_errors=True)
+        return Chosen(offer.version, staged.digest)
+
+    async def take(self, offer: Offer, package: Path, layers: Path) -> Chosen:
+        """From files: its package, and a folder of layers called by their SHA-256. Raises InstallError."""
+        if there := await asyncio.to_thread(self._is_there, offer):
+            return there
+        try:
+            await asyncio.to_thread(self._shelf.make_folder, offer.component)
+        except ReleaseError as error:
+            raise InstallError(str(error), final=False) from error
+        async with self.alone:
+            seen = await self._stage(offer, package, None)
+            found = {one.sha256: layers / f"{one.sha256}.zip" for one in seen.missing}
+            there_are = {name: str(path) for name, path in found.items() if await asyncio.to_thread(path.is_file)}
+            staged = await self._stage(offer, package, there_are)
         return Chosen(offer.version, staged.digest)
 
     def _is_there(self, offer: Offer) -> Chosen | None:
@@ -141,7 +163,7 @@ class Installer:
         return await asyncio.to_thread(fetch_by_url, self._client, urls, path, limit=BYTES_LIMIT, deadline=deadline)
 
     async def _stage(self, offer: Offer, package: Path, layers: dict[str, str] | None) -> Answer:
-        """Raises InstallError. What is not fit for us is not kept."""
+        """Raises InstallError."""
         order = Order(
             component=offer.component,
             version=offer.version,
@@ -156,8 +178,6 @@ class Installer:
         answer = await _ask(order)
         if answer.problem is None:
             return answer
-        if answer.problem in {"untrusted", "damaged", "unfit"}:
-            await asyncio.to_thread(shutil.rmtree, package.parent, ignore_errors=True)
         final = answer.problem in {"untrusted", "unfit", "damaged"}
         raise InstallError(f"{_WORDS[answer.problem]}: {answer.reason}", final=final)
 

@@ -41,6 +41,8 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     restarting: str = ""
     """The component that was stopped, or is to be, and not started again yet; empty: none."""
     outcome: UpdateOutcome | None = None
+    imported: dict[str, list[str]] = {}
+    """By component: versions that a bundle brought, and that nobody could bring again."""
 
 
 class Memory:

@@ -44,7 +44,31 @@ from ipc.contract.netagent import (
     WireServerFound,
     WireServerState,
 )
-from ipc.contract.rdagent import ComponentTruth, HostView, Truth, TruthChanged
+from ipc.contract.rdagent import (
+    BadVersion,
+    ComponentTruth,
+    GetUpdateHistory,
+    HoldUpdates,
+    HostView,
+    ImportBundle,
+    ImportedBundle,
+    PinVersion,
+    PlannedUpdate,
+    RepositoryView,
+    RollBack,
+    TrialView,
+    Truth,
+    TruthChanged,
+    UnblockVersion,
+    UpdateChanged,
+    UpdateEvent,
+    UpdateHistory,
+    UpdateNow,
+    UpdateOutcome,
+    UpdatePlan,
+    Updates,
+    UpdateView,
+)
 from ipc.contract.telemetry import Entry, GetTimeline, JournalGrew, Record, Recorded, Timeline
 from ipc.frame import Header, Kind, encode
 from ipc.message import Event, Message, Request
@@ -57,8 +81,10 @@ ENTRY = Entry(
 
 # One of each with every field set; those not named here have no fields, or only defaults.
 EXAMPLES: list[Message] = [
-    Description(component="telemetry", version="0.1.0", pid=7, protocol_major=1, protocol_minor=0, started_at=1.5),
-    HealthReport(state="busy", what="enabling", since=2.5, limit_seconds=300.0),
+    Description(
+        component="telemetry", version="0.1.0", pid=7, protocol_major=1, protocol_minor=0, started_at=1.5, digest="d1"
+    ),
+    HealthReport(state="busy", what="enabling", since=2.5, limit_seconds=300.0, outside=True),
     Hello(component="telemetry", version="0.1.0", pid=7),
     Truth(
         host=HostView(
@@ -147,6 +173,37 @@ EXAMPLES: list[Message] = [
         name="job", sequence_number=2, state="Failed", message="exit 3", exit_code=3, interrupted=True, output="out",
         error="err", stdout="/log/stdout", stderr="/log/stderr", started_at=11.5, ended_at=12.5, pid=7,
     ),
+    # 1.3
+    Updates(
+        components=[UpdateView(
+            component="telemetry", running="0.1.0", running_digest="d1", current="0.1.0", previous="0.0.9",
+            staged=["0.2.0"], trial=TrialView(
+                version="0.2.0", digest="d2", tries_left=2, since=13.5, well_seconds=4.5, needed_seconds=20.0
+            ),
+            bad=[BadVersion(version="0.1.1", digest="d3", reason="hangs", expires=99.5)], pinned="0.2.0", held=True,
+            state="on trial", wanted="0.2.0", wanted_by="operator", why="on trial", lift="agentctl update now",
+            since=14.5,
+        )],
+        repository=RepositoryView(url="http://h/r", checked_at=15.5, reached_at=16.5, problem="late"),
+        held=True, outcome=UpdateOutcome(component="telemetry", version="0.2.0", ok=True, message="well"),
+    ),
+    UpdatePlan(steps=[PlannedUpdate(
+        component="telemetry", from_version="0.1.0", to_version="0.2.0", wanted_by="channel", at=17.5, blocked="held",
+        lift="agentctl update hold --off",
+    )]),
+    UpdateNow(component="telemetry", version="0.2.0"),
+    PinVersion(component="telemetry", version="0.2.0"),
+    HoldUpdates(component="telemetry", on=False, until=18.5),
+    UnblockVersion(component="telemetry", version="0.1.1"),
+    RollBack(component="telemetry", reason="slow"),
+    GetUpdateHistory(component="telemetry", limit=10),
+    UpdateHistory(events=[UpdateEvent(
+        at=19.5, component="telemetry", phase="trial", version="0.2.0", from_version="0.1.0", wanted_by="host",
+        ok=False, message="hangs", seconds=20.5,
+    )]),
+    ImportBundle(path="/root/bundle.zip"),
+    ImportedBundle(versions=["telemetry 0.2.0"], refused=["netagent 0.2.0: unsigned"]),
+    UpdateChanged(component="telemetry"),
 ]  # fmt: skip
 
 

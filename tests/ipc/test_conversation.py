@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgpack
+import msgspec
 import pytest
 import zmq
 import zmq.asyncio
@@ -21,7 +22,7 @@ from ipc.contract.every import Describe, Health, HealthReport, Hello
 from ipc.contract.guestagent import GetStatus, GuestStatus, StatusChanged
 from ipc.contract.telemetry import GetTimeline, Timeline
 from ipc.errors import AlreadyRunning, NoAnswer, Refused, UnsafeDirectory
-from ipc.frame import BODY_LIMIT, Header, decode_header, encode
+from ipc.frame import BODY_LIMIT, Header, RefusalBody, decode_body, decode_header, encode
 from ipc.places import Places
 from ipc.sockets import QUEUE_LIMIT
 
@@ -108,6 +109,45 @@ def test_an_unknown_request_is_refused_and_a_refusal_is_passed_on(places: Places
                 await component.bus.ask(GetTimeline())
             with pytest.raises(Refused, match="unsupported.*telemetry 1 does not answer guestagent.GetStatus"):
                 await component.bus.ask(GetStatus(), to="telemetry")
+
+    asyncio.run(talk())
+
+
+def test_another_major_version_is_refused_at_once_whoever_asks(places: Places, alive: Callable[..., Any]) -> None:
+    major = PROTOCOL[0] + 1
+
+    async def talk() -> None:
+        async with alive(Component("telemetry", "1", places)) as component:
+            reasons = []
+            bus = component.bus
+            component.bus.on(Hello, lambda event: reasons.append(event.component), of="netagent")
+            stranger = bus.context.socket(zmq.ROUTER)
+            stranger.bind(f"ipc://{places.requests_socket('netagent')}")
+            announcing = bus.context.socket(zmq.PUB)
+            announcing.bind(f"ipc://{places.events_socket('netagent')}")
+            asking = bus.context.socket(zmq.DEALER)
+            asking.connect(f"ipc://{places.requests_socket('telemetry')}")
+            foreign = msgspec.structs.replace(bus.header("request", "every.Health"), protocol=(major, 4))
+            try:
+                asking.send_multipart(encode(foreign, Health()))
+                answered = await asyncio.to_thread(asking.recv_multipart)
+                header = decode_header(answered)
+                assert (header.id, header.kind) == (foreign.id, "refusal")
+                assert decode_body(answered[1], RefusalBody).code == "unsupported"
+                assert f"protocol {major}.4" in decode_body(answered[1], RefusalBody).reason
+
+                question = asyncio.ensure_future(bus.ask(Health(), to="netagent", within=30))
+                peer, first, _ = await asyncio.to_thread(stranger.recv_multipart)
+                asked = decode_header([first, b""])
+                reply = msgspec.structs.replace(asked, kind="reply", protocol=(major, 4))
+                # Not even a body of another shape is looked at.
+                stranger.send_multipart([peer, *encode(reply, Health())])
+                with pytest.raises(Refused, match=f"unsupported.*protocol {major}.4, which does not go with"):
+                    await question
+                assert not reasons
+            finally:
+                for socket in (stranger, announcing, asking):
+                    socket.close(0)
 
     asyncio.run(talk())
 

@@ -24,8 +24,8 @@ def act(group: Group, folder: Path) -> None:
     (folder / "checks.sh").write_text(_SCRIPT)
     settings = ("--settings", str(folder / "settings.json"), "--protected", str(folder / "secrets.json"))
     group.azfabric("run", str(folder / "checks.sh"), "--name", "checks", "--output-blob", "--wait", "60")
-    group.azfabric("family", "publish", "rdagent", str(folder / "greeter.zip"), "--version", "0.2.0")
-    group.azfabric("want", "rdagent", "0.2.0")
+    group.azfabric("family", "publish", "rdagent", str(folder / "greeter.zip"), "--version", "0.3.0")
+    group.azfabric("want", "rdagent", "0.3.0")
     group.azfabric("ext", "add", str(folder / "greeter.zip"), *settings, "--wait", "60")
 
 

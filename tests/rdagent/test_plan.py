@@ -47,12 +47,14 @@ def observed(
     last: Answer | None = None,
     answered: bool = False,
     silent: float = 0.0,
+    refusal: str = "",
 ) -> Observed:
     heard_at = last.at if last else NOW - silent
     return Observed(
         name="guestagent",
         answer=last,
         answered=answered,
+        refusal=refusal,
         program=program,
         pid=pid,
         heard_at=heard_at,
@@ -88,6 +90,12 @@ JUDGED: list[tuple[str, Observed, TruthState, str]] = [
         "unpacking, limit 90 s",
     ),
     ("degraded", observed(last=answer("degraded", what="disk full"), answered=True), "degraded", "disk full"),
+    (
+        "of another protocol",
+        observed("RUNNING", 8, last=OLD, silent=99, refusal="protocol 2"),
+        "degraded",
+        "protocol 2",
+    ),
     ("silent, runs", observed(last=OLD, silent=HUNG_AFTER), "hung", "process 7 runs and has not answered for 10 s"),
     ("never answered, runs", observed(silent=HUNG_AFTER), "hung", "process 7 runs"),
     ("silent, runs, no supervisord", observed("", 7, last=OLD, silent=HUNG_AFTER), "hung", "process 7 runs"),
@@ -131,6 +139,7 @@ def test_a_busy_neighbour_says_itself_since_when() -> None:
 def test_the_pid_is_the_answers_or_supervisords() -> None:
     assert judge(observed("FATAL", None, last=answer(), answered=True), None, now=NOW, wall=0).pid == 7
     assert judge(observed("RUNNING", 8, last=OLD, silent=99), None, now=NOW, wall=0).pid == 8
+    assert judge(observed("RUNNING", 8, last=OLD, refusal="protocol 2"), None, now=NOW, wall=0).pid == 8
 
 
 answers = st.builds(

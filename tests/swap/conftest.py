@@ -1,51 +1,33 @@
-"""Packages, built once for all tests of the folder, and one root per module."""
+"""Source trees of three releases, and how a process takes its `ipc` from one."""
 
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from release.build import Built
-from tests.swap.product import TRIAL, Root, package
+from agentctl.drill.skew import later
+from agentctl.drill.variants import checkout, released
 
-
-class Shop:
-    """Builds each package once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._built: dict[tuple[str, str], Built] = {}
-
-    def __call__(self, component: str, version: str, changes: Mapping[str, str] | None = None) -> Built:
-        """See `product.package`; a version stands for the same content wherever it is named."""
-        key = (component, version)
-        if key not in self._built:
-            self._built[key] = package(self._folder, component, version, changes)
-        return self._built[key]
+Trees = dict[str, Path]
 
 
 @pytest.fixture(scope="session")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    return Shop(tmp_path_factory.mktemp("shop"))
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Trees:
+    """By name: the last release, this checkout, and a later release."""
+    folder = tmp_path_factory.mktemp("trees")
+    return {
+        "older": released(folder / "older")[1],
+        "own": checkout(folder / "own"),
+        "later": checkout(folder / "later", later(words=True)),
+    }
 
 
-@pytest.fixture(scope="module")
-def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder in memory: no drill here depends on the disk, and the layers alone are a thousand fsyncs."""
-    shm = Path("/dev/shm")
-    if not os.access(shm, os.W_OK):
-        yield tmp_path_factory.mktemp("m")
-        return
-    with tempfile.TemporaryDirectory(dir=shm) as folder:
-        yield Path(folder)
+@pytest.fixture
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Short enough for sockets."""
+    return tmp_path_factory.mktemp("r")
 
 
-@pytest.fixture(scope="module")
-def root(request: pytest.FixtureRequest, memory: Path) -> Iterator[Root]:
-    """Up, with all four answering. A module's `CONFIGURATION` takes the place of the short trials."""
-    root = Root(memory / "r", getattr(request.module, "CONFIGURATION", TRIAL))
-    root.up()
-    yield root
-    root.down()
+def importing(tree: Path) -> dict[str, str]:
+    """The environment of a process of that release."""
+    return {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}

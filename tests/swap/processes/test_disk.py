@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ipc.contract.rdagent import UpdateNow, UpdateView
-from tests.swap.product import BASE, TRIAL, Root
+from tests.swap.processes.product import BASE, TRIAL, Root
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -67,6 +67,7 @@ def test_a_full_disk_waits_and_loses_nothing(disk: SmallDisk, shop: Any) -> None
     assert root.pids() == before
     assert root.version("telemetry") == BASE
     disk.remount("size=300m")
+    root.now("telemetry", "")
     root.until(lambda: root.version("telemetry") == "0.2.0", "it to go on")
 
 
@@ -89,6 +90,7 @@ def test_60_read_only_while_on_trial(disk: SmallDisk, shop: Any) -> None:
         assert root.pids()["telemetry"] == pid
     assert len(root.said("updates: .*Read-only file system")) <= 2
     disk.remount("rw")
+    root.ask(UpdateNow(component="netagent"))
     root.until(lambda: root.version("telemetry") == "0.3.0", "another trial")
     root.until(lambda: (view := root.view("telemetry")) and view.current == "0.3.0", "the commit")
     assert root.pids()["telemetry"] != pid

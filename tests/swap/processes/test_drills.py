@@ -18,7 +18,7 @@ from rdagent.update.window import DAYS
 from release import record
 from release.manifest import MANIFEST, digest
 from release.record import Chosen
-from tests.swap.product import BASE, Root, told
+from tests.swap.processes.product import BASE, Root, told
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -238,15 +238,16 @@ def test_a_roll_back_of_the_base_install_is_refused(root: Root) -> None:
 
 def test_a_running_command_outlives_every_swap(root: Root, shop: Any, tmp_path: Path) -> None:
     """Good, failed, by hand: it runs once, to its end, and what it runs from stays until then."""
-    for built in (shop("guestagent", "0.6.0"), shop("guestagent", "0.6.1", LIES), shop("guestagent", "0.7.0")):
-        root.publish(built)
+    root.publish(shop("guestagent", "0.6.0"))
     begun, end = tmp_path / "begun", tmp_path / "end"
     lines = f'echo "$$" >> {begun}; n=0; until [ -e {end} ]; do n=$((n+1)); echo "line $n"; sleep 0.2; done; echo done'
     ordered = root.host.post("/api/runs", {"script": f"#!/bin/sh\n{lines}\n", "name": "long"})
     root.until(begun.exists, "the command to begin")
     assert root.version("guestagent") == "0.5.0"
     root.update("guestagent", "0.6.0")
+    root.publish(shop("guestagent", "0.6.1", LIES))
     assert "announces version 9.9.9" in root.fails("guestagent", "0.6.1", "0.6.0")
+    root.publish(shop("guestagent", "0.7.0"))
     root.update("guestagent", "0.7.0")
     # 0.5.0 is neither current nor previous.
     assert root.trees("guestagent") == {"0.5.0", "0.6.0", "0.7.0"}

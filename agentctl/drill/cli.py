@@ -1,0 +1,71 @@
+"""The commands `agentctl drill ...`."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from agentctl import render
+from agentctl.drill.report import Report, text, write_html, write_junit
+
+_FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
+
+
+@click.group()
+def drill() -> None:
+    """Try beforehand what updates may do to a VM: each drill has a root, a host and a process group of its own.
+
+    Needs a checkout, no root and no network. Nothing of another root is touched, and nothing stays behind.
+    """
+
+
+def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where the report goes, and whether the stage is kept: the same for every drill."""
+    for option in (
+        click.option("--keep", is_flag=True, help="Leave the drill's folder with all logs, and say where it is."),
+        click.option("--html", type=_FILE, help="Write the report as one page."),
+        click.option("--junit", type=_FILE, help="Write the report as JUnit XML."),
+        click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; progress goes to stderr."),
+    ):
+        command = option(command)
+    return command
+
+
+def conclude(report: Report, *, as_json: bool, junit: Path | None, html: Path | None) -> None:
+    """Print and write the report, and exit with 1 if anything was not as it has to be. Raises CommandError."""
+    if junit:
+        write_junit(report, junit)
+    if html:
+        write_html(report, html)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+    else:
+        render.Terminal().print(text(report))
+    sys.exit(1 if report.failed else 0)
+
+
+@drill.command()
+@report_options
+def skew(as_json: bool, junit: Path | None, html: Path | None, keep: bool) -> None:
+    """Swap versions of the four, and run the contract suite in every combination.
+
+    This checkout (N) and the last release (N-1) in all sixteen combinations, each of the four as a synthetic later
+    release (N+1: unknown keys, events, requests and words) beside both, and one that speaks another protocol, which has
+    to be refused with the reason. Takes about a minute. Exit status 1 if one combination fails.
+    """
+    from agentctl.drill import skew as this
+    from agentctl.drill.progress import steps
+    from agentctl.drill.stage import Stage
+
+    console = render.Terminal(stderr=as_json)
+    with Stage(this.CONFIGURATION, keep=keep) as stage:
+        if keep:
+            console.print(f"The drill's folder: {stage.root}", highlight=False)
+        releases = this.build(stage)
+        cells = this.plan(releases)
+        with steps(console, len(cells)) as progress:
+            report = this.run(stage, releases, cells, progress)
+    conclude(report, as_json=as_json, junit=junit, html=html)

@@ -1,0 +1,296 @@
+"""`agentctl drill skew`: the contract suite over combinations of releases of the four, swapped one after another.
+
+Every combination of this release (N) and the one before (N-1); what a later one may say (N+1), one component at a time,
+beside each of them; and a component of another major version of the protocol, which has to be refused cleanly.
+"""
+
+import asyncio
+import functools
+import itertools
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from agentctl import __version__
+from agentctl.asking import ask
+from agentctl.drill import foreign, newer
+from agentctl.drill.contract import Broken, Expected, check
+from agentctl.drill.progress import Steps
+from agentctl.drill.report import Case, Grid, Report
+from agentctl.drill.stage import Stage
+from agentctl.drill.variants import (
+    Change,
+    Variant,
+    appended,
+    begun_with,
+    changed,
+    checkout,
+    released,
+    replaced,
+    variant,
+)
+from agentctl.drill.watch import Watch
+from agentctl.errors import CommandError
+from ipc.contract import PROTOCOL
+from ipc.contract.guestagent import GetStatus
+from ipc.errors import IpcError
+from ipc.places import COMPONENTS
+
+CONFIGURATION = "[rdagent]\nheartbeat_period = 2.0\nlook_period = 1.0\n"
+"""So that a wait for the next look or heartbeat is short."""
+
+_SAMPLE_PATIENCE = 30.0
+
+_FOR_ITS_LAUNCHER = (
+    'import os\nif "AZVMAGENT_IMPORTS" in os.environ:\n    os.environ["PYTHONPATH"] = os.environ["AZVMAGENT_IMPORTS"]\n'
+)
+
+
+class Releases(msgspec.Struct, frozen=True, kw_only=True):
+    """What is swapped."""
+
+    older: Variant
+    """N-1: the last one released."""
+    own: Variant
+    """N: this checkout."""
+    newer: Variant
+    """N+1: N with everything a later contract may add."""
+    newer_keys: Variant
+    """The same without new words: in 0.1.0 enumerations are closed, and a later release has to respect that."""
+    foreign: Variant
+    """N with another major version of the protocol."""
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """One combination."""
+
+    kind: str
+    chosen: Mapping[str, Variant]
+    """By component."""
+
+    @property
+    def name(self) -> str:
+        return " ".join(f"{component}={self.chosen[component].name}" for component in COMPONENTS)
+
+
+def build(stage: Stage) -> Releases:
+    """All releases as packages under the stage's root. Raises CommandError."""
+    sources, out = stage.root / "sources", stage.root / "packages"
+    version, older = released(sources / "older")
+    for_this_base(older)
+
+    def made(name: str, number: str, folder: str, changes: Mapping[str, Change]) -> Variant:
+        source = checkout(sources / folder, changes)
+        return variant(name, source, number, out, stage.key)
+
+    major, minor, *_ = (int(part) for part in __version__.split("."))
+    return Releases(
+        older=variant(version, older, version, out, stage.key),
+        own=made(__version__, __version__, "own", {}),
+        newer=made("N+1", f"{major}.{minor + 1}.0", "newer", later(words=True)),
+        newer_keys=made("N+1 keys", f"{major}.{minor + 1}.1", "newer-keys", later(words=False)),
+        foreign=made("foreign", "0.0.1", "foreign", {"ipc/contract/__init__.py": _speaks(PROTOCOL[0] - 1, 0)}),
+    )
+
+
+def combinations(zero: Variant, one: Variant) -> list[Cell]:
+    """All sixteen, each one swap away from the one before (Gray code), from all `zero` on."""
+    return [
+        Cell(
+            kind="combination",
+            chosen={name: one if code >> place & 1 else zero for place, name in enumerate(COMPONENTS)},
+        )
+        for code in (number ^ number >> 1 for number in range(1 << len(COMPONENTS)))
+    ]
+
+
+def beside(single: Variant, others: Variant, kind: str) -> list[Cell]:
+    """Each component in turn as `single` while the rest are `others`."""
+    return [
+        Cell(kind=kind, chosen={name: single if name == odd else others for name in COMPONENTS}) for odd in COMPONENTS
+    ]
+
+
+def plan(releases: Releases) -> list[Cell]:
+    """Everything, in an order with few swaps."""
+    return [
+        *combinations(releases.own, releases.older),
+        *beside(releases.newer, releases.own, "newer"),
+        *beside(releases.newer_keys, releases.older, "newer"),
+        Cell(kind="foreign", chosen=dict.fromkeys(COMPONENTS, releases.own) | {foreign.ODD: releases.foreign}),
+    ]
+
+
+def walk(stage: Stage, cells: Iterable[Cell], steps: Steps) -> list[Case]:
+    """Bring the group up as the first cell says, and go from cell to cell. Raises CommandError."""
+    cases: list[Case] = []
+    there: dict[str, Variant] = {}
+    extension = ""
+    for number, cell in enumerate(cells, 1):
+        steps.begin(cell.name)
+        began = time.monotonic()
+        if not there:
+            for name in COMPONENTS:
+                stage.choose(name, stage.install(cell.chosen[name].packages[name]))
+            stage.up(sample=True)
+            there = dict(cell.chosen)
+            extension = _extension(stage)
+        expected = Expected(
+            versions={name: cell.chosen[name].version for name in COMPONENTS},
+            extension=extension,
+            mark=f"skew-{number}",
+            folder=stage.root,
+        )
+        watch = Watch(stage, from_the_start=number == 1)
+        # After a failure everything begins anew: what one process does not say twice must not hide in the next cell.
+        anew = bool(cases) and not cases[-1].ok
+        problem = _problem(
+            stage, cell, expected, watch, [name for name in COMPONENTS if anew or there[name] != cell.chosen[name]]
+        )
+        there = dict(cell.chosen)
+        seconds = time.monotonic() - began
+        evidence = watch.evidence() if problem else []
+        cases.append(
+            Case(name=cell.name, kind=cell.kind, ok=not problem, problem=problem, seconds=seconds, evidence=evidence)
+        )
+        steps.end(f"{cell.name}: {problem or 'well'}", style="red" if problem else "")
+    return cases
+
+
+def _problem(stage: Stage, cell: Cell, expected: Expected, watch: Watch, swapped: list[str]) -> str:
+    """The first thing that is not as it has to be; empty if all is."""
+    try:
+        for name in swapped:
+            stage.stop(name)
+        for name in swapped:
+            stage.choose(name, stage.install(cell.chosen[name].packages[name]))
+            # In the cell before, the watchdog may have given up this very version.
+            stage.forgive(name)
+            stage.supervisord.start(name)
+        watch.settled()
+        if cell.kind == "foreign":
+            _foreign(stage, cell, expected, watch)
+            return ""
+        asyncio.run(check(stage.places, expected, watch.check))
+        for name in COMPONENTS:
+            if cell.chosen[name].name.startswith("N+1"):
+                watch.until_everybody_was_asked(name)
+        watch.check()
+    except (Broken, CommandError, IpcError) as error:
+        return str(error)
+    return ""
+
+
+def _foreign(stage: Stage, cell: Cell, expected: Expected, watch: Watch) -> None:
+    """Raises Broken, CommandError."""
+    alarm = functools.partial(watch.check, allowed=foreign.REASON)
+    asyncio.run(foreign.refused(stage.places, expected, alarm))
+    alarm()
+    back = next(one for name, one in cell.chosen.items() if name != foreign.ODD)
+    stage.swap(foreign.ODD, back.packages[foreign.ODD])
+    versions = {**expected.versions, foreign.ODD: back.version}
+    watch.settled()
+    asyncio.run(foreign.nothing_is_lost(stage.places, msgspec.structs.replace(expected, versions=versions), alarm))
+
+
+def grids(releases: Releases, cells: list[Cell]) -> list[Grid]:
+    """The heat maps."""
+    names = {frozenset((name, one.name) for name, one in cell.chosen.items()): cell.name for cell in cells}
+    own, older = releases.own, releases.older
+    pairs = list(itertools.product((older, own), repeat=2))
+
+    def cell_of(chosen: Mapping[str, Variant]) -> str:
+        return names[frozenset((name, one.name) for name, one in chosen.items())]
+
+    def labels(first: str, second: str) -> list[str]:
+        return [f"{first} {one.name}\n{second} {other.name}" for one, other in pairs]
+
+    sixteen = [[cell_of(dict(zip(COMPONENTS, (*row, *column), strict=True))) for column in pairs] for row in pairs]
+    others = [(releases.newer, own), (releases.newer_keys, older)]
+    odd = [[cell_of(dict.fromkeys(COMPONENTS, own) | {foreign.ODD: releases.foreign})]]
+    return [
+        Grid(
+            title=f"{older.name} and {own.name}",
+            corner="",
+            rows=labels(*COMPONENTS[:2]),
+            columns=labels(*COMPONENTS[2:]),
+            cells=sixteen,
+        ),
+        Grid(
+            title="a later release (N+1)",
+            corner="one is N+1",
+            rows=list(COMPONENTS),
+            columns=[
+                f"others {rest.name}" + ("" if single is releases.newer else ", no new words")
+                for single, rest in others
+            ],
+            cells=[
+                [cell_of(dict.fromkeys(COMPONENTS, rest) | {one: single}) for single, rest in others]
+                for one in COMPONENTS
+            ],
+        ),
+        Grid(
+            title="another major version of the protocol, refused cleanly",
+            corner="",
+            rows=["telemetry"],
+            columns=[f"others {own.name}"],
+            cells=odd,
+        ),
+    ]
+
+
+def run(stage: Stage, releases: Releases, cells: list[Cell], steps: Steps) -> Report:
+    """The whole drill. Raises CommandError if it cannot be done at all."""
+    wall, began = time.time(), time.monotonic()
+    cases = walk(stage, cells, steps)
+    facts = {
+        "N-1": f"{releases.older.name}, as released",
+        "N": f"{releases.own.name}, protocol {PROTOCOL[0]}.{PROTOCOL[1]}",
+        "N+1": f"N that says what protocol {PROTOCOL[0]}.{PROTOCOL[1] + 1} may say",
+        "foreign": f"N that speaks protocol {PROTOCOL[0] - 1}.0",
+    }
+    return Report(
+        drill="skew",
+        began=wall,
+        seconds=time.monotonic() - began,
+        cases=cases,
+        grids=grids(releases, cells),
+        facts=facts,
+    )
+
+
+def for_this_base(source: Path) -> Path:
+    """0.1.0 as it has to be to run under this base install, which came after it; nothing it says or hears is changed.
+
+    Its children import from where their parent does, as its own launch.py saw to by PYTHONPATH; and it passes over the
+    table [update], which no machine had that it ran on.
+    """
+    launched = {f"{component}/__main__.py": begun_with(_FOR_ITS_LAUNCHER) for component in COMPONENTS}
+    tables = replaced(r'\("host", \*COMPONENTS\)', '("host", "update", *COMPONENTS)')
+    return changed(source, {**launched, "ipc/settings.py": tables})
+
+
+def later(*, words: bool) -> dict[str, Change]:
+    """What makes a copy of this checkout a later release, see newer.py."""
+    text = Path(newer.__file__).read_text()
+    return {
+        "ipc/newer.py": lambda _: text,
+        "ipc/component.py": appended(f"from ipc import newer\n\nnewer.begin(words={words})"),
+        "ipc/contract/__init__.py": _speaks(PROTOCOL[0], PROTOCOL[1] + 1),
+    }
+
+
+def _speaks(major: int, minor: int) -> Change:
+    return replaced(r"^PROTOCOL = .*$", f"PROTOCOL = ({major}, {minor})")
+
+
+def _extension(stage: Stage) -> str:
+    """The sample's name, once it is well."""
+
+    def found() -> str | None:
+        status = ask(stage.deployment, GetStatus())
+        return next((one.name for one in status.extensions if one.status == "success"), None)
+
+    return stage.until(found, "the sample extension's success", _SAMPLE_PATIENCE)

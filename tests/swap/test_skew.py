@@ -1,0 +1,169 @@
+"""`agentctl drill skew`, whole; and one release that breaks the contract, noticed by it."""
+
+import io
+import itertools
+import lzma
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from defusedxml.ElementTree import parse
+from rich.console import Console
+
+from agentctl import __version__
+from agentctl.drill.contract import Expected, reads
+from agentctl.drill.progress import steps
+from agentctl.drill.report import Report
+from agentctl.drill.skew import CONFIGURATION, Cell, Releases, combinations, for_this_base, grids, plan, walk
+from agentctl.drill.stage import Stage
+from agentctl.drill.variants import Variant, appended, changed, checkout, released, replaced, variant
+from agentctl.errors import CommandError
+from agentctl.processes import with_environment
+from ipc.contract import REQUESTS
+from ipc.contract.every import Describe, Health
+from ipc.contract.guestagent import CancelRun, RetryExtension, RunScript
+from ipc.contract.netagent import RepairNetwork, SwitchNetwork
+from ipc.contract.rdagent import HoldUpdates, ImportBundle, PinVersion, RollBack, UnblockVersion, UpdateNow
+from ipc.contract.telemetry import Record
+from ipc.message import Request
+from ipc.places import COMPONENTS
+
+RELEASED = Path(__file__).parents[2] / "packaging" / "released"
+# The suite asks these in its own way, or they change something.
+OTHERS: set[type[Request[Any]]] = {
+    Describe, Health, Record, RunScript, CancelRun, RetryExtension, RepairNetwork, SwitchNetwork, UpdateNow, PinVersion,
+    HoldUpdates, UnblockVersion, RollBack, ImportBundle,
+}  # fmt: skip
+
+
+def named(name: str) -> Variant:
+    return Variant(name=name, version="1.0", source=Path(), packages={})
+
+
+RELEASES = Releases(
+    older=named("old"), own=named("own"), newer=named("N+1"), newer_keys=named("N+1 keys"), foreign=named("foreign")
+)
+
+
+@pytest.mark.timeout(400)
+def test_every_combination_is_well(tmp_path: Path) -> None:
+    files = ["--junit", str(tmp_path / "junit.xml"), "--html", str(tmp_path / "map.html")]
+    command = [sys.executable, "-P", "-m", "agentctl", "drill", "skew", "--json", *files]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=390)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = msgspec.json.decode(done.stdout, type=Report)
+    assert [case.problem for case in report.cases] == [""] * 25
+    assert {name for grid in report.grids for row in grid.cells for name in row} == {one.name for one in report.cases}
+    suite = parse(tmp_path / "junit.xml").getroot()
+    assert suite is not None
+    assert (suite.get("tests"), suite.get("failures")) == ("25", "0")
+    assert "class=bad" not in (tmp_path / "map.html").read_text()
+    assert len(re.findall(r"(?m)^\[\d+/25\] .*: well$", done.stderr)) == 25, "each step is told of while it happens"
+
+
+def test_interrupted_it_takes_everything_away(root: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(root)}
+    command = [sys.executable, "-P", "-m", "agentctl", "drill", "skew", "--json"]
+    child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert child.stderr is not None
+        assert child.stderr.readline().startswith("[1/25]")
+        (stage,) = root.glob("azvmagent-drill.*")
+        assert with_environment("AZVMAGENT_ROOT", str(stage))
+        child.terminate()
+        child.stderr.read()
+        assert child.wait(60) == 1
+    finally:
+        child.kill()
+        child.communicate()
+    assert not with_environment("AZVMAGENT_ROOT", str(stage))
+    assert list(root.iterdir()) == []
+
+
+def test_a_folder_too_deep_for_sockets_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("d" * 90)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with pytest.raises(CommandError, match="set TMPDIR to a shorter path"):
+        Stage()
+    assert list(deep.iterdir()) == []
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # a group outlives who starts it
+def test_a_release_that_breaks_the_contract_is_noticed() -> None:
+    """Its telemetry asks for more than the others say; the combination after that is well again."""
+    mutation = {
+        "ipc/contract/telemetry.py": replaced(
+            r"^(class Record\((?s:.*?)    entries: list.*\n)", r"\1    reason: str\n"
+        ),
+        "ipc/record.py": replaced(r"Record\(entries=batch\)", 'Record(entries=batch, reason="any")'),
+    }
+    with Stage(CONFIGURATION) as stage:
+        out = stage.root / "packages"
+        version, source = released(stage.root / "older")
+        older = variant(version, for_this_base(source), version, out, stage.key)
+        mutated = checkout(stage.root / "mutated", mutation)
+        mutant = variant("mutant", mutated, __version__, out, stage.key, ["telemetry"])
+        sound = dict.fromkeys(COMPONENTS, older)
+        cells = [Cell(kind="combination", chosen=chosen) for chosen in (sound, {**sound, "telemetry": mutant}, sound)]
+        with steps(Console(file=io.StringIO()), len(cells)) as progress:
+            before, broken, after = walk(stage, cells, progress)
+    assert (before.problem, after.problem) == ("", "")
+    assert broken.problem.startswith("telemetry: "), broken
+    assert "bad frame from" in broken.problem
+    assert any("bad frame from" in line and "required field `reason`" in line for line in broken.evidence), broken
+
+
+def test_each_combination_is_one_swap_away_from_the_one_before() -> None:
+    cells = combinations(RELEASES.own, RELEASES.older)
+    assert len({cell.name for cell in cells}) == 16
+    assert {one.name for one in cells[0].chosen.values()} == {"own"}
+    for cell, after in itertools.pairwise(cells):
+        assert sum(cell.chosen[name] != after.chosen[name] for name in COMPONENTS) == 1
+
+
+def test_the_heat_maps_show_every_cell_once_at_its_place() -> None:
+    cells = plan(RELEASES)
+    shown = grids(RELEASES, cells)
+    names = [name for grid in shown for row in grid.cells for name in row]
+    assert sorted(names) == sorted(cell.name for cell in cells)
+    sixteen = shown[0]
+    at = sixteen.cells[sixteen.rows.index("rdagent own\nguestagent old")]
+    assert (
+        at[sixteen.columns.index("netagent old\ntelemetry own")]
+        == "rdagent=own guestagent=old netagent=old telemetry=own"
+    )
+
+
+def test_the_suite_asks_all_that_the_contract_knows() -> None:
+    asked = {type(request) for request in reads(Expected(versions={}, extension="x", mark="y", folder=Path()))}
+    assert asked | OTHERS == set(REQUESTS.values())
+    assert not asked & OTHERS
+
+
+def test_released_sources_are_what_their_page_says() -> None:
+    page = (RELEASED / "README.md").read_text()
+    archives = sorted(RELEASED.glob("*.tar.xz"))
+    assert archives
+    for path in archives:
+        packed = path.read_bytes()
+        line = next(line for line in page.splitlines() if f"`{path.name}`" in line)
+        assert sha256(packed).hexdigest() in line
+        assert sha256(lzma.decompress(packed)).hexdigest() in line
+
+
+def test_a_change_that_no_longer_fits_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="ipc/frame.py is no longer as the drill expects it"):
+        checkout(tmp_path / "one", {"ipc/frame.py": replaced("no such line", "")})
+    tree = changed(released(tmp_path / "two")[1], {"ipc/new.py": appended("WORD = 1")})
+    assert (tree / "ipc" / "new.py").read_text().strip() == "WORD = 1"
