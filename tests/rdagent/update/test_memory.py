@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from ipc.contract.rdagent import UpdateEvent
 from ipc.places import Places
 from rdagent.update.memory import Memory, Remembered
-from rdagent.update.offers import is_version
 from rdagent.update.plan import decide
 from rdagent.update.policy import Policy, Stopped, abort_rest, expire, held, pin, sound
+from release.manifest import is_version
 from tests.rdagent.update.situations import AT_ONCE, MACHINE, NOW, found, junk, offers, versions
 
 texts = versions | junk | st.text(max_size=5)

@@ -25,6 +25,7 @@ from ipc.errors import FrameError, NoAnswer, Refused
 from ipc.message import R, Request
 from ipc.places import COMPONENTS, Places
 from ipc.supervisord import Supervisord, SupervisordError
+from rdagent import __version__
 from release import record
 from release.build import Built, build
 from release.record import Record
@@ -288,7 +289,7 @@ from agentctl import deployment, group
 group.start_supervisord(deployment.choose(pathlib.Path(sys.argv[1])))
 """
 
-BASE = "0.1.0"
+BASE = __version__
 """Version of the base install."""
 
 

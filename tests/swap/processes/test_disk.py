@@ -58,8 +58,8 @@ def waiting(root: Root, component: str) -> Callable[[], UpdateView | None]:
 def test_a_full_disk_waits_and_loses_nothing(disk: SmallDisk, shop: Any) -> None:
     """First the package cannot be kept, then its layers not be unpacked; each is tried again by itself."""
     root, before = disk.root, disk.root.pids()
-    root.publish(shop("telemetry", "0.2.0"))
-    root.host.post("/api/components", {"component": "telemetry", "version": "0.2.0", "from_version": ""})
+    root.publish(shop("telemetry", "0.92.0"))
+    root.host.post("/api/components", {"component": "telemetry", "version": "0.92.0", "from_version": ""})
     view = root.until(waiting(root, "telemetry"), "it to wait for room")
     assert "No space left on device" in view.why
     disk.remount("size=40m")
@@ -68,22 +68,22 @@ def test_a_full_disk_waits_and_loses_nothing(disk: SmallDisk, shop: Any) -> None
     assert root.version("telemetry") == BASE
     disk.remount("size=300m")
     root.now("telemetry", "")
-    root.until(lambda: root.version("telemetry") == "0.2.0", "it to go on")
+    root.until(lambda: root.version("telemetry") == "0.92.0", "it to go on")
 
 
 def test_60_read_only_while_on_trial(disk: SmallDisk, shop: Any) -> None:
     """The try cannot be counted, so the version before runs; when the disk takes it again, it gets its trial."""
     root = disk.root
-    root.publish(shop("telemetry", "0.3.0"))
-    root.until(lambda: (view := root.view("telemetry")) and view.current == "0.2.0" and not view.trial, "the commit")
-    root.now("telemetry", "0.3.0")
-    root.until(lambda: root.version("telemetry") == "0.3.0", "0.3.0 to be on trial")
+    root.publish(shop("telemetry", "0.93.0"))
+    root.until(lambda: (view := root.view("telemetry")) and view.current == "0.92.0" and not view.trial, "the commit")
+    root.now("telemetry", "0.93.0")
+    root.until(lambda: root.version("telemetry") == "0.93.0", "0.93.0 to be on trial")
     disk.remount("ro")
     root.kill("telemetry")
-    root.until(lambda: root.version("telemetry") == "0.2.0", "the version before to run")
+    root.until(lambda: root.version("telemetry") == "0.92.0", "the version before to run")
     root.until(lambda: root.said("updates: .* cannot be written: Read-only file system"), "a word of it")
     # It stays: nobody restarts it again and again, and nobody says so again and again.
-    root.until(lambda: root.version("telemetry") == "0.2.0", "the version before to run")
+    root.until(lambda: root.version("telemetry") == "0.92.0", "the version before to run")
     pid = root.pids()["telemetry"]
     for _ in range(20):
         root.ask(UpdateNow(component="netagent"))
@@ -91,7 +91,7 @@ def test_60_read_only_while_on_trial(disk: SmallDisk, shop: Any) -> None:
     assert len(root.said("updates: .*Read-only file system")) <= 2
     disk.remount("rw")
     root.ask(UpdateNow(component="netagent"))
-    root.until(lambda: root.version("telemetry") == "0.3.0", "another trial")
-    root.until(lambda: (view := root.view("telemetry")) and view.current == "0.3.0", "the commit")
+    root.until(lambda: root.version("telemetry") == "0.93.0", "another trial")
+    root.until(lambda: (view := root.view("telemetry")) and view.current == "0.93.0", "the commit")
     assert root.pids()["telemetry"] != pid
     assert root.until(lambda: root.view("telemetry"), "rdagent to answer").bad == []

@@ -18,7 +18,7 @@ trial_answers = 2
 trial_limit = 20.0
 jitter = 0.0
 """
-VERSIONS = ("0.2.0", "0.3.0", "0.4.0")
+VERSIONS = ("0.92.0", "0.93.0", "0.94.0")
 """Current and previous lie on the disk, so the third has to be fetched."""
 
 
