@@ -104,7 +104,7 @@ def test_46_rdagent_killed_in_the_gate_of_a_good_version(root: Root, shop: Any) 
     root.until_runs("telemetry", "0.93.0")
     # The gate went on with the very process, nobody restarted it.
     assert root.pids()["telemetry"] == tried.pid
-    assert root.until(lambda: root.view("telemetry"), "rdagent to answer").current == "0.93.0"
+    root.until(lambda: (view := root.view("telemetry")) and view.current == "0.93.0", "rdagent to say so")
 
 
 def test_46_rdagent_killed_in_the_gate_of_a_bad_version(root: Root, shop: Any) -> None:
