@@ -90,6 +90,7 @@ class Wishes:
             entries=self._entries,
             channel=self._settings.channel,
             asked=asked,
+            has_repository=bool(self._settings.repository),
         )
         self.problems = [*self._instructions.problems, *problems]
         dated, seen = note_seen(offers, self._memory.now.seen, time.time())

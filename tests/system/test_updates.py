@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+import agentctl
 from tests.system.conftest import Group
 
+BASE = agentctl.__version__
+"""Of the base install."""
 SOURCE = Path(__file__).resolve().parent.parent.parent
 CONFIGURATION = "[update]\ntrial_seconds = 1.5\ntrial_answers = 2\ntrial_limit = 20.0\n"
 
@@ -78,7 +81,7 @@ def test_1_a_version_the_host_asks_for_that_comes_back(group: Group, shop: Shop)
     group.azfabric("want", "telemetry", "0.9.9")
     told = group.until(lambda: (one := asked(group)).get("state") == "refused" and one, "the host to hear of it")
     assert told["reason"].startswith("telemetry 0.9.9")
-    assert told["reported"] == "0.1.0"
+    assert told["reported"] == BASE
     status = group.agentctl("update", "status", check=False)
     assert status.returncode == 1
     assert "rolled back" in status.stdout
@@ -97,7 +100,7 @@ def test_1_a_version_the_host_asks_for_that_comes_back(group: Group, shop: Shop)
         ),
         "the host to see it",
     )
-    assert observed["Value"] == "0.1.0"
+    assert observed["Value"] == BASE
     assert {name: group.pid(name) for name in pids} == pids
     again = group.agentctl("update", "now", "telemetry", "0.9.9", check=False)
     assert again.returncode == 1
@@ -116,9 +119,9 @@ def test_2_the_operators_word(group: Group, shop: Shop) -> None:
     assert "held until" in group.agentctl("update", "hold", "--for", "2h").stdout
     assert versions(group)["of"]["held"]
     group.agentctl("update", "hold", "--off")
-    group.agentctl("update", "pin", "telemetry", "0.1.0")
+    group.agentctl("update", "pin", "telemetry", BASE)
     pinned = group.agentctl("update", "status", check=False)
-    assert (pinned.returncode, "pinned to 0.1.0" in pinned.stdout) == (0, True)
+    assert (pinned.returncode, f"pinned to {BASE}" in pinned.stdout) == (0, True)
     group.agentctl("update", "pin", "telemetry", "--off")
     assert group.agentctl("update", "pin", "telemetry", check=False).returncode == 2
     assert group.agentctl("update", "hold", "--until", "yesterday", check=False).returncode == 2
@@ -156,7 +159,7 @@ def test_4_air_gapped(group: Group, shop: Shop) -> None:
     assert "lies on the disk" in group.agentctl("bundle", "import", str(shop.folder / "mine.zip")).stdout
     assert "0.9.0" in versions(group)["staged"]
     # It is there, and nobody asked for it.
-    assert (versions(group)["running"], versions(group)["wanted"]) == ("0.1.0", "")
+    assert (versions(group)["running"], versions(group)["wanted"]) == (BASE, "")
     took = group.agentctl("update", "now", "telemetry", "0.9.0")
     assert "0.9.0 runs and is in force" in took.stdout
     assert "on trial" in took.stderr
@@ -166,8 +169,8 @@ def test_4_air_gapped(group: Group, shop: Shop) -> None:
     status = group.agentctl("update", "status")
     assert "what runs goes on running" in " ".join(status.stdout.split())
     back = group.agentctl("update", "rollback", "telemetry", "--reason", "a test")
-    assert back.stdout == "telemetry 0.1.0 runs again, instead of 0.9.0.\n"
-    assert versions(group)["running"] == "0.1.0"
+    assert back.stdout == f"telemetry {BASE} runs again, instead of 0.9.0.\n"
+    assert versions(group)["running"] == BASE
     assert [one["reason"] for one in versions(group)["bad"]] == ["a test"]
 
 
@@ -181,8 +184,8 @@ def test_5_without_rdagent(group: Group, shop: Shop) -> None:
         assert "Shown is what the records on disk say" in status.stderr
         assert "0.9.0" in status.stdout
         back = group.agentctl("update", "rollback", "telemetry")
-        assert "telemetry 0.1.0 runs again" in back.stdout
+        assert f"telemetry {BASE} runs again" in back.stdout
         group.agentctl("update", "unblock", "telemetry", "0.9.0")
     finally:
         os.kill(pid, signal.SIGCONT)
-    assert group.until(lambda: versions(group)["running"] == "0.1.0" and versions(group), "rdagent")["bad"] == []
+    assert group.until(lambda: versions(group)["running"] == BASE and versions(group), "rdagent")["bad"] == []
