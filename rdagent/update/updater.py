@@ -108,6 +108,7 @@ class Updater:
     async def run(self) -> None:
         """For ever. What goes wrong here costs an update, never the process: the heartbeat lives in it."""
         await asyncio.to_thread(sweep, self.shelf.root)
+        hurried: dict[str, str] = {}
         while not self.reborn:
             self._wake.clear()
             pause = 0.0
@@ -116,7 +117,11 @@ class Updater:
                     await asyncio.to_thread(self._take_stock)
                 await self._finish_trials()
                 began, asked = time.time(), self.memory.now.policy.asked
-                await self.wishes.refresh()
+                # What lies on the disk needs neither host nor repository, which may take a minute not to answer.
+                hurry = asked != hurried and await asyncio.to_thread(self._lie_there, asked)
+                hurried = asked if hurry else {}
+                if not hurry:
+                    await self.wishes.refresh()
                 await self._decide(asked)
                 self._trouble = ""
                 self.looked_at = began
@@ -131,6 +136,11 @@ class Updater:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
+
+    def _lie_there(self, asked: dict[str, str]) -> bool:
+        """Whether all these versions are on the disk. Blocking."""
+        there = {name: {one.version for one in self.shelf.on_disk(name)} for name in asked}
+        return bool(asked) and all(version in there[name] for name, version in asked.items())
 
     def _note_trouble(self, trouble: str) -> None:
         """One line for as long as it is the same: a read-only disk stays so for hours."""

@@ -84,9 +84,12 @@ class Watcher:
 
 
 @asynccontextmanager
-async def rdagent_at(places: Places, wireserver: str, period: float) -> AsyncIterator[Watcher]:
+async def rdagent_at(
+    places: Places, wireserver: str, period: float, updates: UpdateSettings | None = None
+) -> AsyncIterator[Watcher]:
     settings = Settings(heartbeat_period=period, look_period=0.2, observe_period=5.0)
-    task = asyncio.create_task(run(places, settings, UpdateSettings(), HostSettings(wireserver=wireserver)))
+    host = HostSettings(wireserver=wireserver)
+    task = asyncio.create_task(run(places, settings, updates or UpdateSettings(), host))
     bus = Bus(places, "test", "0")
     try:
         yield Watcher(bus)
