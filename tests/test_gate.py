@@ -50,16 +50,16 @@ def test_plans_decide_without_acting() -> None:
         assert not imported, f"{path} imports {imported}"
 
 
-def test_one_broad_handler_in_the_whole_code_base() -> None:
+def test_two_broad_handlers_in_the_whole_code_base() -> None:
+    """A bug in one answer must not end a component, a bug in one update must not end the heartbeat."""
     broad = [
-        f"{path.relative_to(ROOT)}:{number}"
+        str(path.relative_to(ROOT))
         for name in ("ipc", "wire", "release", *COMPONENTS)
         for path in sorted((ROOT / name).rglob("*.py"))
-        for number, line in enumerate(path.read_text().splitlines(), 1)
+        for line in path.read_text().splitlines()
         if line.strip().startswith(("except Exception", "except BaseException", "except:"))
     ]
-    assert len(broad) == 1, broad
-    assert broad[0].startswith("ipc/component.py")
+    assert broad == ["ipc/component.py", "rdagent/update/updater.py"]
 
 
 def test_shell_scripts() -> None:

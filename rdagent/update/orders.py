@@ -102,9 +102,10 @@ class Orders:
         """Refused at the base install, and while a version is on trial."""
         name = self._named(request, request.component, all_of_them=False)[0]
         try:
-            await self._updater.roll_back(name, request.reason[:300])
+            await self._updater.attempts.roll_back(name, request.reason[:300])
         except ReleaseError as error:
             raise _no(request, str(error)) from error
+        self._updater.look_again()
         return self._updates()
 
     async def get_history(self, request: GetUpdateHistory) -> UpdateHistory:
@@ -149,7 +150,7 @@ class Orders:
         view = to_view(updater.decisions[name], updater.found[name], self._policy, now=now)
         if not view.why:
             view = self._with_story(view)
-        doing = updater.doing
+        doing = updater.attempts.doing
         if doing is None or doing.offer.component != name:
             return view
         view = msgspec.structs.replace(

@@ -57,6 +57,15 @@ class Shelf:
                 records.show_current(folder, after)
         return after
 
+    def check_writable(self, component: str) -> None:
+        """Raises ReleaseError if the record could not be written."""
+        probe = self.folder(component) / ".writable"
+        try:
+            probe.write_bytes(b"?")
+            probe.unlink()
+        except OSError as error:
+            raise ReleaseError(f"{probe} cannot be written: {error.strerror}") from error
+
     def on_disk(self, component: str) -> tuple[OnDisk, ...]:
         """Versions that have a manifest; whether every file fits is looked at before one is tried."""
         found = []

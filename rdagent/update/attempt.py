@@ -1,0 +1,216 @@
+"""One update from the package to its end: on the disk, on trial, and then in force or back."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from ipc.places import Places
+from ipc.supervisord import SupervisordError
+from rdagent.update import policy as policies
+from rdagent.update.chronicle import Chronicle
+from rdagent.update.gate import Baseline, Verdict
+from rdagent.update.install import Installer
+from rdagent.update.memory import Memory
+from rdagent.update.offers import Offer
+from rdagent.update.shelf import Shelf
+from rdagent.update.swap import restart
+from rdagent.update.trials import Trials, in_use
+from release import record as records
+from release.collect import Keep, collect
+from release.environment import fingerprint
+from release.errors import ReleaseError
+from release.record import Chosen, Record
+
+_DISK_PAUSE = 5.0
+_ANSWER_LOOKS = 20
+
+logger = logging.getLogger("rdagent")
+
+
+class Doing(msgspec.Struct, frozen=True, kw_only=True):
+    """What is under way."""
+
+    offer: Offer
+    phase: str
+    """`fetch`, `trial` or `roll back`."""
+    since: float
+    """UTC, seconds since the epoch."""
+    verdict: Verdict = Verdict()
+
+
+class Attempts:
+    """Makes them, one at a time."""
+
+    def __init__(
+        self,
+        places: Places,
+        shelf: Shelf,
+        memory: Memory,
+        chronicle: Chronicle,
+        installer: Installer,
+        trials: Trials,
+        *,
+        channel: Callable[[], list[Offer]],
+        running: Callable[[], dict[str, str]],
+        changed: Callable[[str], None],
+        be_reborn: Callable[[], None],
+    ) -> None:
+        """`channel`: what is offered now; `be_reborn`: end this process, to go on as the version in force."""
+        self._places = places
+        self._shelf = shelf
+        self._memory = memory
+        self._chronicle = chronicle
+        self._installer = installer
+        self._trials = trials
+        self._channel = channel
+        self._running = running
+        self._changed = changed
+        self._be_reborn = be_reborn
+        self.doing: Doing | None = None
+
+    async def make(self, offer: Offer, *, asked: bool) -> None:
+        """`asked`: by the operator, so a bad version gets another chance. Raises InstallError, ReleaseError."""
+        name, began = offer.component, time.monotonic()
+        self._now(offer, "fetch")
+        try:
+            target = await self._installer.install(offer)
+        finally:
+            self.doing = None
+        seconds = time.monotonic() - began
+        self._chronicle.note("stage", offer, message="it lies on the disk, whole and checked", seconds=seconds)
+        baseline = await self._trials.baseline(name)
+        self._memory.change(attempts={**self._memory.now.attempts, name: offer})
+        await asyncio.to_thread(self._shelf.change, name, partial(_begun, target=target, asked=asked))
+        self._chronicle.note("trial", offer)
+        if name == "rdagent":
+            self._be_reborn()
+            return
+        await self._restart(name)
+        await self._prove(offer, target, baseline)
+
+    async def finish(self, name: str, target: Chosen) -> None:
+        """A trial that an earlier life of ours began. Raises ReleaseError."""
+        offer = self._memory.now.attempts.get(name)
+        if offer is None or offer.version != target.version:
+            offer = Offer(component=name, version=target.version, wanted_by="operator", digest=target.digest)
+        if name == "rdagent" and os.environ.get("AZVMAGENT_DIGEST", "") != target.digest:
+            # We ended between the record and the start. If it is because a try cannot be counted, that has to be
+            # possible first, or we would be reborn as ourselves for ever.
+            await asyncio.to_thread(self._shelf.check_writable, name)
+            self._be_reborn()
+            return
+        logger.info("%s is on trial, its gate goes on", offer.name)
+        await self._prove(offer, target, Baseline())
+
+    async def roll_back(self, name: str, reason: str) -> None:
+        """The previous version, from the disk. Raises ReleaseError."""
+        record = await asyncio.to_thread(self._shelf.record, name)
+        if record.trial:
+            raise ReleaseError(f"{name} {record.trial.target.version} is on trial; its end comes by itself")
+        if (failed := record.current) is None:
+            raise ReleaseError(f"{name} runs from the base install; there is nothing to go back to")
+        back = partial(records.step_back, reason=reason, expires=self._chronicle.expires())
+        await asyncio.to_thread(self._shelf.change, name, back)
+        offer = Offer(component=name, version=failed.version, wanted_by="operator", digest=failed.digest)
+        self._chronicle.end("roll back", offer, ok=False, message=reason)
+        if name == "rdagent":
+            self._be_reborn()
+        else:
+            await self._restart(name)
+
+    async def _prove(self, offer: Offer, target: Chosen, baseline: Baseline) -> None:
+        """From the swap to the end of the trial."""
+        began = time.monotonic()
+        self._now(offer, "trial")
+        verdict = await self._trials.judge(offer.component, target, baseline, self._told)
+        if verdict.state == "passed":
+            committed = await self._commit(offer.component, target)
+            if committed.current == target:
+                self.doing = None
+                self._chronicle.end("commit", offer, seconds=time.monotonic() - began)
+                await self._collect(offer.component)
+                return
+            # launch.py or the watchdog was faster.
+            verdict = Verdict(state="failed", reason="another judge gave it up meanwhile")
+        await self._come_back(offer, target, verdict.reason, began)
+
+    async def _come_back(self, offer: Offer, target: Chosen, reason: str, began: float) -> None:
+        self._now(offer, "roll back")
+        reject = partial(_rejected, target=target, reason=reason, expires=self._chronicle.expires())
+        try:
+            after = await asyncio.to_thread(self._shelf.change, offer.component, reject)
+            reason = after.bad[target.key].reason if target.key in after.bad else reason
+        except ReleaseError as error:
+            # Then a try cannot be counted either, and launch.py does not run it.
+            logger.warning("updates: %s", error)
+        self._memory.change(policy=policies.abort_rest(self._memory.now.policy, offer, reason, self._channel()))
+        ended = partial(self._chronicle.end, "roll back", offer, ok=False, message=reason)
+        if offer.component == "rdagent":
+            ended(seconds=time.monotonic() - began)
+            self._be_reborn()
+            return
+        await self._restart(offer.component)
+        await self._until_answers(offer.component)
+        self.doing = None
+        ended(seconds=time.monotonic() - began)
+
+    async def _commit(self, name: str, target: Chosen) -> Record:
+        """Until the disk takes it: what proved itself must not come back for want of a free block."""
+        while True:
+            try:
+                return await asyncio.to_thread(self._shelf.change, name, partial(_committed, target=target))
+            except ReleaseError as error:
+                logger.warning("updates: %s", error)
+                await asyncio.sleep(_DISK_PAUSE)
+
+    async def _restart(self, name: str) -> None:
+        try:
+            await asyncio.to_thread(restart, self._places, name)
+        except SupervisordError as error:
+            # supervisord starts it by itself when it ends; the gate sees what comes of it.
+            logger.warning("%s: %s", name, error)
+
+    async def _until_answers(self, name: str) -> None:
+        for _ in range(_ANSWER_LOOKS):
+            if (await self._trials.look(name)).answered:
+                return
+            await asyncio.sleep(0.5)
+
+    async def _collect(self, name: str) -> None:
+        keep = Keep(versions=frozenset(self._running().values()), in_use=frozenset(await asyncio.to_thread(in_use)))
+        try:
+            await asyncio.to_thread(collect, self._shelf.root, name, keep)
+        except (ReleaseError, OSError) as error:
+            logger.warning("old versions stay: %s", error)
+
+    def _now(self, offer: Offer, phase: str) -> None:
+        self.doing = Doing(offer=offer, phase=phase, since=time.time())
+        self._changed(offer.component)
+
+    def _told(self, verdict: Verdict) -> None:
+        if self.doing is not None:
+            self.doing = msgspec.structs.replace(self.doing, verdict=verdict)
+
+
+def _begun(record: Record, *, target: Chosen, asked: bool) -> Record:
+    """Raises RecordError."""
+    record = records.forgive(record, now=time.time(), environment=fingerprint())
+    if asked:
+        left = {key: bad for key, bad in record.bad.items() if key != target.key}
+        record = msgspec.structs.replace(record, bad=left)
+    return records.begin_trial(record, target)
+
+
+def _committed(record: Record, *, target: Chosen) -> Record:
+    return records.commit(record) if record.trial and record.trial.target == target else record
+
+
+def _rejected(record: Record, *, target: Chosen, reason: str, expires: float | None) -> Record:
+    if record.trial and record.trial.target == target:
+        return records.reject(record, reason, expires, fingerprint())
+    return record

@@ -1,0 +1,107 @@
+"""What became of each update: for the history, the journal, the log, and the host."""
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+
+from ipc.contract.rdagent import UpdateEvent, UpdateOutcome
+from ipc.record import Emitter
+from rdagent.update.memory import Memory
+from rdagent.update.offers import Offer
+from rdagent.update.shelf import Shelf
+from release import record as records
+from release.environment import fingerprint
+from release.record import Bad, Record
+
+logger = logging.getLogger("rdagent")
+
+
+class Chronicle:
+    """Keeps all of it in the memory."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        shelf: Shelf,
+        emitter: Emitter,
+        bad_expires: float,
+        *,
+        running: Callable[[], dict[str, str]],
+        changed: Callable[[str], None],
+    ) -> None:
+        """`running`: version by component; `changed`: called with a component that has news."""
+        self._memory = memory
+        self._shelf = shelf
+        self._emitter = emitter
+        self._bad_expires = bad_expires
+        self._running = running
+        self._changed = changed
+
+    def expires(self) -> float | None:
+        """When a version that fails now may be tried again: UTC, seconds since the epoch."""
+        return time.time() + self._bad_expires if self._bad_expires > 0 else None
+
+    def note(
+        self, phase: str, offer: Offer, *, ok: bool = True, message: str = "", seconds: float | None = None
+    ) -> None:
+        """One line of the history."""
+        self._memory.note(
+            UpdateEvent(
+                at=time.time(),
+                component=offer.component,
+                phase=phase,
+                version=offer.version,
+                from_version=self._running().get(offer.component, ""),
+                wanted_by=offer.wanted_by,
+                ok=ok,
+                message=message,
+                seconds=seconds,
+            )
+        )
+        words = f"{phase} {offer.name}" + (f": {message}" if message else "")
+        logger.log(logging.INFO if ok else logging.WARNING, "%s", words)
+        self._emitter.emit("Update", words, ok=ok, subject=offer.component, subject_version=offer.version)
+        self._changed(offer.component)
+
+    def end(
+        self, phase: str, offer: Offer, *, ok: bool = True, message: str = "", seconds: float | None = None
+    ) -> None:
+        """The last line of an update. What is on the bad list by now is told."""
+        name, now = offer.component, self._memory.now
+        attempts = {other: one for other, one in now.attempts.items() if other != name}
+        known = {**now.known_bad, name: sorted(self._shelf.record(name).bad)}
+        self._memory.change(attempts=attempts, known_bad=known)
+        self.note(phase, offer, ok=ok, message=message, seconds=seconds)
+        if offer.wanted_by == "host":
+            self.outcome(offer, ok=ok, message=message)
+
+    def outcome(self, offer: Offer, *, ok: bool, message: str = "") -> None:
+        """What the host hears of the version it asked for."""
+        outcome = UpdateOutcome(component=offer.component, version=offer.version, ok=ok, message=message)
+        if outcome != self._memory.now.outcome:
+            self._memory.change(outcome=outcome)
+            self._changed(offer.component)
+
+    def tell_of_others(self, name: str, record: Record) -> Record:
+        """What launch.py or watchdog.py put on the bad list, with an end and a place. Blocking. Raises ReleaseError."""
+        known = self._memory.now.known_bad.get(name, [])
+        fresh = {key: bad for key, bad in record.bad.items() if key not in known}
+        if fresh:
+            completed = partial(records.complete, expires=self.expires(), environment=fingerprint())
+            record = self._shelf.change(name, completed)
+        for key, bad in fresh.items():
+            self.end("roll back", self._wanted(name, key), ok=False, message=_reason(bad))
+        return record
+
+    def _wanted(self, name: str, key: str) -> Offer:
+        """Who wanted the version on the bad list, if that is remembered."""
+        version, _, digest = key.partition("+")
+        offer = self._memory.now.attempts.get(name)
+        if offer is not None and offer.version == version:
+            return offer
+        return Offer(component=name, version=version, wanted_by="operator", digest=digest)
+
+
+def _reason(bad: Bad) -> str:
+    return bad.reason[:500]
