@@ -46,7 +46,8 @@ def read_record(folder: str) -> dict[str, Any]:
             checksum, _, body = Path(folder, name).read_bytes().partition(b"\n")
             slot = {**NOTHING, **json.loads(body)}
             trial = slot["trial"] or {"target": None, "tries": 0}
-            chosen = [one for one in (slot["current"], slot["previous"], trial["target"]) if one]
+            chosen = [one for one in (slot["current"], slot["previous"]) if one]
+            chosen += [trial["target"]] if slot["trial"] else []
             plain = all(re.fullmatch(r"\d[\d.]*\+[0-9a-f]{64}", key(one)) for one in chosen)
             whole = sha256(body).encode() == checksum and slot["format"] == 1 and trial["tries"] >= 0
             if plain and whole and slot["serial"] > record["serial"]:

@@ -101,8 +101,9 @@ class Watchdog:
             if program == "rdagent":
                 self._fatal_at = time.monotonic()
         elif self._hazards[program].count(time.clock_gettime(time.CLOCK_BOOTTIME)):
-            self._hazards[program] = Hazard()
+            # If the record cannot be had now, the next end comes here again.
             self._step_back(program, "it ended again and again, though it was well at first")
+            self._hazards[program] = Hazard()
 
     def _tick(self) -> None:
         now = time.monotonic()

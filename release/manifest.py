@@ -164,6 +164,7 @@ def folders_of(files: Mapping[str, File]) -> set[str]:
 
 
 def is_version(text: str) -> bool:
+    """Whether a package of ours can have this number. Pre-releases and other junk cannot."""
     return re.fullmatch(VERSION_PATTERN, text) is not None
 
 

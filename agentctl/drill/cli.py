@@ -118,6 +118,29 @@ def rollback(
     _play(CONFIGURATION, len(choices), lambda stage, steps: this.run(stage, choices, steps), as_json, junit, html, keep)
 
 
+@drill.command()
+@click.option("--component", type=click.Choice(COMPONENTS), required=True, help="The one that is swapped.")
+@click.option("--times", type=click.IntRange(1, 10000), default=100, show_default=True, help="How often.")
+@click.option(
+    "--load/--no-load", default=True, show_default=True, help="Events, run commands and operations meanwhile."
+)
+@report_options
+def swap(
+    component: str, times: int, load: bool, as_json: bool, junit: Path | None, html: Path | None, keep: bool
+) -> None:
+    """Swap two good builds of a component back and forth, and count what is lost, doubled, late or left behind.
+
+    Every event has to be in the journal once, every run command and operation to be done once, the others to keep
+    their processes, and nothing to grow. Every tenth swap goes through the whole updater (all of rdagent's).
+    """
+    from agentctl.drill import swap as this
+
+    def play(stage: "Stage", steps: "Steps") -> Report:
+        return this.run(stage, component, times, steps, full=load)
+
+    _play(this.CONFIGURATION, times, play, as_json, junit, html, keep)
+
+
 def _play(
     configuration: str,
     total: int,

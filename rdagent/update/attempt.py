@@ -11,7 +11,6 @@ import msgspec
 
 from ipc.places import Places
 from ipc.supervisord import SupervisordError
-from rdagent.update import policy as policies
 from rdagent.update.chronicle import Chronicle
 from rdagent.update.gate import Baseline, Verdict
 from rdagent.update.install import Installer
@@ -55,26 +54,24 @@ class Attempts:
         installer: Installer,
         trials: Trials,
         *,
-        channel: Callable[[], list[Offer]],
         running: Callable[[], dict[str, str]],
         changed: Callable[[str], None],
         be_reborn: Callable[[], None],
     ) -> None:
-        """`channel`: what is offered now; `be_reborn`: end this process, to go on as the version in force."""
+        """`be_reborn`: end this process, to go on as the version in force."""
         self._places = places
         self._shelf = shelf
         self._memory = memory
         self._chronicle = chronicle
         self._installer = installer
         self._trials = trials
-        self._channel = channel
         self._running = running
         self._changed = changed
         self._be_reborn = be_reborn
         self.doing: Doing | None = None
 
-    async def make(self, offer: Offer, *, asked: bool) -> None:
-        """`asked`: by the operator, so a bad version gets another chance. Raises InstallError, ReleaseError."""
+    async def make(self, offer: Offer) -> None:
+        """Raises InstallError, ReleaseError."""
         name, began = offer.component, time.monotonic()
         self._now(offer, "fetch")
         try:
@@ -85,7 +82,7 @@ class Attempts:
         self._chronicle.note("stage", offer, message="it lies on the disk, whole and checked", seconds=seconds)
         baseline = await self._trials.baseline(name)
         self._memory.change(attempts={**self._memory.now.attempts, name: offer})
-        await asyncio.to_thread(self._shelf.change, name, partial(_begun, target=target, asked=asked))
+        await asyncio.to_thread(self._shelf.change, name, partial(_begun, target=target))
         self._chronicle.note("trial", offer)
         if name == "rdagent":
             self._be_reborn()
@@ -117,7 +114,7 @@ class Attempts:
         back = partial(records.step_back, reason=reason, expires=self._chronicle.expires())
         await asyncio.to_thread(self._shelf.change, name, back)
         offer = Offer(component=name, version=failed.version, wanted_by="operator", digest=failed.digest)
-        self._chronicle.end("roll back", offer, ok=False, message=reason)
+        self._chronicle.came_back(offer, reason)
         if name == "rdagent":
             self._be_reborn()
         else:
@@ -148,8 +145,7 @@ class Attempts:
         except ReleaseError as error:
             # Then a try cannot be counted either, and launch.py does not run it.
             logger.warning("updates: %s", error)
-        self._memory.change(policy=policies.abort_rest(self._memory.now.policy, offer, reason, self._channel()))
-        ended = partial(self._chronicle.end, "roll back", offer, ok=False, message=reason)
+        ended = partial(self._chronicle.came_back, offer, reason)
         if offer.component == "rdagent":
             ended(seconds=time.monotonic() - began)
             self._be_reborn()
@@ -197,13 +193,9 @@ class Attempts:
             self.doing = msgspec.structs.replace(self.doing, verdict=verdict)
 
 
-def _begun(record: Record, *, target: Chosen, asked: bool) -> Record:
+def _begun(record: Record, *, target: Chosen) -> Record:
     """Raises RecordError."""
-    record = records.forgive(record, now=time.time(), environment=fingerprint())
-    if asked:
-        left = {key: bad for key, bad in record.bad.items() if key != target.key}
-        record = msgspec.structs.replace(record, bad=left)
-    return records.begin_trial(record, target)
+    return records.begin_trial(records.forgive(record, now=time.time(), environment=fingerprint()), target)
 
 
 def _committed(record: Record, *, target: Chosen) -> Record:

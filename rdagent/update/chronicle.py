@@ -7,12 +7,13 @@ from functools import partial
 
 from ipc.contract.rdagent import UpdateEvent, UpdateOutcome
 from ipc.record import Emitter
+from rdagent.update import policy as policies
 from rdagent.update.memory import Memory
 from rdagent.update.offers import Offer
 from rdagent.update.shelf import Shelf
 from release import record as records
 from release.environment import fingerprint
-from release.record import Bad, Record
+from release.record import Record
 
 logger = logging.getLogger("rdagent")
 
@@ -27,14 +28,16 @@ class Chronicle:
         emitter: Emitter,
         bad_expires: float,
         *,
+        offers: Callable[[], list[Offer]],
         running: Callable[[], dict[str, str]],
         changed: Callable[[str], None],
     ) -> None:
-        """`running`: version by component; `changed`: called with a component that has news."""
+        """`offers`: what is offered now; `running`: versions by component; `changed` hears which component has news."""
         self._memory = memory
         self._shelf = shelf
         self._emitter = emitter
         self._bad_expires = bad_expires
+        self._offers = offers
         self._running = running
         self._changed = changed
 
@@ -76,6 +79,12 @@ class Chronicle:
         if offer.wanted_by == "host":
             self.outcome(offer, ok=ok, message=message)
 
+    def came_back(self, offer: Offer, reason: str, *, seconds: float | None = None) -> None:
+        """The version before is in force again. The rest of its release is not tried."""
+        policy = policies.abort_rest(self._memory.now.policy, offer, reason, self._offers())
+        self._memory.change(policy=policy)
+        self.end("roll back", offer, ok=False, message=reason, seconds=seconds)
+
     def outcome(self, offer: Offer, *, ok: bool, message: str = "") -> None:
         """What the host hears of the version it asked for."""
         outcome = UpdateOutcome(component=offer.component, version=offer.version, ok=ok, message=message)
@@ -91,7 +100,7 @@ class Chronicle:
             completed = partial(records.complete, expires=self.expires(), environment=fingerprint())
             record = self._shelf.change(name, completed)
         for key, bad in fresh.items():
-            self.end("roll back", self._wanted(name, key), ok=False, message=_reason(bad))
+            self.came_back(self._wanted(name, key), bad.reason[:500])
         return record
 
     def _wanted(self, name: str, key: str) -> Offer:
@@ -101,7 +110,3 @@ class Chronicle:
         if offer is not None and offer.version == version:
             return offer
         return Offer(component=name, version=version, wanted_by="operator", digest=digest)
-
-
-def _reason(bad: Bad) -> str:
-    return bad.reason[:500]

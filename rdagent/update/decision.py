@@ -26,8 +26,6 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     whole: tuple[OnDisk, ...] = ()
     others_on_trial: str = ""
     """The other component that has a version on trial; empty: none."""
-    blocked: str = ""
-    """What of this machine stands in the way, e.g. a full disk; empty: nothing."""
     python: str = ""
     """Version of the interpreter that would run it, e.g. `3.11.7`."""
     environment: str = ""

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from rdagent.config import UpdateSettings
+from rdagent.update.words import one_line
 
 START_LIMIT = 20.0
 """Seconds after the swap by which it has answered."""
@@ -134,9 +135,9 @@ class Gate:
         if not seen.answered:
             return self._why_mute(seen)
         if seen.version != self._version:
-            return f"announces version {seen.version[:64]}, not {self._version}"
+            return f"announces version {one_line(seen.version, 64)}, not {self._version}"
         if seen.digest != self._digest:
-            what = f"another build ({seen.digest[:12]})" if seen.digest else "the base install"
+            what = f"another build ({one_line(seen.digest[:12])})" if seen.digest else "the base install"
             return f"announces version {self._version} as {what}"
         return self._why_sick(seen)
 
@@ -160,7 +161,7 @@ class Gate:
         if self._degraded_at is None:
             self._degraded_at = self._looked_at
         lasted = self._looked_at - self._degraded_at
-        return f"degraded for {lasted:.0f} s: {seen.what}" if lasted > DEGRADED_LIMIT else ""
+        return f"degraded for {lasted:.0f} s: {one_line(seen.what)}" if lasted > DEGRADED_LIMIT else ""
 
     def _is_sick(self, seen: Observation) -> bool:
         if seen.state != "degraded" or seen.outside:
@@ -169,8 +170,8 @@ class Gate:
 
     def _note_answer(self, seen: Observation) -> None:
         self._answered_at = self._looked_at
-        if self._is_sick(seen):
-            return
+        if self._is_sick(seen) or seen.pid is None:
+            return  # who does not say which process it is may be two
         if self._well_since is None:
             self._well_since = self._looked_at
         well = self._looked_at - self._well_since

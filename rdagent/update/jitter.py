@@ -4,7 +4,7 @@ import hashlib
 
 
 def jitter(machine: str, component: str, version: str, limit: float) -> float:
-    """Seconds in [0, limit) that this machine waits with this version; always the same, even on distribution over many.
+    """Seconds in [0, limit] that this machine waits with this version; always the same, evenly spread over many.
 
     `machine`: anything that tells machines apart. 0 for a limit that is none.
     """

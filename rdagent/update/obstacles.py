@@ -8,10 +8,10 @@ from rdagent.config import UpdateSettings
 from rdagent.update import window
 from rdagent.update.decision import Found, Refuse, Wait
 from rdagent.update.jitter import jitter
-from rdagent.update.offers import Offer, is_version, same_version
+from rdagent.update.offers import Offer, same_version
 from rdagent.update.policy import Hold, Policy, held, stopped_by
-from rdagent.update.words import moment
-from release.manifest import version_key
+from rdagent.update.words import moment, one_line
+from release.manifest import is_version, version_key
 from release.record import Bad, Record
 
 
@@ -84,12 +84,12 @@ def _by_failure(offer: Offer, situation: Situation) -> Refuse | None:
             continue
         other = "; this is another build of that number" if offer.digest and digest != offer.digest else ""
         ends = f", until {moment(bad.expires)}" if bad.expires is not None else ""
-        why = f"{offer.name} is on the bad list{ends}: {bad.reason}{other}"
+        why = f"{offer.name} is on the bad list{ends}: {one_line(bad.reason)}{other}"
         return Refuse(offer=offer, why=why, lift=lift, came_back=True)
     if _is_asked(offer, situation.policy):
         return None
     if stopped := stopped_by(situation.policy, offer, situation.offers):
-        why = f"its release was stopped when {stopped.component} {stopped.version} came back: {stopped.why}"
+        why = f"its release was stopped when {stopped.component} {stopped.version} came back: {one_line(stopped.why)}"
         return Refuse(offer=offer, why=why, lift=_now(offer))
     return None
 
@@ -132,7 +132,7 @@ def _downgrade(offer: Offer, running: str) -> Refuse | None:
         return None
     why = f"{offer.name} is older than {running}, and the host gave no fromVersion"
     if offer.from_version:
-        why = f"{offer.name} is older than {running}, and the host would have it follow {offer.from_version[:64]}"
+        why = f"{offer.name} is older than {running}, and the host would have it follow {_said(offer.from_version)}"
     return Refuse(offer=offer, why=why, lift=f"{_now(offer)} {offer.version}")
 
 
@@ -183,8 +183,6 @@ def _by_time(offer: Offer, situation: Situation) -> Wait | None:
 
 
 def _by_machine(offer: Offer, found: Found) -> Wait | Refuse | None:
-    if found.blocked:
-        return Refuse(offer=offer, why=found.blocked, lift=_now(offer))
     if found.record.trial:
         return Wait(offer=offer, until=None, why=f"{offer.component} {found.record.trial.target.version} is on trial")
     if found.others_on_trial:
@@ -195,6 +193,10 @@ def _by_machine(offer: Offer, found: Found) -> Wait | Refuse | None:
 def _is_asked(offer: Offer, policy: Policy) -> bool:
     asked = policy.asked.get(offer.component)
     return asked is not None and (not asked or same_version(asked, offer.version))
+
+
+def _said(version: str) -> str:
+    return one_line(version, 64)
 
 
 def _now(offer: Offer) -> str:

@@ -6,13 +6,12 @@ channel, that is whatever was published without being asked for, in our reposito
 agent family (protocol: agent self-update).
 """
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
-from release.manifest import VERSION_PATTERN, version_key
+from release.manifest import is_version, version_key
 from wire.extensions import AgentFamily
 from wire.manifest import Package
 
@@ -34,9 +33,6 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """It is released for the rings 0 to this one."""
     digest: str
     """SHA-256 of the version's manifest, hexadecimal."""
-    layers: tuple[str, ...] = ()
-    """SHA-256 of each."""
-    floor: str = "0.0.0"
     target: str
     """Path of the package among the repository's targets."""
 
@@ -55,8 +51,6 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """Mirrors of the package, by the host's manifest."""
     target: str = ""
     """Its path among the repository's targets."""
-    layers: tuple[str, ...] = ()
-    floor: str = "0.0.0"
     ring: int | None = None
     """It is released for the rings 0 to this one; None: for everybody."""
     disallow_major: bool = False
@@ -67,11 +61,6 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         return f"{self.component} {self.version}"
-
-
-def is_version(text: str) -> bool:
-    """Whether a package of ours can have this number. Pre-releases and other junk cannot."""
-    return len(text) < 64 and re.fullmatch(VERSION_PATTERN, text) is not None
 
 
 def same_version(one: str, other: str) -> bool:
@@ -207,8 +196,6 @@ def _of_entry(entry: Entry, wanted_by: Wanter) -> Offer:
         wanted_by=wanted_by,
         digest=entry.digest,
         target=entry.target,
-        layers=entry.layers,
-        floor=entry.floor,
         ring=entry.ring,
     )
 
@@ -228,6 +215,4 @@ def _merge(offer: Offer, other: Offer) -> Offer:
         digest=offer.digest or other.digest,
         urls=offer.urls or other.urls,
         target=offer.target or other.target,
-        layers=offer.layers or other.layers,
-        floor=other.floor if offer.floor == "0.0.0" else offer.floor,
     )

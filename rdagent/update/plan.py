@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from rdagent.config import UpdateSettings
 from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Wait
 from rdagent.update.obstacles import Situation, obstacle, other_build
-from rdagent.update.offers import RANK, Offer, from_operator, is_version, same_version
+from rdagent.update.offers import RANK, Offer, from_operator, same_version
 from rdagent.update.policy import Policy
-from release.manifest import version_key
+from release.manifest import is_version, version_key
 
 ORDER = ("telemetry", "netagent", "guestagent", "rdagent")
 """Of a release for several: who is missed least comes first, who installs the others last."""

@@ -60,7 +60,13 @@ class Updater:
         self.memory = Memory(places)
         self.wishes = Wishes(places, settings, client, find_host, self.memory)
         self._chronicle = Chronicle(
-            self.memory, self.shelf, emitter, settings.bad_expires, running=self._running, changed=self._changed
+            self.memory,
+            self.shelf,
+            emitter,
+            settings.bad_expires,
+            offers=lambda: self.wishes.offers(self._running()),
+            running=self._running,
+            changed=self._changed,
         )
         self.attempts = Attempts(
             places,
@@ -69,7 +75,6 @@ class Updater:
             self._chronicle,
             Installer(places, settings, self.shelf, client, in_use),
             Trials(places, component.bus, settings, host_is_away),
-            channel=lambda: self.wishes.offers(self._running()),
             running=self._running,
             changed=self._changed,
             be_reborn=self._be_reborn,
@@ -95,8 +100,9 @@ class Updater:
             pause = 0.0
             try:
                 await self._finish_trials()
+                asked = self.memory.now.policy.asked
                 await self.wishes.refresh()
-                await self._decide()
+                await self._decide(asked)
                 if not await self._begin():
                     pause = self._seconds_to_next()
             except ReleaseError as error:
@@ -132,10 +138,25 @@ class Updater:
         for name, one in self.decisions.items():
             if before.get(name) != one:
                 self._changed(name)
-            if isinstance(one, Refuse) and one.offer.wanted_by == "host":
-                self._chronicle.outcome(one.offer, ok=False, message=one.why)
-            elif isinstance(one, Settled) and one.offer is not None and one.offer.wanted_by == "host":
-                self._chronicle.outcome(one.offer, ok=True)
+        self._tell_host()
+
+    def _tell_host(self) -> None:
+        """It hears of one version only: one that was refused before those that run, and the last to end of several."""
+        told = self.memory.now.outcome
+        name = f"{told.component} {told.version}" if told else ""
+        refused, settled = dict[str, Refuse](), dict[str, Offer]()
+        for one in self.decisions.values():
+            if one.offer is None or one.offer.wanted_by != "host":
+                continue
+            if isinstance(one, Refuse):
+                refused[one.offer.name] = one
+            elif isinstance(one, Settled):
+                settled[one.offer.name] = one.offer
+        if refused:
+            first = refused.get(name) or next(iter(refused.values()))
+            self._chronicle.outcome(first.offer, ok=False, message=first.why)
+        elif settled and not (told and told.ok and name in settled):
+            self._chronicle.outcome(next(iter(settled.values())), ok=True)
 
     async def _finish_trials(self) -> None:
         """Trials that an earlier life of ours began."""
@@ -144,13 +165,14 @@ class Updater:
             if record.trial and not self.reborn:
                 await self.attempts.finish(name, record.trial.target)
 
-    async def _decide(self) -> None:
+    async def _decide(self, asked: dict[str, str]) -> None:
+        """`asked`: what the operator had asked for before we looked what there is."""
         await asyncio.to_thread(self._take_stock)
         self.decide_anew()
         policy = self.memory.now.policy
-        for name in list(policy.asked):
-            # What the operator asked for has been answered once nothing is left to wait for.
-            if isinstance(self.decisions.get(name), Settled | Refuse):
+        for name, version in asked.items():
+            # It has been answered once nothing is left to wait for.
+            if policy.asked.get(name) == version and isinstance(self.decisions.get(name), Settled | Refuse):
                 policy = policies.forget(policy, name)
         self.memory.change(policy=policy)
 
@@ -159,10 +181,10 @@ class Updater:
         for decision in order(self.decisions.values()):
             if not isinstance(decision, Begin) or self.reborn:
                 continue
-            offer, asked = decision.offer, self._is_asked(decision.offer)
+            offer = decision.offer
             self.memory.change(policy=policies.forget(self.memory.now.policy, offer.component))
             try:
-                await self.attempts.make(offer, asked=asked)
+                await self.attempts.make(offer)
             except InstallError as error:
                 self._not_had(offer, error)
             else:

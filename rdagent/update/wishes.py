@@ -125,8 +125,6 @@ class Wishes:
                 channel=one.channel,
                 ring=one.ring,
                 digest=one.digest,
-                layers=one.layers,
-                floor=one.floor,
                 target=one.target,
             )
             for one in answer.offered

@@ -99,6 +99,7 @@ offers = st.builds(
 )
 pythons = st.sampled_from(["3.11", "3.14"])
 disks = st.builds(OnDisk, version=versions, digest=digests, floor=versions, min_python=pythons)
+reasons = st.sampled_from(["hangs", "hangs\nand more"])
 chosens = st.builds(Chosen, versions, digests)
 records = st.builds(
     Record,
@@ -107,7 +108,7 @@ records = st.builds(
     trial=st.none() | st.builds(Trial, chosens, st.integers(0, 3)),
     bad=st.dictionaries(
         chosens.map(lambda one: one.key),
-        st.builds(Bad, st.just("hangs"), st.none() | times, st.sampled_from(["", HERE, "other"])),
+        st.builds(Bad, reasons, st.none() | times, st.sampled_from(["", HERE, "other"])),
         max_size=3,
     ),
 )
@@ -118,7 +119,6 @@ founds = st.builds(
     record=records,
     whole=st.lists(disks, max_size=3).map(tuple),
     others_on_trial=st.sampled_from(["", "", "netagent"]),
-    blocked=st.sampled_from(["", "", "the disk is full"]),
     python=st.sampled_from(["", "3.11.7"]),
     environment=st.just(HERE),
 )

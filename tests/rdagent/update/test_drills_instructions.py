@@ -230,6 +230,7 @@ def test_whatever_the_host_says_is_an_offer_a_problem_or_nothing(
     )
     assert len(problems) <= 2
     assert all("\n" not in one for one in problems)
-    decision = decided(*offers, here=found(running, whole=()))
+    record = Record(component="telemetry", current=chosen("0.1.0"))
+    decision = decided(*offers, here=found(running, record=record, whole=()))
     if not offers:
         assert isinstance(decision, Settled)

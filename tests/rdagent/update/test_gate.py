@@ -127,6 +127,12 @@ def test_one_restart_is_forgiven_and_the_count_begins_anew() -> None:
     assert trial.see(1, pid=8).state == "passed"
 
 
+def test_answers_of_nobody_in_particular_do_not_count() -> None:
+    trial = Trial()
+    assert trial.see(60, pid=None).state == "undecided"
+    assert trial.see(21).state == "passed"
+
+
 def test_a_short_silence_is_forgiven() -> None:
     trial = Trial()
     trial.see(5)
@@ -139,6 +145,11 @@ def test_drill_38_announces_degraded_health() -> None:
     trial.see(3)
     assert trial.see(6, state="degraded", what="cannot write").state == "undecided"
     assert failed(trial.see(1, state="degraded", what="cannot write")) == "degraded for 6 s: cannot write"
+
+
+def test_a_reason_is_one_line_whatever_the_component_says() -> None:
+    assert failed(Trial().see(7, state="degraded", what="a\nb")) == "degraded for 6 s: a b"
+    assert failed(Trial().see(1, version="1\n" * 90)).count("\n") == 0
 
 
 def test_a_short_degradation_begins_the_count_anew_and_flapping_never_passes() -> None:
@@ -158,6 +169,13 @@ def test_silence_does_not_end_a_degradation() -> None:
     trial.see(3, state="degraded", what="cannot write")
     trial.mute(4)
     assert failed(trial.see(1, state="degraded", what="cannot write")).startswith("degraded for 7 s")
+
+
+def test_another_process_is_given_its_own_time_to_get_well() -> None:
+    trial = Trial()
+    trial.see(5, state="degraded", what="starts")
+    assert trial.see(6, pid=8, state="degraded", what="starts").state == "undecided"
+    assert failed(trial.see(1, pid=8, state="degraded", what="starts"))
 
 
 def test_what_degraded_the_version_before_already_is_not_held_against_this_one() -> None:
@@ -268,7 +286,7 @@ def test_it_never_passes_without_the_answers_of_one_process_of_the_target(
                     True,
                 ):
                     break
-                own += [at] if one["answered"] else []
+                own += [at] if one["answered"] and one["pid"] else []
             assert len(own) >= small.trial_answers
             assert own[0] - own[-1] >= small.trial_seconds
             assert all((one["version"], one["digest"]) == ("0.2.0", DIGEST) for _, one in seen if one["answered"])

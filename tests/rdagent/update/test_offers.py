@@ -19,8 +19,6 @@ def entry(version: str, *, component: str = "telemetry", channel: str = "stable"
         channel=channel,
         ring=ring,
         digest=digest_of(version),
-        layers=("a" * 64,),
-        floor="0.0.5",
         target=f"packages/{component}/{component}-{version}.zip",
     )
 
@@ -54,7 +52,7 @@ def test_the_repository_offers_what_is_on_our_channel() -> None:
     ]
     assert problems == []
     first = offers[0]
-    assert (first.digest, first.floor, first.layers) == (digest_of("0.2.0"), "0.0.5", ("a" * 64,))
+    assert first.digest == digest_of("0.2.0")
     assert first.target == "packages/telemetry/telemetry-0.2.0.zip"
 
 
@@ -87,10 +85,12 @@ def test_what_the_repository_knows_of_a_version_is_used_by_whoever_wants_it() ->
 
 
 def test_the_operator_may_name_a_version_of_another_channel() -> None:
-    entries = [entry("0.2.0"), entry("0.3.0", channel="beta", ring=0)]
+    others = entry("0.3.0", component="netagent", channel="beta")
+    entries = [others, entry("0.2.0"), entry("0.3.0", channel="beta", ring=0)]
     offers, _ = collect(ALL, entries=entries, asked={"telemetry": "0.3.0", "netagent": ""})
     by_operator = [one for one in offers if one.wanted_by == "operator"]
     assert [(one.name, one.ring, one.digest) for one in by_operator] == [("telemetry 0.3.0", None, digest_of("0.3.0"))]
+    assert by_operator[0].target == "packages/telemetry/telemetry-0.3.0.zip"
     family = AgentFamily(name="telemetry", uris=("http://h/m",))
     offers, _ = collect(
         ALL,

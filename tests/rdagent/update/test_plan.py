@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from rdagent.config import UpdateSettings
 from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Wait
 from rdagent.update.jitter import jitter
-from rdagent.update.offers import Offer, is_version, same_version
+from rdagent.update.offers import Offer, same_version
 from rdagent.update.plan import ORDER, decide, order
 from rdagent.update.policy import Policy, abort_rest, ask, go_on, hold, pin
-from release.manifest import version_key
+from release.manifest import is_version, version_key
 from release.record import Record, Trial
 from tests.rdagent.update import situations
 from tests.rdagent.update.situations import (
@@ -266,11 +266,6 @@ def test_one_trial_at_a_time() -> None:
     assert waits(decided(offer(), here=found(record=record)))[1] == "telemetry 0.2.0 is on trial"
 
 
-def test_what_the_machine_lacks() -> None:
-    short = "2 MB free, 40 MB needed"
-    assert refused(decided(offer(), here=found(blocked=short))) == (short, "agentctl update now telemetry")
-
-
 def test_who_waits_for_a_time_finds_no_other_no_at_its_end() -> None:
     """A lasting reason is told before one that passes."""
     held = hold(NOTHING_SAID, "", NOW, NOW + 60)
@@ -318,7 +313,6 @@ def test_what_is_begun_may_be_begun(
     assert is_version(one.version)
     assert not here.others_on_trial
     assert record.trial is None
-    assert not here.blocked
     assert same_version(policy.pins.get("telemetry", one.version), one.version)
     for key, entry in record.bad.items():
         if same_version(key.partition("+")[0], one.version):

@@ -109,6 +109,8 @@ def test_a_stopped_release() -> None:
     assert stopped_by(policy, offer("0.2.1"), release_of_two) is None
     assert stopped_by(policy, offer("0.2.0", component="guestagent"), release_of_two) is None
     assert stopped_by(policy, offer("0.2.0", "host"), release_of_two) is None
+    another = [*release_of_two, offer("0.4.0", component="netagent"), offer("0.4.0", "host"), offer("0.2.0.0")]
+    assert stopped_by(policy, offer("0.2.0", component="netagent"), another) == policy.stopped
     mended = [*release_of_two, offer("0.2.1")]
     assert stopped_by(policy, offer("0.2.0", component="netagent"), mended) is None
     assert stopped_by(go_on(policy), offer("0.2.0"), release_of_two) is None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rdagent.update.jitter import jitter
 from rdagent.update.window import DAYS, WindowError, next_open, parse
-from rdagent.update.words import moment
+from rdagent.update.words import moment, one_line
 
 
 def at(text: str) -> float:
@@ -112,7 +112,7 @@ def test_any_text_is_a_window_or_a_window_error(text: str) -> None:
 def test_jitter_is_below_its_limit_and_the_same_each_time(machine: str, name: str, version: str, limit: float) -> None:
     waits = jitter(machine, name, version, limit)
     assert waits == jitter(machine, name, version, limit)
-    assert 0 <= waits < limit or waits == 0
+    assert 0 <= waits <= limit or waits == 0
 
 
 def test_jitter_spreads_a_fleet_and_no_machine_is_always_the_first() -> None:
@@ -122,3 +122,21 @@ def test_jitter_spreads_a_fleet_and_no_machine_is_always_the_first() -> None:
     own = [jitter("vm1", "telemetry", f"0.{number}.0", 100.0) for number in range(200)]
     assert 40 < statistics.mean(own) < 60
     assert jitter("a", "bc", "1", 100.0) != jitter("ab", "c", "1", 100.0)
+
+
+@given(st.text(max_size=500), st.integers(4, 300))
+def test_what_others_wrote_fits_into_a_line(text: str, limit: int) -> None:
+    line = one_line(text, limit)
+    assert len(line) <= limit
+    assert line.isprintable()
+    assert one_line(line, limit) == line
+
+
+def test_words_of_others_are_kept_where_they_fit() -> None:
+    assert one_line("cannot write:\n\tdisk\0full ") == "cannot write: disk full"
+    assert one_line("x" * 400) == "x" * 297 + "..."
+
+
+def test_a_number_that_is_no_date() -> None:
+    assert moment(1e20) == "1e+20"
+    assert moment(float("nan")) == "nan"
