@@ -4,6 +4,7 @@ Everything has a mark of its own, so that each can be looked for afterwards: the
 """
 
 import asyncio
+import itertools
 import json
 import threading
 import time
@@ -101,13 +102,22 @@ class Load:
         for thread in self._threads:
             thread.join()
 
+    def hears(self, since: float) -> bool:
+        """Whether something asked since then was answered. The newest are the last ones."""
+        for one in reversed(self.questions):
+            if one.asked < since:
+                return False
+            if one.answered is not None:
+                return True
+        return False
+
     def silence(self, since: float, until: float) -> float:
         """The longest time between two answers that touches this span. Seconds, CLOCK_MONOTONIC."""
         answers = sorted(one.answered for one in self.questions if one.answered is not None)
         before = max((at for at in answers if at < since), default=since)
         after = min((at for at in answers if at > until), default=until)
         moments = [before, *(at for at in answers if since <= at <= until), after]
-        return max((later - earlier for earlier, later in zip(moments, moments[1:], strict=False)), default=0.0)
+        return max((later - earlier for earlier, later in itertools.pairwise(moments)), default=0.0)
 
     # -- on the bus ----------------------------------------------------------------------------------------------------
 

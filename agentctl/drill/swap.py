@@ -84,7 +84,7 @@ def run(stage: Stage, component: str, times: int, steps: Steps, *, full: bool) -
                 steps.begin(f"swap {number + 1}: {component} becomes {target.version}")
                 if number == min(_WARM_UP, times // 2):
                     counted.append(leaks.census(stage))
-                swaps.append(_swap(stage, component, target, whole=component == "rdagent" or is_whole(number)))
+                swaps.append(_swap(stage, load, component, target, whole=component == "rdagent" or is_whole(number)))
                 steps.end(f"{target.version} after {swaps[-1].ended - swaps[-1].began:.2f} s")
             stage.until_ready()
             counted.append(leaks.census(stage))
@@ -139,8 +139,8 @@ def _prepare(stage: Stage, component: str) -> tuple[Chosen, Chosen]:
     return first, second
 
 
-def _swap(stage: Stage, component: str, target: Chosen, *, whole: bool) -> Swap:
-    """Returns when the target answers. Raises Broken, CommandError."""
+def _swap(stage: Stage, load: Load, component: str, target: Chosen, *, whole: bool) -> Swap:
+    """Returns when the target answers, also those who knew the one before. Raises Broken, CommandError."""
     versions, began = Versions(stage), time.monotonic()
     if whole:
         ask(stage.deployment, UpdateNow(component=component, version=target.version), within=_PATIENCE)
@@ -149,6 +149,8 @@ def _swap(stage: Stage, component: str, target: Chosen, *, whole: bool) -> Swap:
         stage.choose(component, target)
         stage.supervisord.start(component)
     until(lambda: _what_is_missing(versions, component, target), _PATIENCE)
+    there = time.monotonic()
+    until(lambda: "" if load.hears(there) else f"{component} is not heard by who asked it before", _PATIENCE)
     return Swap(whole, began, time.monotonic())
 
 
