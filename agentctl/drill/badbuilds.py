@@ -303,8 +303,3 @@ BUILDS: tuple[BadBuild, ...] = (
         of=("telemetry", "rdagent"),
     ),
 )
-
-
-def find(name: str) -> BadBuild | None:
-    """By its name."""
-    return next((one for one in BUILDS if one.name == name), None)

@@ -141,6 +141,30 @@ def swap(
     _play(this.CONFIGURATION, times, play, as_json, junit, html, keep)
 
 
+@drill.command()
+@click.option("--only", multiple=True, metavar="NAME", help="Only this outage; repeatable.")
+@click.option("--list", "listing", is_flag=True, help="The outages there are.")
+@report_options
+def blackout(
+    only: tuple[str, ...], listing: bool, as_json: bool, junit: Path | None, html: Path | None, keep: bool
+) -> None:
+    """Have the repository and the host's manifests away or lying, across restarts; then have them return.
+
+    Nothing may change but what the status says of the repository; the version before has to come back from the disk;
+    and after the return the version that is wanted has to arrive by itself. Exit status 1 if that is not so.
+    """
+    from agentctl.drill import blackout as this
+    from agentctl.drill.outages import OUTAGES
+    from agentctl.drill.updates import CONFIGURATION
+
+    if listing:
+        for one in OUTAGES:
+            click.echo(f"{one.name:20}{one.what}")
+        return
+    outages = this.choose(only)
+    _play(CONFIGURATION, len(outages), lambda stage, steps: this.run(stage, outages, steps), as_json, junit, html, keep)
+
+
 def _play(
     configuration: str,
     total: int,

@@ -36,6 +36,7 @@ _EVENT_SECONDS = 0.05
 _ASK_SECONDS = 2.0
 _RUN_SECONDS = 0.2
 _END_PATIENCE = 30.0
+_RUN_PATIENCE = 5.0
 _EMITTER = "agentctl"
 _NO_ANSWER = (NoAnswer, Refused, FrameError)
 
@@ -174,7 +175,7 @@ class Load:
             run = self._new_run("run", self.runs)
             script = f"{_script(run)}; echo said {run.name}"
             try:
-                await bus.ask(RunScript(name=run.name, script=script.encode()), within=_END_PATIENCE)
+                await bus.ask(RunScript(name=run.name, script=script.encode()), within=_RUN_PATIENCE)
                 run.acknowledged = True
             except _NO_ANSWER as error:
                 # Not asked again: it may have begun, and would be done twice.

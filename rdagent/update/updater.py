@@ -232,7 +232,8 @@ class Updater:
             self.memory.change(refused={**self.memory.now.refused, key: refusal})
             self._chronicle.end("refuse", offer, ok=False, message=error.reason)
             return
-        pause = min(self._retries[key][1] * 2, _LONGEST_PAUSE) if key in self._retries else _FIRST_PAUSE
+        pause = self._retries[key][1] * 2 if key in self._retries else _FIRST_PAUSE
+        pause = min(pause, _LONGEST_PAUSE, self.settings.check_period)
         if key not in self._retries:
             self._chronicle.note("fetch", offer, ok=False, message=error.reason)
         self._retries[key] = (time.monotonic() + pause, pause, error.reason)
