@@ -85,10 +85,14 @@ def check_version(root: str, tree: str, digest: str | None) -> list[str]:
     return [tree, *(f"{root}/deps/{layer}" for layer in layers)]
 
 
-def check(folder: str, name: str, digest: str | None) -> dict[str, Any]:
+def check_private(folder: str) -> None:
     status = os.lstat(folder)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid not in {0, os.geteuid()} or status.st_mode & 0o022:
         raise RottenError(f"{folder} is a link, or others could write to it")
+
+
+def check(folder: str, name: str, digest: str | None) -> dict[str, Any]:
+    check_private(folder)
     data = Path(folder, name).read_bytes()
     if sha256(data) != (digest or sha256(data)):
         raise RottenError(f"{folder}/{name} is not the one that was installed")
@@ -147,6 +151,13 @@ def choose(root: str, folder: str, *, may_try: bool = True) -> list[str]:
 
     Without a record the link `current` has to do.
     """
+    try:
+        check_private(folder)
+    except FileNotFoundError:
+        return []
+    except (OSError, RottenError) as error:
+        say(f"what it says of versions is not believed: {error}")
+        return []
     try:
         if may_try and read_record(folder)["trial"] and (paths := on_trial(root, folder)):
             return paths

@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -70,8 +71,15 @@ class BlobStore:
         file = self._file(path)
         with writable(file):
             file.parent.mkdir(parents=True, exist_ok=True)
-            if not file.exists():
-                file.hardlink_to(source)
+        try:
+            file.hardlink_to(source)
+        except FileExistsError:
+            return
+        except OSError:
+            # Blobs may be on another file system.
+            with self.incoming() as incoming, writable(file), source.open("rb") as content:
+                shutil.copyfileobj(content, incoming.file)
+                incoming.place(file)
 
     def drop(self, path: str) -> None:
         """There is no such blob any more. Raises Unknown, Unwritable."""

@@ -171,7 +171,10 @@ class Repository:
     def _renew(self) -> None:
         """A timestamp is good for a day: whoever asks gets one that is good for half of that at least."""
         file = self._folder / "metadata" / "timestamp.json"
-        expires = datetime.datetime.fromisoformat(msgspec.json.decode(file.read_bytes())["signed"]["expires"])
+        try:
+            expires = datetime.datetime.fromisoformat(msgspec.json.decode(file.read_bytes())["signed"]["expires"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FabricError(f"{file} cannot be used: {error}. Move {self._folder} away") from error
         if expires - datetime.datetime.now(datetime.UTC) < _RENEW_WITHIN:
             self._roles().renew()
 

@@ -20,7 +20,7 @@ def carried(old: Fields, new: Fields) -> Fields:
         trial.update(_unknown(before, trial))
     for name, entry in new["bad"].items():
         listed = old.get("bad", {}).get(name, {})
-        if all(listed.get(field, value) == value for field, value in entry.items()):
+        if listed.get("reason") == entry["reason"]:
             entry.update(_unknown(listed, entry))
     return {**old, **new}
 

@@ -5,6 +5,7 @@ ROOT/components/COMPONENT/staging/             what is being unpacked; whatever 
 ROOT/deps/SHA256/                              layers, shared by all versions that name them
 """
 
+import os
 import platform
 import sys
 import sysconfig
@@ -72,6 +73,12 @@ def read_manifest(path: Path) -> Manifest:
     """What a package says of itself, whoever made it. Raises BadPackage."""
     with open_archive(path) as archive:
         return _manifest(archive)[0]
+
+
+def read_listing(path: Path) -> Listing:
+    """What a layer says of itself, whoever made it. Raises BadPackage."""
+    with open_archive(path) as archive:
+        return _listing(path, archive.small(LISTING))
 
 
 def unpack(path: Path, root: Path, component: str, trust: Trust, machine: Machine, disk: Disk | None = None) -> Package:
@@ -194,8 +201,8 @@ def _put(
     for inside in reversed(folders):
         disk.sync_folder(staging / inside)
     disk.sync_folder(staging)
-    if target.exists():
-        # Rotten, or we would not be here; nothing can run from it.
+    if os.path.lexists(target):
+        # Rotten, or we would not be here; nothing can run from it. It may be a link to nowhere.
         disk.replace(target, staging.with_name(f"{target.name}.rotten"))
     disk.replace(staging, target)
     disk.sync_folder(target.parent)

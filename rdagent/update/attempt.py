@@ -154,6 +154,7 @@ class Attempts:
         await self._until_answers(offer.component)
         self.doing = None
         ended(seconds=time.monotonic() - began)
+        await self._collect(offer.component)
 
     async def _commit(self, name: str, target: Chosen) -> Record:
         """Until the disk takes it: what proved itself must not come back for want of a free block."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from rdagent.update.source import Kind, SourceError
+from rdagent.update.source import Kind, SourceError, forget
 from wire.deadline import Deadline
 from wire.errors import HostError, Refused, TooLarge, Truncated, Unplain
 from wire.http import HttpClient
@@ -31,6 +31,7 @@ def fetch_by_url(
     Each has `each_seconds` in all, so that one that drips does not keep us from the next. Raises SourceError, whose
     reason names what went wrong with each; `target` is then not there.
     """
+    forget(target)
     failures: list[SourceError] = []
     for url in urls:
         try:

@@ -20,11 +20,12 @@ class Fetcher(FetcherInterface):
     The library's own fetchers have no total deadline, and let a body that breaks off escape as another library's error.
     """
 
-    def __init__(self, deadline: Deadline, path: Path) -> None:
-        """A file is fetched to a hidden one beside `path`: a download that breaks off is gone on with next time."""
+    def __init__(self, deadline: Deadline) -> None:
         self._client = HttpClient(f"azvmagent/{__version__}")
         self._deadline = deadline
-        self._path = path
+        self.path = Path()
+        """Where the next file shall lie. It is fetched to a hidden one beside it: a download that breaks off is gone on
+        with next time."""
 
     def download_bytes(self, url: str, max_length: int) -> bytes:
         """One document."""
@@ -34,7 +35,7 @@ class Fetcher(FetcherInterface):
     @contextmanager
     def download_file(self, url: str, max_length: int) -> Iterator[IO[bytes]]:
         """One target, on disk; gone at the end of the block."""
-        fetched = self._path.with_name(f".{self._path.name}.fetched")
+        fetched = self.path.with_name(f".{self.path.name}.fetched")
         try:
             with _translated():
                 self._client.download(url, fetched, deadline=self._deadline, limit=max_length, plain=True)

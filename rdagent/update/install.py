@@ -17,7 +17,7 @@ from rdagent.update.repository import Repository
 from rdagent.update.shelf import Shelf
 from rdagent.update.source import SourceError, layer_target
 from rdagent.update.stager import Answer, Order, Problem
-from release.errors import RottenTree
+from release.errors import ReleaseError, RottenTree
 from release.manifest import BYTES_LIMIT, Layer
 from release.record import Chosen
 from release.signing import Thresholds
@@ -59,7 +59,10 @@ class Installer:
         """The version lies there whole when this returns. Raises InstallError."""
         if there := await asyncio.to_thread(self._is_there, offer):
             return there
-        downloads = self._shelf.folder(offer.component) / "downloads"
+        try:
+            downloads = await asyncio.to_thread(self._shelf.make_folder, offer.component) / "downloads"
+        except ReleaseError as error:
+            raise InstallError(str(error), final=False) from error
         try:
             await asyncio.to_thread(_make_folder, downloads)
             package = downloads / f"{offer.component}-{offer.version}.zip"
@@ -193,7 +196,8 @@ async def _ask(order: Order) -> Answer:
 
 
 def _make_folder(path: Path) -> None:
-    path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path.mkdir(mode=0o755, exist_ok=True)
+    path.chmod(0o755)
 
 
 def _failed(offer: Offer, what: str, error: SourceError) -> InstallError:

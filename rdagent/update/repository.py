@@ -1,14 +1,14 @@
 """The component repository as rdagent sees it: what there is, and one file of it. Read in a child (`tufchild`)."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from ipc.child import module_command
 from ipc.places import COMPONENTS, Places
-from rdagent.update.source import Answer, Order, SourceError
+from rdagent.update.source import Answer, Order, SourceError, forget
 from release.manifest import BYTES_LIMIT
 
 LOOK_SECONDS = 60.0
@@ -34,7 +34,18 @@ class Repository:
 
         It is whole, checked and on the disk, or not there.
         """
-        await self._ask(seconds, target=target, path=str(path), limit=limit)
+        await self.fetch_all({target: path}, limit=limit, seconds=seconds)
+
+    async def fetch_all(
+        self, wanted: Mapping[str, Path], *, limit: int = BYTES_LIMIT, seconds: float = FETCH_SECONDS
+    ) -> None:
+        """Several targets in order, by one child: a package and its layers. Raises SourceError.
+
+        What came before an error is there, as whole as after `fetch`.
+        """
+        for path in wanted.values():
+            forget(path)
+        await self._ask(seconds, wanted={target: str(path) for target, path in wanted.items()}, limit=limit)
 
     async def _ask(self, seconds: float, **what: object) -> Answer:
         fixed = {"url": self._url, "root": str(self._root), "state": str(self._state), "seconds": seconds}

@@ -44,10 +44,7 @@ class Shelf:
     def change(self, component: str, change: Callable[[Record], Record]) -> Record:
         """On disk when this returns; the link `current` follows. Raises ReleaseError."""
         folder = self.folder(component)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ReleaseError(f"{folder} cannot be made: {error.strerror}") from error
+        self.make_folder(component)
         with records.locked(folder):
             before = self.record(component)
             after = change(before)
@@ -56,6 +53,19 @@ class Shelf:
             with contextlib.suppress(ReleaseError):  # for people only
                 records.show_current(folder, after)
         return after
+
+    def make_folder(self, component: str) -> Path:
+        """Of its own, whatever the umask says: launch.py believes no other. Raises ReleaseError."""
+        folder = self.folder(component)
+        for path in (self.root, folder.parent, folder):
+            try:
+                path.mkdir(mode=0o755, parents=True)
+                path.chmod(0o755)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise ReleaseError(f"{path} cannot be made: {error.strerror}") from error
+        return folder
 
     def check_writable(self, component: str) -> None:
         """Raises ReleaseError if the record could not be written."""

@@ -1,5 +1,6 @@
 """What the updater and the child that reads the repository say to each other, and how it can go wrong."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -67,10 +68,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """For all of it."""
     components: tuple[str, ...] = ()
     """Look for packages of these."""
-    target: str = ""
-    """Or fetch this one to `path`."""
-    path: str = ""
+    wanted: dict[str, str] = {}
+    """Or fetch these targets, each to its path."""
     limit: int = BYTES_LIMIT
+    """Bytes of each."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,3 +94,11 @@ def target_of(component: str, version: str) -> str:
 def layer_target(sha256: str) -> str:
     """Where the repository has a layer."""
     return f"layers/{sha256}.zip"
+
+
+def forget(path: Path) -> None:
+    """A file of an earlier try must not be taken for what is asked for now. Raises SourceError."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise SourceError("disk", f"{path}: {error.strerror}") from error

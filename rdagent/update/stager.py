@@ -15,7 +15,7 @@ from release.errors import BadPackage, DiskTrouble, KeyFileError, ReleaseError, 
 from release.manifest import Layer, Manifest
 from release.signing import Thresholds, trust_for
 from release.tree import check_layer
-from release.unpack import Package, this_machine, unpack, unpack_layer, verify_package
+from release.unpack import Package, read_listing, this_machine, unpack, unpack_layer, verify_package
 
 Problem = Literal["untrusted", "unfit", "damaged", "disk", "failed"]
 """
@@ -76,11 +76,10 @@ def _done(order: Order) -> Answer:
     root, manifest = Path(order.root), package.manifest
     missing = [layer for layer in manifest.layers if not _is_there(root, layer)]
     if order.layers is not None:
-        _make_room(order, root, manifest)
-        for layer in missing:
-            if (file := order.layers.get(layer.sha256)) is None:
-                raise Unfit(f"the layer {layer.name} {layer.version} ({layer.sha256}) is missing")
-            unpack_layer(Path(file), root, layer)
+        files = {layer: _file_of(layer, order.layers) for layer in missing}
+        _make_room(order, order.layers, root, manifest, list(files.values()))
+        for layer, file in files.items():
+            unpack_layer(file, root, layer)
         unpack(Path(order.package), root, order.component, trust, this_machine())
     return Answer(digest=package.digest, floor=manifest.floor, missing=missing)
 
@@ -99,14 +98,23 @@ def _check_asked(order: Order, package: Package) -> None:
         )
 
 
-def _make_room(order: Order, root: Path, manifest: Manifest) -> None:
+def _file_of(layer: Layer, layers: dict[str, str]) -> Path:
+    if (file := layers.get(layer.sha256)) is None:
+        raise Unfit(f"the layer {layer.name} {layer.version} ({layer.sha256}) is missing")
+    return Path(file)
+
+
+def _make_room(order: Order, layers: dict[str, str], root: Path, manifest: Manifest, missing: list[Path]) -> None:
+    """For the version and its layers together; what was fetched for them stays."""
     keep = Keep(
         versions=frozenset([order.version, *order.keep]),
         layers=frozenset(layer.sha256 for layer in manifest.layers),
-        in_use=frozenset(map(Path, [order.package, *order.in_use])),
+        in_use=frozenset(map(Path, [order.package, *layers.values(), *order.in_use])),
     )
-    root.mkdir(parents=True, exist_ok=True)
-    make_room(root, order.component, manifest.files, keep)
+    files = dict(manifest.files)
+    for file in missing:
+        files |= {f"{file.name}/{path}": one for path, one in read_listing(file).files.items()}
+    make_room(root, order.component, files, keep)
 
 
 def _is_there(root: Path, layer: Layer) -> bool:

@@ -57,7 +57,7 @@ def _done(order: Order) -> Answer:
     """Raises SourceError."""
     state = Path(order.state)
     trust = _trusted(Path(order.root))
-    fetcher = Fetcher(Deadline.after(order.seconds), Path(order.path))
+    fetcher = Fetcher(Deadline.after(order.seconds))
     try:
         with _alone(state), _translated(order.url):
             updater = _updater(order, state, trust, fetcher)
@@ -65,14 +65,14 @@ def _done(order: Order) -> Answer:
             for component in order.components:
                 # Asking for any of its targets loads the component's role.
                 updater.get_targetinfo(target_of(component, "0.0"))
-            info = updater.get_targetinfo(order.target) if order.target else None
+            found = {target: updater.get_targetinfo(target) for target in order.wanted}
             _remember(state, trust)
-            if not order.target:
-                return _listed(state / "metadata", order.components)
-            if info is None:
-                raise SourceError("missing", f"the repository has no {order.target} (any more)")
-            _fetch(updater, info, Path(order.path), order.limit)
-            return Answer()
+            for target, info in found.items():
+                if info is None:
+                    raise SourceError("missing", f"the repository has no {target} (any more)")
+                fetcher.path = Path(order.wanted[target])
+                _fetch(updater, info, fetcher.path, order.limit)
+            return _listed(state / "metadata", order.components)
     except OSError as error:
         raise SourceError("disk", f"{error.filename or state}: {error.strerror or error}") from error
 

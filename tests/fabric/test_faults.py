@@ -51,6 +51,8 @@ def requests_of(vm: Vm) -> dict[str, tuple[str, str, str, dict[str, Any]]]:
         "agentpackage": ("blob", "GET", "/agents/rdagent_1.0.0.zip", {}),
         "package": ("blob", "GET", package.replace("&amp;", "&"), {}),
         "outputblob": ("blob", "GET", "/output/run-0-output", {}),
+        "repositorymetadata": ("blob", "GET", "/repository/metadata/timestamp.json", {}),
+        "repositorytargets": ("blob", "GET", "/repository/targets/layers/x.zip", {}),
         "statusblob": ("blob", "PUT", vm.status_url(), {"data": b"{}", "headers": {"x-ms-blob-type": "BlockBlob"}}),
     }
 
@@ -129,6 +131,27 @@ def test_slow_answers_rightly_and_late_while_others_are_served(host: RunningHost
     assert monotonic() - start > 1.4
     assert status_line(answer) == 200
     assert b"<Versions>" in answer
+
+
+def test_an_html_page_is_a_success_of_another_kind(host: RunningHost) -> None:
+    host.fault("versions", "html-page")
+    answer = host.call("wireserver", "GET", "/?comp=versions")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert b"<html>" in answer.content
+
+
+def test_endless_goes_on_until_the_client_leaves(host: RunningHost) -> None:
+    whole = host.call("wireserver", "GET", "/?comp=versions").content
+    host.fault("versions", "endless", count=1)
+    with closing(socket.create_connection(host.address("wireserver"), PATIENCE)) as connection:
+        connection.sendall(VERSIONS)
+        found = b""
+        while len(found) < 4 << 20:
+            found += connection.recv(1 << 20)
+    assert b"content-length" not in found[:1000].lower()
+    assert whole in found
+    # It serves on.
+    assert host.call("wireserver", "GET", "/?comp=versions").content == whole
 
 
 def test_wrong_bytes_mean_nothing(host: RunningHost) -> None:

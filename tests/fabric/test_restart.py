@@ -113,7 +113,15 @@ def test_at_another_address_the_goal_state_is_a_new_one(host: RunningHost) -> No
 
 def test_the_endpoints_file_and_the_faults_go_with_the_host(host: RunningHost) -> None:
     file = host.root / "fabric" / "endpoints.json"
-    assert set(json.loads(file.read_text())) == {"pid", "wireserver", "hostgaplugin", "imds", "blob", "portal"}
+    assert set(json.loads(file.read_text())) == {
+        "pid",
+        "wireserver",
+        "hostgaplugin",
+        "imds",
+        "blob",
+        "portal",
+        "repository",
+    }
     host.fault("versions", "status", 500)
     host.stop()
     assert not file.exists()

@@ -119,7 +119,7 @@ class Recorder:
     def live(self, story: Story) -> list[Cut]:
         with self.image.open("wb") as file:
             file.truncate(self.model.size)
-        subprocess.run([*self.model.make, self.image], check=True, capture_output=True)
+        run(*self.model.make, self.image)
         with mounted(self.image, self.mount, self.model):
             installed = story.begin(self.mount / "root")
             (self.mount / "other").touch()
@@ -211,21 +211,28 @@ def _problem(story: Story, cut: Cut, image: Path, mount: Path, model: Model) -> 
             installed = Installed(mount / "root")
             story.look(installed, cut.promised)
             story.go_on(installed, chapters=1)
-    except (AssertionError, ReleaseError, OSError, LookupError, subprocess.CalledProcessError) as error:
+    except (AssertionError, ReleaseError, OSError, LookupError) as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         return f"{error!r}, {frame.line}"
     return ""
+
+
+def run(*command: str | Path) -> None:
+    """Raises OSError with what it said."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise OSError(f"{' '.join(map(str, command))}: {done.stderr.strip()}")
 
 
 @contextmanager
 def mounted(image: Path, mount: Path, model: Model) -> Iterator[None]:
     """The loop device goes with the mount, and that with our namespace at the latest."""
     mount.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-o", f"loop,{model.options}", image, mount], check=True, capture_output=True)
+    run("mount", "-o", f"loop,{model.options}", image, mount)
     try:
         yield
     finally:
-        subprocess.run(["umount", mount], check=True, capture_output=True)
+        run("umount", mount)
 
 
 @contextmanager

@@ -92,7 +92,8 @@ class Story:
                 record = records.write(folder, records.begin_trial(record, chosen(built), TRIES), disk)
                 say(f"begun {version}")
         with watched(before):
-            self.start(installed)
+            if self.start(installed) == version:
+                say(f"started {version}")
         with records.locked(folder):
             record = installed.record()
             record = records.commit(record) if good else records.reject(record, "is bad")
@@ -116,10 +117,12 @@ class Story:
         assert record.current.version in COMMITS[done : done + 2], f"current {record.current.version} after {promised}"
         if f"rejected {BAD}" in promised:
             assert chosen(self.packages[BAD]).key in record.bad, "the bad list was lost"
-        if promised and promised[-1].startswith("begun"):
-            version = promised[-1].split()[1]
+        word, _, version = promised[-1].partition(" ") if promised else ("", "", "")
+        if word in {"begun", "started"}:
             ended = record.current.version == version or chosen(self.packages[version]).key in record.bad
             assert record.trial or ended, "the trial was lost"
+        if word == "started" and record.trial:
+            assert record.trial.tries < TRIES, "the try was not counted before the start"
         self.look_at_trees(installed, promised)
         wanted = record.trial.target if record.trial else record.current
         assert self.start(installed) == wanted.version, f"{wanted.version} was chosen and does not start"
@@ -138,7 +141,7 @@ class Story:
         record = installed.record()
         assert versions >= {one.version for one in (record.current, record.previous) if one}
         word, _, version = promised[-1].partition(" ") if promised else ("", "", "")
-        if word in {"unpacked", "begun", "committed"}:
+        if word in {"unpacked", "begun", "started", "committed"}:
             assert version in versions
         if word in {"shown", "committed"}:
             assert (installed.folder / "current").is_symlink()

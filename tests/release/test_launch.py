@@ -29,7 +29,7 @@ def dying(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 def test_it_is_short_and_its_own() -> None:
     lines = [line for line in LAUNCH.read_text().splitlines() if line.strip()]
-    assert len(lines) < 160
+    assert len(lines) < 170
     imports = {line.split()[1].split(".")[0] for line in lines if line.startswith(("import ", "from "))}
     assert imports <= sys.stdlib_module_names
 
@@ -183,6 +183,18 @@ def test_somebody_holds_the_record(installed: Installed, one: Built, two: Built)
     assert ran.stdout == "probe 1.0.0\n"
     assert "a try cannot be counted" in ran.stderr
     assert installed.record() == before
+
+
+@pytest.mark.parametrize("harm", ["writable by others", "link to another"])
+def test_a_folder_that_is_not_ours_alone(installed: Installed, one: Built, harm: str) -> None:
+    """Drill 62: whoever can write a record there could choose the version."""
+    installed.put_base("0.9.0")
+    installed.put(one)
+    installed.set(current=chosen(one))
+    HARM[harm](installed.folder)
+    ran = installed.launch()
+    assert ran.stdout == "probe 0.9.0\n"
+    assert "is not believed" in ran.stderr
 
 
 def test_nothing_there(tmp_path: Path) -> None:
