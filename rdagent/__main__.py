@@ -52,6 +52,8 @@ async def run(places: Places, settings: Settings, updates: UpdateSettings, host:
             agent.truth,
             lambda: bool(heartbeat.view.problem),
         )
+        # Another judge may have put another version in its place.
+        agent.on_change = updater.look_again
         answer_orders(component, updater)
         emitter.emit("Start", f"{NAME} {__version__}")
         try:

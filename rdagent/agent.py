@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Callable
 
 from ipc.component import Component
 from ipc.contract.every import Hello
@@ -46,6 +47,8 @@ class RdAgent:
         self._sign_of_life = sign_of_life
         self._news = asyncio.Event()
         self._somebody_came = asyncio.Event()
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when a neighbour's state, process or version is another."""
         for name in NEIGHBOURS:
             component.bus.on(Hello, lambda _: self._somebody_came.set(), of=name)
         component.bus.on(GoalStateArrived, lambda _: heartbeat.forget_goal_state())
@@ -102,6 +105,7 @@ class RdAgent:
     def _changed(self, before: ComponentTruth | None, after: ComponentTruth) -> None:
         self._news.set()
         self._component.announce(TruthChanged(component=after.name))
+        self.on_change()
         if before is not None and before.state != after.state and "busy" not in {before.state, after.state}:
             well = after.state == "ok"
             logger.log(logging.INFO if well else logging.WARNING, "%s is %s %s", after.name, after.state, after.why)

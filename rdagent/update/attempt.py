@@ -151,7 +151,7 @@ class Attempts:
             self._be_reborn()
             return
         await self._restart(offer.component)
-        await self._until_answers(offer.component)
+        await self._until_known(offer)
         self.doing = None
         ended(seconds=time.monotonic() - began)
         await self._collect(offer.component)
@@ -172,9 +172,11 @@ class Attempts:
             # supervisord starts it by itself when it ends; the gate sees what comes of it.
             logger.warning("%s: %s", name, error)
 
-    async def _until_answers(self, name: str) -> None:
+    async def _until_known(self, failed: Offer) -> None:
+        """That another version answers: who decides meanwhile would believe that the failed one runs and is wanted."""
         for _ in range(_ANSWER_LOOKS):
-            if (await self._trials.look(name)).answered:
+            answered = (await self._trials.look(failed.component)).answered
+            if answered and self._running().get(failed.component) != failed.version:
                 return
             await asyncio.sleep(0.5)
 
