@@ -58,8 +58,11 @@ def choose(component: str, only: Iterable[str], *, everything: bool) -> list[Cho
     return found
 
 
-def prepare(stage: Stage) -> dict[str, Chosen]:
-    """Good versions of all four in force, the host and the group up. Raises CommandError."""
+def prepare(stage: Stage, components: Iterable[str]) -> dict[str, Chosen]:
+    """Good versions of all four in force, the host and the group up; the host wants those of `components`.
+
+    Raises CommandError.
+    """
     source = checkout(stage.root / "sources" / "good")
     built = {name: package(source, name, GOOD, stage.root / "packages", stage.key) for name in COMPONENTS}
     good = {name: stage.install(one) for name, one in built.items()}
@@ -67,8 +70,8 @@ def prepare(stage: Stage) -> dict[str, Chosen]:
         stage.choose(name, chosen)
     stage.up(sample=True)
     host = Host(stage)
-    for name, one in built.items():
-        host.publish(one.path)
+    for name in components:
+        host.publish(built[name].path)
         host.want(name, GOOD)
     return good
 
@@ -76,7 +79,7 @@ def prepare(stage: Stage) -> dict[str, Chosen]:
 def run(stage: Stage, choices: Sequence[Choice], steps: Steps) -> Report:
     """The whole drill. Raises CommandError if it cannot be done at all."""
     wall, began = time.time(), time.monotonic()
-    good = prepare(stage)
+    good = prepare(stage, dict.fromkeys(one.component for one in choices))
     cases = []
     for number, choice in enumerate(choices, 1):
         steps.begin(f"{choice.name}: {choice.build.what}")
