@@ -98,8 +98,7 @@ class Blackout:
         except (Broken, CommandError, IpcError) as error:
             problem, evidence = str(error), watch.evidence()
         finally:
-            for number in faults:
-                self._host.lift(number)
+            self._heal(faults)
         return Case(
             name=outage.name,
             kind=outage.kind,
@@ -150,14 +149,19 @@ class Blackout:
 
     def _returns(self, outage: Outage, built: Built, faults: list[int]) -> None:
         """The sources are as they should be."""
-        while faults:
-            self._host.lift(faults.pop())
+        self._heal(faults)
         if outage.kind == "host gone":
-            group.start_host(self._stage.deployment)
             self._host.publish(built.path)
             self._host.want(COMPONENT, built.manifest.version)
         elif outage.kind == "withdrawn":
             self._host.publish(built.path)
+
+    def _heal(self, faults: list[int]) -> None:
+        """The host is there, without faults. Raises CommandError."""
+        if group.host_process(self._stage.deployment) is None:
+            group.start_host(self._stage.deployment)
+        while faults:
+            self._host.lift(faults.pop())
 
     # -- meanwhile -----------------------------------------------------------------------------------------------------
 
@@ -190,9 +194,10 @@ class Blackout:
 
     def _snapshot(self) -> dict[str, object]:
         """What may not change: by component its record as it lies on the disk, and its process."""
+        until(lambda: "" if self._versions.view(COMPONENT) else "rdagent does not tell of updates", _PATIENCE)
         updates = self._versions.updates()
         if updates is None:
-            raise Broken("rdagent does not tell of updates")
+            raise Broken("rdagent told of updates, and no longer does")
         views = {one.component: (one.running, one.current, one.previous, one.bad) for one in updates.components}
         pids = self._versions.pids()
         return {name: (self._versions.record(name), views.get(name), pids.get(name)) for name in COMPONENTS}

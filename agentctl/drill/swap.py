@@ -72,7 +72,7 @@ class Figures(msgspec.Struct, frozen=True):
 def run(stage: Stage, component: str, times: int, steps: Steps, *, full: bool) -> Report:
     """The whole drill. Raises CommandError if it cannot be done at all."""
     wall, began = time.time(), time.monotonic()
-    versions = _prepare(stage, component)
+    versions = prepare(stage, component)
     before = Versions(stage).pids(but=component)
     watch = Watch(stage)
     load = Load(stage, component, full=full)
@@ -84,7 +84,7 @@ def run(stage: Stage, component: str, times: int, steps: Steps, *, full: bool) -
                 steps.begin(f"swap {number + 1}: {component} becomes {target.version}")
                 if number == min(_WARM_UP, times // 2):
                     counted.append(leaks.census(stage))
-                swaps.append(_swap(stage, load, component, target, whole=component == "rdagent" or is_whole(number)))
+                swaps.append(swap(stage, load, component, target, whole=component == "rdagent" or is_whole(number)))
                 steps.end(f"{target.version} after {swaps[-1].ended - swaps[-1].began:.2f} s")
             stage.until_ready()
             counted.append(leaks.census(stage))
@@ -129,7 +129,7 @@ def figures(load: Load, swaps: Sequence[Swap]) -> Figures:
     )
 
 
-def _prepare(stage: Stage, component: str) -> tuple[Chosen, Chosen]:
+def prepare(stage: Stage, component: str) -> tuple[Chosen, Chosen]:
     """Both on the disk, the second in force: the first swap is to the first. Raises CommandError."""
     source = checkout(stage.root / "sources")
     built = [package(source, component, version, stage.root / "packages", stage.key) for version in _VERSIONS]
@@ -139,7 +139,7 @@ def _prepare(stage: Stage, component: str) -> tuple[Chosen, Chosen]:
     return first, second
 
 
-def _swap(stage: Stage, load: Load, component: str, target: Chosen, *, whole: bool) -> Swap:
+def swap(stage: Stage, load: Load, component: str, target: Chosen, *, whole: bool) -> Swap:
     """Returns when the target answers, also those who knew the one before. Raises Broken, CommandError."""
     versions, began = Versions(stage), time.monotonic()
     if whole:

@@ -46,6 +46,8 @@ class TakenBack:
 
     def run(self, package: Path) -> dict[str, float]:
         """Figures in seconds: until it was found out, and from then until the good version answered again."""
+        # Until then supervisord goes on with the pauses of the starts before.
+        until(self._what_is_not_settled, _START_PATIENCE)
         others = self._versions.pids(but=self._component)
         own = self._versions.pids().get(self._component)
         self._host.publish(package)
@@ -69,6 +71,10 @@ class TakenBack:
         if self._build.end != "fetch":
             self._is_not_tried_again()
         return measured
+
+    def _what_is_not_settled(self) -> str:
+        state = self._stage.program(self._component).statename
+        return "" if state == "RUNNING" else f"supervisord calls {self._component} {state}"
 
     # -- tried ---------------------------------------------------------------------------------------------------------
 
