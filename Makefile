@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# Files of tests at once: most wait for processes, so there may be more than processors.
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile
+
 # What tests/vm needs beside packages; elsewhere `make test` says that it leaves them out.
 VMS := $(shell test "$$(id -u)" = 0 && unshare --mount --pid --fork true 2>/dev/null && echo yes)
 
@@ -23,7 +27,7 @@ status: $(VENV)/up.stamp ## components, host, extensions
 
 test: packages $(VENV)/dev.stamp $(if $(VMS),vm) ## format, lint, types, import direction, documents and every test
 	@$(if $(VMS),:,echo "tests/vm and the power cuts are left out: they need root and namespaces")
-	$(BIN)/pytest $(if $(VMS),,--ignore=tests/vm --ignore=tests/release/test_power_cuts.py)
+	$(PYTEST) $(if $(VMS),,--ignore=tests/vm --ignore=tests/release/test_power_cuts.py)
 
 test-vm: packages $(VENV)/dev.stamp vm ## the tests in VMs that networkd, NetworkManager or ifupdown manage
 	$(BIN)/pytest tests/vm

@@ -502,5 +502,5 @@ def test_forgetting_the_vm_that_has_the_rest_is_warned_of(host: RunningHost, pag
     expect(page.locator("#head .vm-name")).to_have_text("other")
     page.get_by_role("button", name="Forget VM").click()
     expect(page.get_by_role("dialog")).not_to_contain_text("nobody else's")
-    page.keyboard.press("Escape")
+    page.goto("about:blank")  # it would ask for the VM that is gone
     host.api("DELETE", "/api/vms/other")
