@@ -33,6 +33,8 @@ CHECK_SECONDS = 2.0
 """Between two looks into the repository; a VM has an hour."""
 
 _PATIENCE = 60.0
+_STATUS_PATIENCE = 5.0
+"""A source that does not answer is waited for longer."""
 _LIVES = 2
 """Of rdagent in one case."""
 _ONE_LINE = "the component repository:"
@@ -121,6 +123,7 @@ class Blackout:
         self._nothing_changed(outage, before, restarted=set())
         self._kill(outage)
         until(lambda: self._who_is_not_back(outage), _PATIENCE)
+        until(lambda: "" if self._versions.view(COMPONENT) else "update status knows of no versions", _STATUS_PATIENCE)
         until(lambda: self._what_is_not_noticed(outage), outage.patience)
         self._nothing_changed(outage, before, restarted=set(COMPONENTS) if outage.everything else {"rdagent"})
         back = self._goes_back()

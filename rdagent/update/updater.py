@@ -99,6 +99,10 @@ class Updater:
             self._wake.clear()
             pause = 0.0
             try:
+                if not self.found:
+                    # Who asks meanwhile is told of the disk: a trial, or a repository that hangs, takes its time.
+                    await asyncio.to_thread(self._take_stock)
+                    self.decide_anew()
                 await self._finish_trials()
                 asked = self.memory.now.policy.asked
                 await self.wishes.refresh()
