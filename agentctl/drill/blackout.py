@@ -139,9 +139,12 @@ class Blackout:
                 end([found], 0.0)
             return
         for number, together in enumerate(outage.rounds):
-            for one in faults:
+            # The next before the last is lifted: a moment without any would be a return.
+            before = list(faults)
+            faults += [self._host.spoil(*one) for one in together]
+            for one in before:
                 self._host.lift(one)
-            faults[:] = [self._host.spoil(*one) for one in together]
+                faults.remove(one)
             if number == 0:
                 self._host.publish(built.path)
                 self._host.want(COMPONENT, built.manifest.version)
