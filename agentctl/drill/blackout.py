@@ -101,6 +101,8 @@ class Blackout:
             problem, evidence = str(error), watch.evidence()
         finally:
             self._heal(faults)
+        if problem:
+            self._begin_anew()
         return Case(
             name=outage.name,
             kind=outage.kind,
@@ -168,6 +170,12 @@ class Blackout:
             group.start_host(self._stage.deployment)
         while faults:
             self._host.lift(faults.pop())
+
+    def _begin_anew(self) -> None:
+        """After a failure, so that the next one is judged by itself. Raises CommandError."""
+        self._stage.stop(COMPONENT)
+        self._stage.choose(COMPONENT, self._current, previous=self._previous)
+        self._stage.supervisord.start(COMPONENT)
 
     # -- meanwhile -----------------------------------------------------------------------------------------------------
 
