@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from agentctl import __version__, group, render
+from agentctl.bundle import bundle
 from agentctl.deployment import Deployment
 from agentctl.drill.cli import drill
 from agentctl.errors import CommandError, WrongUse
@@ -16,6 +17,7 @@ from agentctl.net import net
 from agentctl.options import json_option, root_option
 from agentctl.package import package
 from agentctl.runs import run
+from agentctl.update import update
 from agentctl.view import gather, is_ready
 from ipc.places import COMPONENTS
 
@@ -98,6 +100,8 @@ cli.add_command(explain)
 cli.add_command(run)
 cli.add_command(net)
 cli.add_command(package)
+cli.add_command(update)
+cli.add_command(bundle)
 cli.add_command(drill)
 
 

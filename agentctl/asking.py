@@ -4,7 +4,7 @@ import asyncio
 
 from agentctl import __version__
 from agentctl.deployment import Deployment
-from agentctl.errors import CommandError, NothingThere
+from agentctl.errors import CommandError, NothingThere, TooOld
 from ipc.bus import Bus
 from ipc.errors import FrameError, NoAnswer, Refused
 from ipc.message import R, Request
@@ -20,12 +20,18 @@ def ask(deployment: Deployment, request: Request[R], *, to: str = "", within: fl
         finally:
             bus.close()
 
+    see = f"See: {deployment.command('agentctl status')}; start the group with: {deployment.up_command}"
+    if not deployment.places.run.is_dir():
+        # Nobody is on the way who would be worth waiting for.
+        raise NothingThere(f"No agent runs here.\n{see}")
     try:
         return asyncio.run(talk())
     except NoAnswer as error:
-        status = deployment.command("agentctl status")
-        raise NothingThere(f"{error}\nSee: {status}; start the group with: {deployment.up_command}") from error
+        raise NothingThere(f"{error}\n{see}") from error
     except Refused as error:
+        if error.code == "unsupported":
+            too_old = f"{error.reason}: it is older than this agentctl. Bring {request.speaker} up to date"
+            raise TooOld(too_old) from error
         raise CommandError(error.reason) from error
     except FrameError as error:
         raise CommandError(f"{to or request.speaker} answers with what we cannot read: {error}") from error

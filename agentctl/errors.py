@@ -13,6 +13,10 @@ class NothingThere(CommandError):
     exit_status = 3
 
 
+class TooOld(CommandError):
+    """Whoever was asked is an older version, and does not know the question."""
+
+
 class WrongUse(CommandError):
     """The command's words are off."""
 

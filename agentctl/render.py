@@ -40,6 +40,9 @@ def status(view: StatusView) -> RenderableType:
         parts += [Text(), extensions_table(view.extensions)]
     if view.problems:
         parts += [Text(), *(Text(f"! {line}", style="yellow") for line in view.problems)]
+    if view.updates:
+        see = Text("See: agentctl update status", style="dim")
+        parts += [Text(), *(Text(line, style="cyan") for line in view.updates), see]
     return Group(*parts)
 
 
@@ -92,7 +95,7 @@ def _message(one: ExtensionView) -> str:
         what = "cannot be had yet" if one.failure == "transient" else "failed"
         text = f"{one.wanted} is wanted and {what}; {one.version} goes on: {text}"
     if one.retry_at is not None:
-        return f"{text} (tried again in {_duration(max(0, round(one.retry_at - time.time())))})"
+        return f"{text} (tried again in {duration(max(0, round(one.retry_at - time.time())))})"
     return text
 
 
@@ -102,10 +105,11 @@ def shade(word: str) -> Text:
 
 
 def _age(since: float) -> str:
-    return _duration(max(0, int(time.time() - since))) if since else "-"
+    return duration(max(0, int(time.time() - since))) if since else "-"
 
 
-def _duration(seconds: int) -> str:
+def duration(seconds: int) -> str:
+    """In the largest unit that fits."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size} {unit}"

@@ -214,9 +214,10 @@ def _wait_for_the_end(deployment: Deployment, console: Console) -> None:
     signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals | {signal.SIGCHLD})
     console.print(Text("Ctrl-C ends it.", style="dim"))
-    # The last child may have ended just before the mask was set: look once first.
-    while (
-        group.supervisord_process(deployment) is not None and signal.sigwait(signals | {signal.SIGCHLD}) not in signals
-    ):
+    # By its identity: one that does not answer just now is still there. It may have ended before the mask was set, too.
+    supervisord = group.supervisord_process(deployment)
+    while supervisord is not None and supervisord.alive() and signal.sigwait(signals | {signal.SIGCHLD}) not in signals:
         pass
+    # One that came at that very moment is answered too, not raised behind our back.
+    signal.sigtimedwait(signals, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -12,7 +12,7 @@ from agentctl.processes import process
 from ipc.bus import Bus
 from ipc.contract.every import Describe, Description, Health, HealthReport
 from ipc.contract.guestagent import ExtensionView, GetStatus, GuestStatus
-from ipc.contract.rdagent import ComponentTruth, GetTruth, HostView, Truth
+from ipc.contract.rdagent import ComponentTruth, GetTruth, GetUpdates, HostView, Truth, Updates
 from ipc.errors import FrameError, NoAnswer, Refused
 from ipc.message import R, Request
 from ipc.places import COMPONENTS
@@ -59,6 +59,8 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     problems: list[str]
     """Everything that is not as it should be, one line each."""
     extensions: list[ExtensionView]
+    updates: list[str] = []
+    """What is on trial and what came back, one line each."""
 
 
 class Endpoints(msgspec.Struct, frozen=True):
@@ -77,9 +79,10 @@ async def gather(deployment: Deployment) -> StatusView:
     """Ask everybody at once, for at most a second and a half. Raises NothingThere if nobody is there at all."""
     bus = Bus(deployment.places, "agentctl", __version__)
     try:
-        truth, guest, programs, words = await asyncio.gather(
+        truth, guest, updates, programs, words = await asyncio.gather(
             _ask(bus, GetTruth()),
             _ask(bus, GetStatus()),
+            _ask(bus, GetUpdates()),
             asyncio.to_thread(_programs, deployment),
             asyncio.gather(*(_own_words(bus, name) for name in COMPONENTS)),
         )
@@ -94,7 +97,8 @@ async def gather(deployment: Deployment) -> StatusView:
             "supervisord does not answer: who ends is not started again. "
             f"Next: {deployment.command('agentctl down')}, then {deployment.up_command}"
         )
-    return msgspec.structs.replace(view, supervised=programs is not None)
+    news = _update_news(updates) if isinstance(updates, Updates) else []
+    return msgspec.structs.replace(view, supervised=programs is not None, updates=news)
 
 
 def read_endpoints(deployment: Deployment) -> Endpoints | None:
@@ -118,6 +122,16 @@ async def _ask(bus: Bus, request: Request[R]) -> R | str:
         return await bus.ask(request, within=_WITHIN)
     except (NoAnswer, Refused, FrameError) as error:
         return str(error)
+
+
+def _update_news(updates: Updates) -> list[str]:
+    lines = []
+    for one in updates.components:
+        if one.trial:
+            lines.append(f"{one.component} {one.trial.version} is on trial")
+        elif one.state == "rolled back":
+            lines.append(f"{one.component}: {one.why}")
+    return lines
 
 
 def _programs(deployment: Deployment) -> list[ProgramState] | None:

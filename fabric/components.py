@@ -56,6 +56,7 @@ def outcome(wanted: WantedComponent, told: Told) -> AskedComponent:
         # The reference agent names the version it runs, not the one it should run.
         and _text(dig(update, "expectedVersion")) in about
         and (told.status_at or 0.0) >= wanted.asked_at
+        and not _is_about_another(_text(dig(update, "formattedMessage", "message")), wanted, told)
     )
     state: Literal["asked", "running", "refused"] = "refused" if refused else "asked"
     return AskedComponent(
@@ -107,6 +108,12 @@ def router(host: Host) -> APIRouter:
         return bodies.json(Removed(name))
 
     return routes
+
+
+def _is_about_another(message: str, wanted: WantedComponent, told: Told) -> bool:
+    """Our agent has one field for all its components, and begins the message with the one it speaks of."""
+    name = message.partition(" ")[0]
+    return name != wanted.name and _OURS + name in told.observations
 
 
 def _text(value: Any) -> str:

@@ -22,6 +22,7 @@ from guestagent.queries import Queries
 from guestagent.record import Records
 from guestagent.reporting import Reporter
 from guestagent.steps import Worker
+from guestagent.updatestatus import UpdateNews
 from guestagent.watch import HostWatch
 from ipc.component import Component
 from ipc.contract.guestagent import (
@@ -95,6 +96,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             roll_back=settings.roll_back,
             built_in=builtin.provides if settings.built_in_run_command else lambda _: False,
         )
+        updates = UpdateNews(component.bus, changed.set)
         reporter = Reporter(
             component=component,
             settings=settings,
@@ -108,6 +110,7 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
             log=places.log,
             changed=changed,
             again=again,
+            updates=updates,
         )
         agent = GuestAgent(
             watch=watch,
@@ -142,7 +145,12 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
         try:
             await asyncio.to_thread(_tidy, artifacts, places.lib)
             await component.run(
-                watch.watch_wireserver(), watch.watch_host_plugin(), agent.work(), reporter.report(), emitter.deliver()
+                watch.watch_wireserver(),
+                watch.watch_host_plugin(),
+                agent.work(),
+                reporter.report(),
+                updates.follow(),
+                emitter.deliver(),
             )
         finally:
             client.close()
@@ -156,9 +164,11 @@ def _tidy(artifacts: Artifacts, lib: Path) -> None:
 def main() -> int:
     places = Places.from_environment(os.environ)
     start_logging(NAME, redact)
+    checking = sys.argv[1:] == [CHECK]
     try:
-        settings, host = load_settings(places, NAME, Settings), load_settings(places, "host", HostSettings)
-        if sys.argv[1:] == [CHECK]:
+        settings = load_settings(places, NAME, Settings, strict=checking)
+        host = load_settings(places, "host", HostSettings, strict=checking)
+        if checking:
             return 0
         asyncio.run(run(places, settings, host))
     except (IpcError, WireError, OSError) as error:

@@ -99,15 +99,17 @@ def status_blob(
     version: str,
     fast_track: bool,
     system: dict[str, str],
+    update: dict[str, Any] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> bytes:
-    """The blob's text. Messages are redacted here, whoever wrote them."""
+    """The blob's text. Messages are redacted here, whoever wrote them. `update`: its updateStatus."""
     now = _stamp(clock())
     aggregate: dict[str, Any] = {
         "guestAgentStatus": {
             "version": version,
             "status": "Ready",
             "formattedMessage": _message("Guest Agent is running"),
+            **({"updateStatus": update} if update is not None else {}),
         },
         "handlerAggregateStatus": [_handler(one, now) for one in reports],
     }

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -16,6 +17,7 @@ from guestagent.record import Records
 from guestagent.report import ExtensionReport, GoalStateOutcome, Known, look, read_system, states, status_blob, view
 from guestagent.runcommand.status import says_running
 from guestagent.steps import Worker
+from guestagent.updatestatus import UpdateNews, update_status
 from guestagent.watch import HostWatch
 from ipc.component import Component
 from ipc.contract.every import HealthReport
@@ -55,6 +57,7 @@ class Reporter:
         log: Path,
         changed: asyncio.Event,
         again: asyncio.Event,
+        updates: UpdateNews,
     ) -> None:
         """`changed` asks for a look; `again` is set when an extension that others wait for has moved."""
         self._component = component
@@ -69,6 +72,7 @@ class Reporter:
         self._log = log
         self._changed = changed
         self._again = again
+        self._updates = updates
         self._outcome: GoalStateOutcome | None = None
         self._system = read_system()
         self._booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -128,7 +132,9 @@ class Reporter:
             now = time.monotonic()
             if self._watch.current is None or not self._planned or now < retry_at:
                 continue
-            state = msgspec.json.encode((self.reports, self._outcome, self._watch.fast_track, self._blob_url()))
+            state = msgspec.json.encode(
+                (self.reports, self._outcome, self._watch.fast_track, self._blob_url(), self._update())
+            )
             if state == told and now - told_at < self._settings.status_period:
                 continue
             if await self._upload():
@@ -164,6 +170,10 @@ class Reporter:
         )
         return look(self._watch.current, known, self._lib, self._log)
 
+    def _update(self) -> dict[str, Any] | None:
+        current = self._watch.current
+        return update_status(current.families, self._updates.last) if current else None
+
     def _blob_url(self) -> str:
         current = self._watch.current
         return current.status_blob.url if current and current.status_blob else ""
@@ -179,6 +189,7 @@ class Reporter:
             version=__version__,
             fast_track=self._watch.fast_track,
             system=self._system,
+            update=self._update(),
         )
         try:
             await asyncio.to_thread(self._watch.plugin().put_status, blob, content)

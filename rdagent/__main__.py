@@ -52,9 +52,8 @@ async def run(places: Places, settings: Settings, updates: UpdateSettings, host:
             agent.truth,
             lambda: bool(heartbeat.view.problem),
         )
-        # Another judge may have put another version in its place.
-        agent.on_change = updater.look_again
-        answer_orders(component, updater)
+        agent.story, agent.replaced = updater.story, updater.look_again
+        answer_orders(component, updater, places)
         emitter.emit("Start", f"{NAME} {__version__}")
         try:
             await component.run(
@@ -68,10 +67,12 @@ async def run(places: Places, settings: Settings, updates: UpdateSettings, host:
 def main() -> int:
     places = Places.from_environment(os.environ)
     start_logging(NAME, redact)
+    checking = sys.argv[1:] == [CHECK]
     try:
-        settings, host = load_settings(places, NAME, Settings), load_settings(places, "host", HostSettings)
-        updates = load_settings(places, "update", UpdateSettings)
-        if sys.argv[1:] == [CHECK]:
+        settings = load_settings(places, NAME, Settings, strict=checking)
+        host = load_settings(places, "host", HostSettings, strict=checking)
+        updates = load_settings(places, "update", UpdateSettings, strict=checking)
+        if checking:
             return 0
         if asyncio.run(run(places, settings, updates, host)):
             exec_anew()

@@ -7,6 +7,8 @@ import os
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from ipc.component import Component
 from ipc.contract.every import Hello
 from ipc.contract.guestagent import GoalStateArrived
@@ -45,20 +47,30 @@ class RdAgent:
         self._truth: dict[str, ComponentTruth] = {}
         self._restarts: dict[str, Restart] = {}
         self._sign_of_life = sign_of_life
+        self.story: Callable[[str], str] = lambda _: ""
+        """What else is to be said of a component that is well; the updater knows."""
+        self.replaced: Callable[[], None] = lambda: None
+        """Called when another process, or another version, of a component answers."""
+        self._stories: dict[str, str] = {}
         self._news = asyncio.Event()
         self._somebody_came = asyncio.Event()
-        self.on_change: Callable[[], None] = lambda: None
-        """Called when a neighbour's state, process or version is another."""
         for name in NEIGHBOURS:
             component.bus.on(Hello, lambda _: self._somebody_came.set(), of=name)
         component.bus.on(GoalStateArrived, lambda _: heartbeat.forget_goal_state())
 
     async def get_truth(self, _: GetTruth) -> Truth:
-        return Truth(host=self._heartbeat.view, components=list(self.truth().values()))
+        return Truth(host=self._heartbeat.view, components=list(self._told().values()))
 
     def truth(self) -> dict[str, ComponentTruth]:
         """By component, our own first."""
         return {"rdagent": self._own_truth(), **self._truth}
+
+    def _told(self) -> dict[str, ComponentTruth]:
+        """With what the updater has to say of who is well."""
+        return {
+            name: msgspec.structs.replace(one, why=self.story(name)) if one.state == "ok" and not one.why else one
+            for name, one in self.truth().items()
+        }
 
     async def look(self) -> None:
         """Look and judge at a fixed period, for ever."""
@@ -89,7 +101,7 @@ class RdAgent:
                 async with asyncio.timeout(self._settings.observe_period):
                     await self._news.wait()
             self._news.clear()
-            if not await self._heartbeat.observe({"rdagent": self._own_truth(), **self._truth}):
+            if not await self._heartbeat.observe(self._told()):
                 await asyncio.sleep(self._settings.look_period)
                 self._news.set()
 
@@ -101,11 +113,17 @@ class RdAgent:
             self._truth[name] = after
             if before is None or (before.state, before.pid, before.version) != (after.state, after.pid, after.version):
                 self._changed(before, after)
+            if before is not None and (before.pid, before.version) != (after.pid, after.version):
+                self.replaced()
+        stories = {name: self.story(name) for name in self.truth()}
+        for name in [name for name, one in stories.items() if one != self._stories.get(name, "")]:
+            self._news.set()
+            self._component.announce(TruthChanged(component=name))
+        self._stories = stories
 
     def _changed(self, before: ComponentTruth | None, after: ComponentTruth) -> None:
         self._news.set()
         self._component.announce(TruthChanged(component=after.name))
-        self.on_change()
         if before is not None and before.state != after.state and "busy" not in {before.state, after.state}:
             well = after.state == "ok"
             logger.log(logging.INFO if well else logging.WARNING, "%s is %s %s", after.name, after.state, after.why)

@@ -11,9 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from release.errors import BadPackage
-from release.manifest import BYTES_LIMIT, FILES_LIMIT, LISTING, MANIFEST, SIGNATURES, SIZE_LIMIT, File, why_unsafe
+from release.manifest import (
+    BUNDLE,
+    BYTES_LIMIT,
+    FILES_LIMIT,
+    LISTING,
+    MANIFEST,
+    SIGNATURES,
+    SIZE_LIMIT,
+    File,
+    why_unsafe,
+)
 
-_OURS = {MANIFEST, SIGNATURES, LISTING}
+_OURS = {MANIFEST, SIGNATURES, LISTING, BUNDLE}
 _REGULAR = 0o100644 << 16
 _CHUNK = 1 << 16
 

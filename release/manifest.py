@@ -18,6 +18,8 @@ MANIFEST = ".manifest"
 SIGNATURES = ".signatures"
 LISTING = ".layer"
 """The manifest of a layer; its SHA-256 is the layer's name."""
+BUNDLE = ".bundle"
+"""What a bundle holds, see release/bundle.py."""
 
 SIZE_LIMIT = 1 << 20
 FILES_LIMIT = 5000
@@ -153,7 +155,7 @@ def why_unsafe(path: str) -> str:
         return "leads out of its folder or is not plain"
     if len(path.encode()) > 1000 or any(len(part.encode()) > 200 for part in path.split("/")):
         return "is too long"
-    if path in {MANIFEST, SIGNATURES, LISTING}:
+    if path in {MANIFEST, SIGNATURES, LISTING, BUNDLE}:
         return "is a name of our own"
     return ""
 

@@ -48,9 +48,11 @@ async def run(places: Places, settings: Settings, host: HostSettings) -> None:
 def main() -> int:
     places = Places.from_environment(os.environ)
     start_logging(NAME, redact)
+    checking = sys.argv[1:] == [CHECK]
     try:
-        settings, host = load_settings(places, NAME, Settings), load_settings(places, "host", HostSettings)
-        if sys.argv[1:] == [CHECK]:
+        settings = load_settings(places, NAME, Settings, strict=checking)
+        host = load_settings(places, "host", HostSettings, strict=checking)
+        if checking:
             return 0
         asyncio.run(run(places, settings, host))
     except (IpcError, JournalError, OSError) as error:

@@ -79,7 +79,7 @@ def build(stage: Stage) -> Releases:
     """All releases as packages under the stage's root. Raises CommandError."""
     sources, out = stage.root / "sources", stage.root / "packages"
     version, older = released(sources / "older")
-    for_its_launcher(older)
+    for_this_base(older)
 
     def made(name: str, number: str, folder: str, changes: Mapping[str, Change]) -> Variant:
         source = checkout(sources / folder, changes)
@@ -166,6 +166,8 @@ def _problem(stage: Stage, cell: Cell, expected: Expected, watch: Watch, swapped
             stage.stop(name)
         for name in swapped:
             stage.choose(name, stage.install(cell.chosen[name].packages[name]))
+            # In the cell before, the watchdog may have given up this very version.
+            stage.forgive(name)
             stage.supervisord.start(name)
         watch.settled()
         if cell.kind == "foreign":
@@ -259,9 +261,15 @@ def run(stage: Stage, releases: Releases, cells: list[Cell], steps: Steps) -> Re
     )
 
 
-def for_its_launcher(source: Path) -> Path:
-    """Have 0.1.0's children import from where their parent does, as its own launch.py saw to by PYTHONPATH."""
-    return changed(source, {f"{component}/__main__.py": begun_with(_FOR_ITS_LAUNCHER) for component in COMPONENTS})
+def for_this_base(source: Path) -> Path:
+    """0.1.0 as it has to be to run under this base install, which came after it; nothing it says or hears is changed.
+
+    Its children import from where their parent does, as its own launch.py saw to by PYTHONPATH; and it passes over the
+    table [update], which no machine had that it ran on.
+    """
+    launched = {f"{component}/__main__.py": begun_with(_FOR_ITS_LAUNCHER) for component in COMPONENTS}
+    tables = replaced(r'\("host", \*COMPONENTS\)', '("host", "update", *COMPONENTS)')
+    return changed(source, {**launched, "ipc/settings.py": tables})
 
 
 def later(*, words: bool) -> dict[str, Change]:

@@ -18,6 +18,7 @@ from agentctl.deployment import Deployment
 from agentctl.errors import CommandError
 from agentctl.processes import wait_until
 from ipc.contract.rdagent import GetTruth, Truth
+from ipc.errors import UnsafeDirectory
 from ipc.lock import make_private_directory
 from ipc.places import Places
 from ipc.supervisord import ProgramState, Supervisord
@@ -39,10 +40,18 @@ class Stage:
     """A `with` block: `up` brings host and group up, the end takes everything away, also after a failure."""
 
     def __init__(self, configuration: str = "", *, keep: bool = False) -> None:
-        """`configuration`: lines of azvmagent.toml. `keep`: leave the folder for who wants to look at its logs."""
+        """`configuration`: lines of azvmagent.toml. `keep`: leave the folder for who wants to look at its logs.
+
+        Raises CommandError.
+        """
         self.root = Path(tempfile.mkdtemp(prefix="azvmagent-drill."))
         self.deployment = Deployment(root=self.root, places=Places.under(self.root))
         self.places = self.deployment.places
+        try:
+            self.places.check_socket_lengths()
+        except UnsafeDirectory as error:
+            self.root.rmdir()
+            raise CommandError(f"{self.root} lies too deep for sockets: set TMPDIR to a shorter path") from error
         self.supervisord = Supervisord(self.places)
         self.key: SecretKey = new_key()
         """Packages signed with it are trusted here."""
@@ -166,6 +175,17 @@ class Stage:
     def program(self, component: str) -> ProgramState:
         """As supervisord sees it. Raises SupervisordError."""
         return next(one for one in self.supervisord.programs() if one.name == component)
+
+    def forgive(self, component: str) -> None:
+        """Empty its bad list. Raises CommandError."""
+        folder = component_folder(self.places.installed, component)
+        try:
+            with record.locked(folder):
+                before = record.read(folder)
+                if before is not None and before.bad:
+                    record.write(folder, msgspec.structs.replace(before, bad={}))
+        except ReleaseError as error:
+            raise CommandError(f"the record of {component} cannot be written: {error}") from error
 
     # -- words ---------------------------------------------------------------------------------------------------------
 

@@ -132,12 +132,14 @@ class TakenBack:
             raise Broken(f"the history does not tell of {phase!r}: {[(one.phase, one.message) for one in lines]}")
 
     def _host_was_told(self) -> None:
+        """By what the host itself has heard."""
+
         def missing() -> str:
-            updates = self._versions.updates()
-            told = updates.outcome if updates else None
-            if told is None or (told.component, told.version) != (self._component, self._bad.version):
-                return f"the host is told of {told.component + ' ' + told.version if told else 'nothing'}"
-            return "" if not told.ok and told.message else f"the host is told {told}"
+            asked = self._host.wanted(self._component)
+            if (asked.get("version"), asked.get("state")) != (self._bad.version, "refused"):
+                return f"the host has heard {asked}"
+            known = re.search(self._build.reason, asked["reason"])
+            return "" if known else f"the host has heard {asked['reason']!r}, without {self._build.reason!r}"
 
         until(missing, _TELL_PATIENCE)
 

@@ -10,7 +10,8 @@ from agentctl.processes import wait_until
 from ipc.places import COMPONENTS
 
 _BAD = re.compile(
-    rf"bad frame|bug while answering|Traceback \(most|CRITICAL|{newer.SAYS} (?!{newer.DONE})|launch: stepping back"
+    rf"bad frame|bug while answering|Traceback \(most|CRITICAL|{newer.SAYS} (?!{newer.DONE})|launch: stepping back|"
+    "watchdog: .* goes back"
 )
 _EVIDENCE_LINES = 6
 _LINE_LIMIT = 300
@@ -23,6 +24,7 @@ class Watch:
     def __init__(self, stage: Stage, *, from_the_start: bool = False) -> None:
         self._stage = stage
         self._logs = {name: stage.log_of(name) for name in COMPONENTS}
+        self._logs["watchdog"] = stage.places.log / "Watchdog.log"
         self._offsets = {name: 0 if from_the_start else _size(path) for name, path in self._logs.items()}
         self._starts: dict[str, tuple[int, int]] = {}
 
@@ -37,27 +39,30 @@ class Watch:
 
     def check(self, *, allowed: str = "") -> None:
         """Nothing bad in any log, nobody started again. Raises Broken. Lines with `allowed` in them are not bad."""
-        for name in COMPONENTS:
+        for name in self._logs:
             for line in self.said(name).splitlines():
                 if _BAD.search(line) and not (allowed and allowed in line):
                     raise Broken(f"{name}: {line[:_LINE_LIMIT]}")
         now = {one.name: (one.pid, one.start) for one in self._stage.supervisord.programs()}
         for name in COMPONENTS:
             if name in self._starts and now[name] != self._starts[name]:
-                raise Broken(f"{name} ended and was started again, from pid {self._starts[name][0]} to {now[name][0]}")
+                raise Broken(f"{name}, process {self._starts[name][0]}, ended by itself")
 
     def said(self, name: str) -> str:
         """What it printed since."""
         path = self._logs[name]
         start = self._offsets[name] if _size(path) >= self._offsets[name] else 0  # supervisord began a new file
-        with path.open("rb") as file:
-            file.seek(start)
-            return file.read().decode(errors="replace")
+        try:
+            with path.open("rb") as file:
+                file.seek(start)
+                return file.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""  # it never said anything
 
     def evidence(self) -> list[str]:
         """Of each the bad lines, or else the last ones."""
         lines = []
-        for name in COMPONENTS:
+        for name in self._logs:
             said = self.said(name).splitlines()
             bad = [line for line in said if _BAD.search(line)]
             lines += [f"{name}: {line[:_LINE_LIMIT]}" for line in bad[:_EVIDENCE_LINES] or said[-_EVIDENCE_LINES:]]

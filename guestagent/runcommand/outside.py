@@ -31,7 +31,7 @@ class Outside:
 
         places = Places.from_environment(os.environ)
         try:
-            return find_host(places, load_settings(places, "host", HostSettings)).imds
+            return find_host(places, load_settings(places, "host", HostSettings, strict=False)).imds
         except IpcError as error:
             logging.getLogger("runcommand").warning("%s", error)
             return HostSettings().imds

@@ -1,6 +1,7 @@
 """The contract, by speaker: what each component answers and announces.
 
-Within one major protocol version only additions: a new field has a default, a message is never removed or renamed.
+Within one major protocol version only additions: a new field has a default, a message is never removed or renamed,
+an enumeration names what an unknown word is read as (docs/decisions/0015-skew.md).
 Golden frames of every released minor version stand under tests/contract/ and are never edited.
 """
 

@@ -150,6 +150,9 @@ class Updates(Reply, frozen=True, kw_only=True):
     repository: RepositoryView
     held: bool = False
     outcome: UpdateOutcome | None = None
+    looked_at: float = 0.0
+    """UTC, seconds since the epoch: what is said here follows from what host, repository and disk said then, or later;
+    0: not looked yet."""
 
 
 class GetUpdates(Request[Updates], frozen=True, kw_only=True):

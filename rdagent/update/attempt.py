@@ -181,9 +181,11 @@ class Attempts:
             await asyncio.sleep(0.5)
 
     async def _collect(self, name: str) -> None:
-        keep = Keep(versions=frozenset(self._running().values()), in_use=frozenset(await asyncio.to_thread(in_use)))
+        versions = {*self._running().values(), *self._memory.now.imported.get(name, [])}
+        keep = Keep(versions=frozenset(versions), in_use=frozenset(await asyncio.to_thread(in_use)))
         try:
-            await asyncio.to_thread(collect, self._shelf.root, name, keep)
+            async with self._installer.alone:
+                await asyncio.to_thread(collect, self._shelf.root, name, keep)
         except (ReleaseError, OSError) as error:
             logger.warning("old versions stay: %s", error)
 

@@ -38,7 +38,9 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     now: float
     """CLOCK_MONOTONIC."""
     answered: bool
-    """To this very look. If not, only `pid` and `rss_bytes` say something."""
+    """To this very look. If not, only `foreign`, `pid` and `rss_bytes` say something."""
+    foreign: str = ""
+    """Why it cannot be understood: it speaks another version of the protocol."""
     version: str = ""
     digest: str = ""
     """Empty: it says that it is the base install."""
@@ -132,6 +134,8 @@ class Gate:
             return f"crashes: {self._changes + 1} processes in {self._looked_at - self._began:.0f} s"
         if seen.rss_bytes is not None and seen.rss_bytes > limit * _MIB:
             return f"leaks: it holds {seen.rss_bytes / _MIB:.0f} MiB, limit {limit:g} MiB"
+        if seen.foreign:
+            return f"cannot be understood: {one_line(seen.foreign)}"
         if not seen.answered:
             return self._why_mute(seen)
         if seen.version != self._version:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -11,22 +12,18 @@ import msgspec
 from ipc.child import module_command
 from ipc.places import Places
 from rdagent.config import UpdateSettings
-from rdagent.update.fetch import fetch_by_url, layer_url
+from rdagent.update.downloads import Downloads
 from rdagent.update.offers import Offer
-from rdagent.update.repository import Repository
 from rdagent.update.shelf import Shelf
-from rdagent.update.source import SourceError, layer_target
+from rdagent.update.source import SourceError
 from rdagent.update.stager import Answer, Order, Problem
 from release.errors import ReleaseError, RottenTree
-from release.manifest import BYTES_LIMIT, Layer
 from release.record import Chosen
 from release.signing import Thresholds
 from release.tree import check_layer, check_version
-from wire.deadline import Deadline
 from wire.http import HttpClient
 
 _STAGE_SECONDS = 300.0
-_FETCH_SECONDS = 900.0
 
 
 class InstallError(Exception):
@@ -52,8 +49,10 @@ class Installer:
         self._places = places
         self._settings = settings
         self._shelf = shelf
-        self._client = client
+        self._downloads = Downloads(settings.repository, places, client)
         self._in_use = in_use
+        self.alone = asyncio.Lock()
+        """Held while something is unpacked: layers of a package that is not there yet look unneeded."""
 
     async def install(self, offer: Offer) -> Chosen:
         """The version lies there whole when this returns. Raises InstallError."""
@@ -66,16 +65,38 @@ class Installer:
         try:
             await asyncio.to_thread(_make_folder, downloads)
             package = downloads / f"{offer.component}-{offer.version}.zip"
-            from_url = await self._fetch_package(offer, package)
-            seen = await self._stage(offer, package, None)
-            layers = {
-                layer.sha256: str(await self._fetch_layer(offer, layer, from_url, downloads)) for layer in seen.missing
-            }
-            staged = await self._stage(offer, package, layers)
+            by_url = await self._downloads.package(offer, package)
+            # What the repository gives is as it was published; what a URL gives may be mended by another try.
+            stage = partial(self._stage, offer, package, damage_is_final=not by_url)
+            seen = await stage(None)
+            layers = await self._downloads.layers(offer, seen.missing, downloads, by_url=by_url)
+            async with self.alone:
+                staged = await stage(layers)
+        except SourceError as error:
+            raise InstallError(f"{offer.name} cannot be had: {error.reason}", final=False) from error
         except OSError as error:
             raise InstallError(f"{downloads}: {error.strerror or error}", final=False) from error
+        except InstallError as error:
+            if error.final:  # what is not fit for us is not kept
+                await asyncio.to_thread(shutil.rmtree, downloads, ignore_errors=True)
+            raise
         # Unpacked they are on the disk a second time.
         await asyncio.to_thread(shutil.rmtree, downloads, ignore_errors=True)
+        return Chosen(offer.version, staged.digest)
+
+    async def take(self, offer: Offer, package: Path, layers: Path) -> Chosen:
+        """From files: its package, and a folder of layers called by their SHA-256. Raises InstallError."""
+        if there := await asyncio.to_thread(self._is_there, offer):
+            return there
+        try:
+            await asyncio.to_thread(self._shelf.make_folder, offer.component)
+        except ReleaseError as error:
+            raise InstallError(str(error), final=False) from error
+        async with self.alone:
+            seen = await self._stage(offer, package, None)
+            found = {one.sha256: layers / f"{one.sha256}.zip" for one in seen.missing}
+            there_are = {name: str(path) for name, path in found.items() if await asyncio.to_thread(path.is_file)}
+            staged = await self._stage(offer, package, there_are)
         return Chosen(offer.version, staged.digest)
 
     def _is_there(self, offer: Offer) -> Chosen | None:
@@ -89,59 +110,10 @@ class Installer:
                     return Chosen(one.version, one.digest)
         return None
 
-    async def _fetch_package(self, offer: Offer, path: Path) -> str:
-        """By which URL it came; empty: from the repository, or it lay there. Raises InstallError."""
-        if await asyncio.to_thread(path.exists):
-            return next(iter(offer.urls), "")
-        problem = SourceError("missing", "nobody says where it is to be had")
-        if offer.target and self._settings.repository:
-            try:
-                await self._repository.fetch(offer.target, path)
-            except SourceError as error:
-                problem = error
-            else:
-                return ""
-        if offer.urls:
-            try:
-                return await self._by_url(list(offer.urls), path)
-            except SourceError as error:
-                problem = error
-        raise _failed(offer, "its package", problem)
-
-    async def _fetch_layer(self, offer: Offer, layer: Layer, from_url: str, downloads: Path) -> Path:
+    async def _stage(
+        self, offer: Offer, package: Path, layers: dict[str, str] | None, *, damage_is_final: bool = True
+    ) -> Answer:
         """Raises InstallError."""
-        path = downloads / f"{layer.sha256}.zip"
-        if await asyncio.to_thread(path.exists):
-            return path
-        urls = [layer_url(url, layer.sha256) for url in ([from_url] if from_url else [])]
-        urls += [other for url in offer.urls if (other := layer_url(url, layer.sha256)) not in urls]
-        problem = SourceError("missing", "nobody says where it is to be had")
-        if self._settings.repository and not from_url:
-            try:
-                await self._repository.fetch(layer_target(layer.sha256), path)
-            except SourceError as error:
-                problem = error
-            else:
-                return path
-        if urls:
-            try:
-                await self._by_url(urls, path)
-            except SourceError as error:
-                problem = error
-            else:
-                return path
-        raise _failed(offer, f"its layer {layer.name} {layer.version}", problem)
-
-    @property
-    def _repository(self) -> Repository:
-        return Repository(self._settings.repository, self._places)
-
-    async def _by_url(self, urls: list[str], path: Path) -> str:
-        deadline = Deadline.after(_FETCH_SECONDS)
-        return await asyncio.to_thread(fetch_by_url, self._client, urls, path, limit=BYTES_LIMIT, deadline=deadline)
-
-    async def _stage(self, offer: Offer, package: Path, layers: dict[str, str] | None) -> Answer:
-        """Raises InstallError. What is not fit for us is not kept."""
         order = Order(
             component=offer.component,
             version=offer.version,
@@ -156,9 +128,7 @@ class Installer:
         answer = await _ask(order)
         if answer.problem is None:
             return answer
-        if answer.problem in {"untrusted", "damaged", "unfit"}:
-            await asyncio.to_thread(shutil.rmtree, package.parent, ignore_errors=True)
-        final = answer.problem in {"untrusted", "unfit", "damaged"}
+        final = answer.problem in {"untrusted", "unfit"} or (answer.problem == "damaged" and damage_is_final)
         raise InstallError(f"{_WORDS[answer.problem]}: {answer.reason}", final=final)
 
 
@@ -198,8 +168,3 @@ async def _ask(order: Order) -> Answer:
 def _make_folder(path: Path) -> None:
     path.mkdir(mode=0o755, exist_ok=True)
     path.chmod(0o755)
-
-
-def _failed(offer: Offer, what: str, error: SourceError) -> InstallError:
-    # Only what is signed is final; what a server says today it may not say tomorrow.
-    return InstallError(f"{what} of {offer.name} cannot be had: {error.reason}", final=False)

@@ -36,6 +36,8 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     attempts: dict[str, Offer] = {}
     """By component: what is on trial, and who wanted it."""
     outcome: UpdateOutcome | None = None
+    imported: dict[str, list[str]] = {}
+    """By component: versions that a bundle brought, and that nobody could bring again."""
 
 
 class Memory:

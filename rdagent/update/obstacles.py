@@ -108,7 +108,7 @@ def _by_direction(offer: Offer, situation: Situation) -> Wait | Refuse | None:
             return None
         why = f"{offer.component} does not answer and no record says which version is in force"
         return Wait(offer=offer, until=None, why=why, lift=f"{_now(offer)} {offer.version}")
-    floor = _floor(situation.found, running)
+    floor = floor_of(situation.found, running)
     if version_key(offer.version) < version_key(floor):
         why = f"{offer.name} is below {floor}, the floor of {offer.component} {running}: what that wrote it cannot read"
         return Refuse(offer=offer, why=why, lift="")
@@ -120,8 +120,8 @@ def _by_direction(offer: Offer, situation: Situation) -> Wait | Refuse | None:
     return None
 
 
-def _floor(found: Found, running: str) -> str:
-    """Of what runs and of what is in force: both may have written state."""
+def floor_of(found: Found, running: str) -> str:
+    """The oldest version that may follow. Of what runs and of what is in force: both may have written state."""
     known = {running, found.record.current.version if found.record.current else running}
     floors = [one.floor for one in found.whole if any(same_version(one.version, version) for version in known)]
     return max(filter(is_version, floors), key=version_key, default="0.0.0")
@@ -142,7 +142,7 @@ def _by_content(offer: Offer, found: Found) -> Refuse | None:
         if offer.urls or offer.target:
             return None
         why = f"nobody says where {offer.name} is to be had: not the repository, not the host, and it is not on disk"
-        return Refuse(offer=offer, why=why, lift="agentctl update bundle import FILE")
+        return Refuse(offer=offer, why=why, lift="agentctl bundle import FILE")
     if offer.digest and offer.digest != lying.digest:
         return _other_content(offer, "lies on disk")
     if is_version(found.python) and version_key(lying.min_python) > version_key(found.python):

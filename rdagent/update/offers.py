@@ -125,24 +125,28 @@ def collect(
     entries: Sequence[Entry] = (),
     channel: str = "stable",
     asked: Mapping[str, str] | None = None,
+    has_repository: bool = False,
 ) -> tuple[list[Offer], list[str]]:
     """Everything that is wanted, and what is wrong with the host's instructions, one line each.
 
     `manifests`: by name of family, without those that could not be had; `running`: version by component; `asked`:
-    version by component that the operator named. Families of other names are not ours; of two with one name the first
-    with a manifest counts.
+    version by component that the operator named; `has_repository`: this machine follows one, so the host's manifests
+    are no second channel: they know no rings. Families of other names are not ours; of two with one name the first with
+    a manifest counts.
     """
     known = [entry for entry in entries if entry.component in components and is_version(entry.version)]
-    offers = from_repository(known, channel)
+    published = from_repository(known, channel)
+    listed: list[Offer] = []
     problems: list[str] = []
     for family in _ours(families, components):
         packages = (manifests or {}).get(family.name)
         found, problem = from_family(family, packages, (running or {}).get(family.name, ""))
-        offers += found
+        listed += [_completed(offer, known) for offer in found]
         problems += [problem] if problem else []
-    offers = [_completed(offer, known) for offer in offers]
-    offers += [from_operator(name, version, offers, known) for name, version in (asked or {}).items() if version]
-    return offers, problems
+    heard = [one for one in listed if one.wanted_by != "channel" or not has_repository]
+    everything = [*published, *listed]
+    named = [from_operator(name, version, everything, known) for name, version in (asked or {}).items() if version]
+    return [*published, *heard, *named], problems
 
 
 def note_seen(offers: Iterable[Offer], seen: Mapping[str, float], now: float) -> tuple[list[Offer], dict[str, float]]:

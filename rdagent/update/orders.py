@@ -1,5 +1,6 @@
 """What the operator and the others ask of the updater."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -11,6 +12,8 @@ from ipc.contract.rdagent import (
     GetUpdatePlan,
     GetUpdates,
     HoldUpdates,
+    ImportBundle,
+    ImportedBundle,
     PinVersion,
     PlannedUpdate,
     RollBack,
@@ -24,12 +27,15 @@ from ipc.contract.rdagent import (
 )
 from ipc.errors import Refused
 from ipc.message import Request
-from ipc.places import COMPONENTS
+from ipc.places import COMPONENTS, Places
 from rdagent.update import policy as policies
+from rdagent.update.bundle import BundleError, Bundles
+from rdagent.update.decision import Settled
+from rdagent.update.obstacles import floor_of
 from rdagent.update.plan import order
 from rdagent.update.policy import Policy
 from rdagent.update.updater import Updater
-from rdagent.update.views import to_step, to_view
+from rdagent.update.views import story, to_step, to_view
 from release.errors import ReleaseError
 from release.record import Record
 
@@ -37,10 +43,16 @@ from release.record import Record
 class Orders:
     """Answers; the updater does the work."""
 
-    def __init__(self, updater: Updater) -> None:
+    def __init__(self, updater: Updater, places: Places) -> None:
         self._updater = updater
+        self._bundles = Bundles(places, updater.installer, updater.memory, self._floor)
 
     async def get_updates(self, _: GetUpdates) -> Updates:
+        doing, found = self._updater.attempts.doing, self._updater.found
+        if doing is not None and (name := doing.offer.component) in found:
+            # The loop takes stock again only when this has ended.
+            record = await asyncio.to_thread(self._updater.shelf.record, name)
+            found[name] = msgspec.structs.replace(found[name], record=record)
         return self._updates()
 
     async def get_plan(self, _: GetUpdatePlan) -> UpdatePlan:
@@ -112,6 +124,20 @@ class Orders:
         self._named(request, request.component)
         return UpdateHistory(events=self._updater.memory.history(request.component, request.limit))
 
+    async def import_bundle(self, request: ImportBundle) -> ImportedBundle:
+        """Refused if nothing of the file can be taken."""
+        try:
+            taken = await self._bundles.take(request.path)
+        except BundleError as error:
+            raise _no(request, str(error)) from error
+        # They lie on the disk now, which is where the operator's next word finds them.
+        self._updater.look_again()
+        return taken
+
+    def _floor(self, component: str) -> str:
+        found = self._updater.found.get(component)
+        return floor_of(found, found.running) if found else "0.0.0"
+
     @property
     def _policy(self) -> Policy:
         return self._updater.memory.now.policy
@@ -139,15 +165,18 @@ class Orders:
         updater, now = self._updater, time.time()
         policy = self._policy
         return Updates(
-            components=[self._view(name, now) for name in updater.decisions],
+            components=[self._view(name, now) for name in COMPONENTS if name in updater.found],
             repository=updater.wishes.repository,
             held=policies.held(policy, "", now) is not None,
             outcome=updater.memory.now.outcome,
+            looked_at=updater.looked_at,
         )
 
     def _view(self, name: str, now: float) -> UpdateView:
         updater = self._updater
-        view = to_view(updater.decisions[name], updater.found[name], self._policy, now=now)
+        # In the first look after a start a trial may go on, before anything is decided.
+        decision = updater.decisions.get(name) or Settled(component=name)
+        view = to_view(decision, updater.found[name], self._policy, now=now)
         if not view.why:
             view = self._with_story(view)
         doing = updater.attempts.doing
@@ -176,9 +205,9 @@ class Orders:
     def _with_story(self, view: UpdateView) -> UpdateView:
         """One that came back says so until something else happened to it."""
         last = self._updater.memory.history(view.component, 1)
-        if view.state == "settled" and last and last[0].phase == "roll back":
-            why = f"{last[0].version} was rolled back: {last[0].message}"
-            return msgspec.structs.replace(view, state="rolled back", why=why, since=last[0].at)
+        why, lift = story(last, self._updater.found[view.component].record)
+        if view.state == "settled" and why:
+            return msgspec.structs.replace(view, state="rolled back", why=why, lift=lift, since=last[-1].at)
         return view
 
 
@@ -186,9 +215,9 @@ def _no(request: Request[Any], reason: str) -> Refused:
     return Refused(request.wire_name(), "failed", reason)
 
 
-def answer_orders(component: Component, updater: Updater) -> None:
+def answer_orders(component: Component, updater: Updater, places: Places) -> None:
     """Have them answered by this component."""
-    orders = Orders(updater)
+    orders = Orders(updater, places)
     component.answer(GetUpdates, orders.get_updates)
     component.answer(GetUpdatePlan, orders.get_plan)
     component.answer(UpdateNow, orders.update_now)
@@ -197,3 +226,4 @@ def answer_orders(component: Component, updater: Updater) -> None:
     component.answer(UnblockVersion, orders.unblock)
     component.answer(RollBack, orders.roll_back)
     component.answer(GetUpdateHistory, orders.get_history)
+    component.answer(ImportBundle, orders.import_bundle)

@@ -65,9 +65,11 @@ class Trials:
             health = await self._bus.ask(Health(), to=component, within=_PATIENCE)
             described = await self._bus.ask(Describe(), to=component, within=_PATIENCE)
             await self._probe(component)
-        except (NoAnswer, FrameError, Refused):
+        except (NoAnswer, FrameError, Refused) as error:
+            # Only who speaks another protocol does not know how to say how it is.
+            foreign = error.reason if isinstance(error, Refused) and error.code == "unsupported" else ""
             pid = await asyncio.to_thread(self._pid, component)
-            return Observation(now=time.monotonic(), answered=False, pid=pid, rss_bytes=_resident(pid))
+            return Observation(now=time.monotonic(), answered=False, foreign=foreign, pid=pid, rss_bytes=_resident(pid))
         return Observation(
             now=time.monotonic(),
             answered=True,

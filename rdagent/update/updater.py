@@ -24,6 +24,7 @@ from rdagent.update.offers import Offer
 from rdagent.update.plan import decide, order
 from rdagent.update.shelf import Shelf
 from rdagent.update.trials import Trials, in_use
+from rdagent.update.views import story
 from rdagent.update.wishes import Wishes
 from release.environment import fingerprint
 from release.errors import ReleaseError
@@ -68,12 +69,13 @@ class Updater:
             running=self._running,
             changed=self._changed,
         )
+        self.installer = Installer(places, settings, self.shelf, client, in_use)
         self.attempts = Attempts(
             places,
             self.shelf,
             self.memory,
             self._chronicle,
-            Installer(places, settings, self.shelf, client, in_use),
+            self.installer,
             Trials(places, component.bus, settings, host_is_away),
             running=self._running,
             changed=self._changed,
@@ -84,9 +86,16 @@ class Updater:
         """By offer: CLOCK_MONOTONIC of the next try, the pause before it, and why it was not had."""
         self.decisions: dict[str, Decision] = {}
         self.found: dict[str, Found] = {}
+        self.looked_at = 0.0
+        """UTC, seconds since the epoch: the decisions follow from what was seen since."""
         self.reborn = False
         """Whether this process is to become another version of itself once it has ended."""
         component.bus.on(GoalStateArrived, lambda _: self.look_again(host=True))
+
+    def story(self, name: str) -> str:
+        """Of a version of `name` that came back; empty if none did, or something else has happened since."""
+        found = self.found.get(name)
+        return story(self.memory.history(name, 1), found.record)[0] if found else ""
 
     def look_again(self, *, host: bool = False, repository: bool = False) -> None:
         """Something may have changed: what the host wants, what the repository has, or the operator's word."""
@@ -99,14 +108,13 @@ class Updater:
             self._wake.clear()
             pause = 0.0
             try:
-                if not self.found:
-                    # Who asks meanwhile is told of the disk: a trial, or a repository that hangs, takes its time.
+                if not self.found:  # who asks how a trial goes that an earlier life began is told
                     await asyncio.to_thread(self._take_stock)
-                    self.decide_anew()
                 await self._finish_trials()
-                asked = self.memory.now.policy.asked
+                began, asked = time.time(), self.memory.now.policy.asked
                 await self.wishes.refresh()
                 await self._decide(asked)
+                self.looked_at = began
                 if not await self._begin():
                     pause = self._seconds_to_next()
             except ReleaseError as error:
@@ -142,25 +150,14 @@ class Updater:
         for name, one in self.decisions.items():
             if before.get(name) != one:
                 self._changed(name)
-        self._tell_host()
-
-    def _tell_host(self) -> None:
-        """It hears of one version only: one that was refused before those that run, and the last to end of several."""
-        told = self.memory.now.outcome
-        name = f"{told.component} {told.version}" if told else ""
-        refused, settled = dict[str, Refuse](), dict[str, Offer]()
-        for one in self.decisions.values():
-            if one.offer is None or one.offer.wanted_by != "host":
-                continue
-            if isinstance(one, Refuse):
-                refused[one.offer.name] = one
-            elif isinstance(one, Settled):
-                settled[one.offer.name] = one.offer
-        if refused:
-            first = refused.get(name) or next(iter(refused.values()))
-            self._chronicle.outcome(first.offer, ok=False, message=first.why)
-        elif settled and not (told and told.ok and name in settled):
-            self._chronicle.outcome(next(iter(settled.values())), ok=True)
+        answers = [
+            (isinstance(one, Refuse), one.offer, one.why if isinstance(one, Refuse) else "")
+            for one in self.decisions.values()
+            if isinstance(one, Refuse | Settled) and one.offer is not None and one.offer.wanted_by == "host"
+        ]
+        # It hears of one alone: rather of one that is refused.
+        for refused, offer, why in sorted(answers, key=lambda answer: answer[0])[-1:]:
+            self._chronicle.outcome(offer, ok=not refused, message=why)
 
     async def _finish_trials(self) -> None:
         """Trials that an earlier life of ours began."""

@@ -1,11 +1,13 @@
 """A decision as the contract tells it. Pure."""
 
+from collections.abc import Sequence
+
 import msgspec
 
-from ipc.contract.rdagent import BadVersion, PlannedUpdate, TrialView, UpdateState, UpdateView
+from ipc.contract.rdagent import BadVersion, PlannedUpdate, TrialView, UpdateEvent, UpdateState, UpdateView
 from rdagent.update.decision import Decision, Found, Refuse, Settled, Wait
 from rdagent.update.policy import Policy, held
-from release.record import Bad
+from release.record import Bad, Record
 
 
 def to_step(decision: Decision, found: Found, *, now: float) -> PlannedUpdate:
@@ -44,6 +46,17 @@ def to_view(decision: Decision, found: Found, policy: Policy, *, now: float) -> 
         why=decision.why if isinstance(decision, Wait | Refuse) else "",
         lift=decision.lift if isinstance(decision, Wait | Refuse) else "",
     )
+
+
+def story(history: Sequence[UpdateEvent], record: Record) -> tuple[str, str]:
+    """What is to be said of a component whose last event is that a version came back, and what ends that; both empty if
+    there is nothing to say, or that version is off the bad list.
+    """
+    last = history[-1] if history else None
+    if last is None or last.phase != "roll back" or last.version not in {key.partition("+")[0] for key in record.bad}:
+        return "", ""
+    lift = f"agentctl update unblock {last.component} {last.version}"
+    return f"{last.version} was rolled back: {last.message}", lift
 
 
 def _bad(key: str, bad: Bad) -> BadVersion:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -60,10 +61,19 @@ class Wishes:
     async def refresh(self) -> None:
         """Look at what is due. What does not answer changes nothing of what is known."""
         now = time.monotonic()
+        # Who says `stale` while we ask wants to be told what is so after that: once more then.
         if now >= self._host_at:
-            await self._ask_host()
+            self._host_at, again = math.inf, now + _LONGEST_PAUSE
+            try:
+                again = await self._ask_host()
+            finally:
+                self._host_at = min(self._host_at, again)
         if self._repository is not None and now >= self._repository_at:
-            await self._ask_repository(self._repository)
+            self._repository_at, again = math.inf, now + _LONGEST_PAUSE
+            try:
+                again = await self._ask_repository(self._repository)
+            finally:
+                self._repository_at = min(self._repository_at, again)
 
     def seconds_to_next(self) -> float:
         due = [self._host_at] + ([self._repository_at] if self._repository is not None else [])
@@ -80,6 +90,7 @@ class Wishes:
             entries=self._entries,
             channel=self._settings.channel,
             asked=asked,
+            has_repository=bool(self._settings.repository),
         )
         self.problems = [*self._instructions.problems, *problems]
         dated, seen = note_seen(offers, self._memory.now.seen, time.time())
@@ -91,21 +102,23 @@ class Wishes:
         where = "\n".join([offer.target, offer.digest, *(url.partition("?")[0] for url in offer.urls)])
         return f"{offer.name} {hashlib.sha256(where.encode(errors='surrogateescape')).hexdigest()[:16]}"
 
-    async def _ask_host(self) -> None:
+    async def _ask_host(self) -> float:
+        """When to ask again, by CLOCK_MONOTONIC."""
         try:
             found = await asyncio.to_thread(read_instructions, self._client, self._find_host(), COMPONENTS)
         except WireError as error:
             logger.debug("what the host wants of versions is not known: %s", error)
-            self._host_at = time.monotonic() + self._host_pause
+            again = self._host_pause
             self._host_pause = min(self._host_pause * 2, _LONGEST_PAUSE)
-            return
+            return time.monotonic() + again
         self._instructions = found
         self._host_pause = _FIRST_PAUSE
         # A goal state that guestagent hears of brings us here sooner; one manifest that was away, too.
         again = _LONGEST_PAUSE if found.problems else self._settings.check_period
-        self._host_at = time.monotonic() + min(again, self._settings.check_period)
+        return time.monotonic() + min(again, self._settings.check_period)
 
-    async def _ask_repository(self, repository: Repository) -> None:
+    async def _ask_repository(self, repository: Repository) -> float:
+        """The same."""
         checked_at = time.time()
         try:
             answer = await repository.look(COMPONENTS)
@@ -113,9 +126,9 @@ class Wishes:
             if not self.repository.problem:
                 logger.warning("the component repository: %s; what runs goes on running", error.reason)
             self.repository = msgspec.structs.replace(self.repository, checked_at=checked_at, problem=error.reason)
-            self._repository_at = time.monotonic() + self._repository_pause
+            again = self._repository_pause
             self._repository_pause = min(self._repository_pause * 2, _LONGEST_PAUSE, self._settings.check_period)
-            return
+            return time.monotonic() + again
         if self.repository.problem:
             logger.info("the component repository answers again")
         self._entries = tuple(
@@ -131,7 +144,7 @@ class Wishes:
         )
         self.repository = RepositoryView(url=self.repository.url, checked_at=checked_at, reached_at=time.time())
         self._repository_pause = _FIRST_PAUSE
-        self._repository_at = time.monotonic() + self._settings.check_period
+        return time.monotonic() + self._settings.check_period
 
 
 def _machine() -> str:

@@ -248,6 +248,16 @@ ODD: st.SearchStrategy[Any] = (
 )
 
 
+def test_a_refusal_speaks_of_one_component() -> None:
+    """Two of our components may be asked for the same number; the message begins with the one it is about."""
+    update = refusal("0.9.0", "telemetry 0.9.0: it hangs")
+    status = {"aggregateStatus": {"guestAgentStatus": {"version": "0.1.0", "updateStatus": update}}}
+    observed = {f"azvmagent.{name}": {"Value": "0.1.0"} for name in ("telemetry", "netagent")}
+    told = Told(status=status, status_at=2.0, observations=observed)
+    for name, state in {"telemetry": "refused", "netagent": "asked"}.items():
+        assert outcome(WantedComponent(name=name, version="0.9.0"), told).state == state
+
+
 def perhaps(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """A document with some of these, or something else in its place."""
     return st.fixed_dictionaries({}, optional=fields) | ODD

@@ -58,6 +58,16 @@ def test_a_bad_file_is_refused_by_file_key_and_reason(places: Places, text: str,
     assert str(places.config) in str(caught.value)
 
 
+def test_what_a_newer_release_has_is_passed_over_at_a_start(places: Places, caplog: pytest.LogCaptureFixture) -> None:
+    configure(places, "later = 3\n[newer]\nx = 1\n[telemetry]\nperiod_seconds = 9\nperiod_minutes = 1\n")
+    assert load_settings(places, "telemetry", Sample, strict=False) == Sample(period_seconds=9)
+    for name in ("later", "newer", "period_minutes"):
+        assert f"unknown {'table' if name != 'period_minutes' else 'key in [telemetry]'}: {name!r}" in caplog.text
+    configure(places, "[telemetry]\nperiod_seconds = 'nine'\n")
+    with pytest.raises(SettingsError, match="Expected `int`"):
+        load_settings(places, "telemetry", Sample, strict=False)
+
+
 @given(st.binary(max_size=100))
 def test_arbitrary_configuration_bytes_are_settings_or_a_settings_error(
     tmp_path_factory: pytest.TempPathFactory, data: bytes

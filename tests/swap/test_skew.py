@@ -3,9 +3,11 @@
 import io
 import itertools
 import lzma
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,11 @@ from agentctl import __version__
 from agentctl.drill.contract import Expected, reads
 from agentctl.drill.progress import steps
 from agentctl.drill.report import Report
-from agentctl.drill.skew import CONFIGURATION, Cell, Releases, combinations, for_its_launcher, grids, plan, walk
+from agentctl.drill.skew import CONFIGURATION, Cell, Releases, combinations, for_this_base, grids, plan, walk
 from agentctl.drill.stage import Stage
 from agentctl.drill.variants import Variant, appended, changed, checkout, released, replaced, variant
 from agentctl.errors import CommandError
+from agentctl.processes import with_environment
 from ipc.contract import REQUESTS
 from ipc.contract.every import Describe, Health
 from ipc.contract.guestagent import CancelRun, RetryExtension, RunScript
@@ -65,6 +68,36 @@ def test_every_combination_is_well(tmp_path: Path) -> None:
     assert len(re.findall(r"(?m)^\[\d+/25\] .*: well$", done.stderr)) == 25, "each step is told of while it happens"
 
 
+def test_interrupted_it_takes_everything_away(root: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(root)}
+    command = [sys.executable, "-P", "-m", "agentctl", "drill", "skew", "--json"]
+    child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert child.stderr is not None
+        assert child.stderr.readline().startswith("[1/25]")
+        (stage,) = root.glob("azvmagent-drill.*")
+        assert with_environment("AZVMAGENT_ROOT", str(stage))
+        child.terminate()
+        child.stderr.read()
+        assert child.wait(60) == 1
+    finally:
+        child.kill()
+        child.communicate()
+    assert not with_environment("AZVMAGENT_ROOT", str(stage))
+    assert list(root.iterdir()) == []
+
+
+def test_a_folder_too_deep_for_sockets_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("d" * 90)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with pytest.raises(CommandError, match="set TMPDIR to a shorter path"):
+        Stage()
+    assert list(deep.iterdir()) == []
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # a group outlives who starts it
 def test_a_release_that_breaks_the_contract_is_noticed() -> None:
@@ -78,7 +111,7 @@ def test_a_release_that_breaks_the_contract_is_noticed() -> None:
     with Stage(CONFIGURATION) as stage:
         out = stage.root / "packages"
         version, source = released(stage.root / "older")
-        older = variant(version, for_its_launcher(source), version, out, stage.key)
+        older = variant(version, for_this_base(source), version, out, stage.key)
         mutated = checkout(stage.root / "mutated", mutation)
         mutant = variant("mutant", mutated, __version__, out, stage.key, ["telemetry"])
         sound = dict.fromkeys(COMPONENTS, older)

@@ -93,6 +93,12 @@ def test_another_build_and_the_base_install_are_not_the_version_on_trial() -> No
     assert failed(Trial().see(1, digest="")) == "announces version 0.2.0 as the base install"
 
 
+def test_drill_65_speaks_another_protocol() -> None:
+    trial = Trial()
+    foreign = "telemetry 0.0.1 speaks protocol 0.0, which does not go with our 1.3"
+    assert failed(trial.mute(1, foreign=foreign)) == f"cannot be understood: {foreign}"
+
+
 def test_drill_36_stops_answering() -> None:
     trial = Trial()
     trial.see(5)

@@ -152,3 +152,25 @@ def test_missing_numbers_are_zero_and_junk_is_like_nothing() -> None:
     assert not same_version("1.2", "1.2.1")
     assert not same_version("junk", "junk")
     assert not same_version("", "")
+
+
+def test_who_follows_a_repository_has_no_second_channel() -> None:
+    """The host's manifest knows no rings; it still says where a version is to be had that is asked for."""
+    family = AgentFamily(name="telemetry", uris=("http://h/m",))
+    manifests = {"telemetry": (package("0.2.0"),)}
+    entries = [entry("0.2.0", ring=0)]
+    offers, _ = collect(
+        ALL,
+        families=[family],
+        manifests=manifests,
+        running={"telemetry": "0.1.0"},
+        entries=entries,
+        asked={"telemetry": "0.2.0"},
+        has_repository=True,
+    )
+    assert [(one.wanted_by, one.ring) for one in offers] == [("channel", 0), ("operator", None)]
+    assert offers[1].urls == ("http://h/0.2.0.zip",)
+    without, _ = collect(ALL, families=[family], manifests=manifests, running={"telemetry": "0.1.0"})
+    assert [one.wanted_by for one in without] == ["channel"]
+    asked_for, _ = collect(ALL, families=[requested("0.2.0")], manifests=manifests, has_repository=True)
+    assert [one.wanted_by for one in asked_for] == ["host"]

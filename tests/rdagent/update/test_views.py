@@ -3,11 +3,11 @@
 import msgspec
 from hypothesis import given
 
-from ipc.contract.rdagent import BadVersion, PlannedUpdate, TrialView
+from ipc.contract.rdagent import BadVersion, PlannedUpdate, TrialView, UpdateEvent
 from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Wait
 from rdagent.update.offers import Offer
 from rdagent.update.policy import Policy, hold, pin
-from rdagent.update.views import to_step, to_view
+from rdagent.update.views import story, to_step, to_view
 from release.record import Record, Trial
 from tests.rdagent.update import situations
 from tests.rdagent.update.situations import NOW, bad, chosen, decided, digest_of, found, offer, on_disk
@@ -66,3 +66,17 @@ def test_each_decision_can_be_told(here: Found, one: Offer, policy: Policy) -> N
         view.lift,
     )
     assert (step.at is None) == (isinstance(decision, Settled | Refuse) or getattr(decision, "until", NOW) is None)
+
+
+def test_a_story_ends_when_something_else_happens_or_the_version_is_off_the_bad_list() -> None:
+    def event(phase: str, version: str = "0.2.0") -> UpdateEvent:
+        return UpdateEvent(at=NOW, component="telemetry", phase=phase, version=version, message="hangs")
+
+    record = bad("0.2.0")
+    assert story([event("trial"), event("roll back")], record) == (
+        "0.2.0 was rolled back: hangs",
+        "agentctl update unblock telemetry 0.2.0",
+    )
+    for history in ([], [event("roll back"), event("commit", "0.3.0")], [event("roll back", "0.3.0")]):
+        assert story(history, record) == ("", "")
+    assert story([event("roll back")], Record(component="telemetry")) == ("", "")

@@ -1,0 +1,199 @@
+"""Watching an update from the order to its end."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, TypeVar
+
+import msgspec
+
+from agentctl import __version__, moments
+from agentctl.deployment import Deployment
+from agentctl.errors import NothingThere
+from ipc.bus import Bus
+from ipc.contract.every import Describe, Description
+from ipc.contract.rdagent import (
+    GetUpdateHistory,
+    GetUpdatePlan,
+    GetUpdates,
+    UpdateEvent,
+    UpdatePlan,
+    Updates,
+    UpdateView,
+)
+from ipc.errors import FrameError, NoAnswer, Refused
+from ipc.message import R, Request
+
+_LOOK_SECONDS = 0.25
+_SILENCE = 180.0
+"""Seconds. rdagent is away while it becomes another version of itself; one that hangs is replaced by then."""
+_ENDS = {"commit", "roll back", "refuse"}
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one component is."""
+
+    component: str
+    state: Literal["looking", "waiting", "fetching", "on trial", "runs", "rolled back", "refused", "not now"]
+    text: str
+    lift: str = ""
+    """The command that would change it."""
+
+    @property
+    def over(self) -> bool:
+        return self.state in {"runs", "rolled back", "refused", "not now"}
+
+    @property
+    def ok(self) -> bool:
+        return self.state == "runs"
+
+
+T = TypeVar("T")
+Show = Callable[[Sequence[Progress]], None]
+
+
+def judge(
+    view: UpdateView, version: str, updates: Updates, plan: UpdatePlan, events: Sequence[UpdateEvent], since: float
+) -> Progress:
+    """How far it is since it was asked for. Pure.
+
+    `version`: the one that was named, empty if none was; `since`: UTC, seconds since the epoch, by this machine's clock
+    as rdagent's are; `events`: of this component, oldest first.
+    """
+    name = view.component
+    news = [one for one in events if one.at >= since and one.phase in _ENDS and version in {"", one.version}]
+    if news:
+        return _ended(name, news[-1])
+    if view.state == "fetching":
+        return Progress(component=name, state="fetching", text=f"{view.wanted}: fetched, checked, unpacked")
+    if view.state == "on trial" and view.trial:
+        trial = view.trial
+        text = f"{trial.version}: well for {trial.well_seconds:.0f} s of {trial.needed_seconds:.0f} s"
+        return Progress(component=name, state="on trial", text=text)
+    if updates.looked_at < since:
+        return Progress(component=name, state="looking", text="what is there?")
+    if view.state == "waiting":
+        return _waiting(view, plan)
+    if view.state == "settled" or view.wanted in {"", view.running}:
+        return Progress(component=name, state="runs", text=f"nothing to do, {view.running or 'it'} runs")
+    return Progress(component=name, state="refused", text=view.why, lift=view.lift)
+
+
+def _ended(name: str, event: UpdateEvent) -> Progress:
+    if event.phase == "commit":
+        took = "" if event.seconds is None else f", after {event.seconds:.0f} s on trial"
+        return Progress(component=name, state="runs", text=f"{event.version} runs and is in force{took}")
+    if event.phase == "roll back":
+        text = f"{event.version} came back: {event.message}"
+        return Progress(
+            component=name,
+            state="rolled back",
+            text=text,
+            lift=f"agentctl update unblock {name} {event.version}",
+        )
+    return Progress(component=name, state="refused", text=f"{event.version}: {event.message}")
+
+
+def _waiting(view: UpdateView, plan: UpdatePlan) -> Progress:
+    name = view.component
+    step = next((one for one in plan.steps if one.component == name), None)
+    if not view.why or step is None or step.at is None:
+        return Progress(component=name, state="waiting", text=view.why or f"{view.wanted} is next")
+    text = f"{view.why} (again at {moments.shown(step.at)})"
+    return Progress(component=name, state="not now", text=text, lift=view.lift)
+
+
+def follow(deployment: Deployment, names: Sequence[str], version: str, since: float, show: Show) -> list[Progress]:
+    """Until each has come to an end; `show` hears of each look. Raises NothingThere when rdagent stays away."""
+
+    async def watch(bus: Bus) -> list[Progress]:
+        heard_at = time.monotonic()
+        while True:
+            found = await _look(bus, names, version, since)
+            if found is not None:
+                heard_at = time.monotonic()
+                show(found)
+                if all(one.over for one in found):
+                    return found
+            elif time.monotonic() - heard_at > _SILENCE:
+                status = deployment.command("agentctl status")
+                raise NothingThere(f"rdagent has not answered for {_SILENCE:g} s. See: {status}")
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    return _on_the_bus(deployment, watch)
+
+
+async def _look(bus: Bus, names: Sequence[str], version: str, since: float) -> list[Progress] | None:
+    """None while rdagent is away."""
+    updates = await _or_none(bus, GetUpdates())
+    plan = await _or_none(bus, GetUpdatePlan()) if updates else None
+    history = await _or_none(bus, GetUpdateHistory(limit=100)) if plan else None
+    if updates is None or plan is None or history is None:
+        return None
+    by_name = {one.component: one for one in updates.components}
+    if not by_name.keys() >= set(names):
+        return None  # it has just started
+    return [
+        judge(by_name[name], version, updates, plan, [one for one in history.events if one.component == name], since)
+        for name in names
+    ]
+
+
+def described(deployment: Deployment, component: str) -> Description | None:
+    """What runs now; None if it does not answer."""
+    if not deployment.places.run.is_dir():
+        return None
+
+    async def once(bus: Bus) -> Description | None:
+        return await _or_none(bus, Describe(), to=component)
+
+    return _on_the_bus(deployment, once)
+
+
+def until_other(
+    deployment: Deployment, component: str, before: Description | None, patience: float
+) -> Description | None:
+    """The first answer of another life of the component than `before`; None if there is none in `patience` seconds."""
+
+    async def watch(bus: Bus) -> Description | None:
+        until = time.monotonic() + patience
+        while time.monotonic() < until:
+            found = await _or_none(bus, Describe(), to=component)
+            if found is not None and (before is None or found.started_at != before.started_at):
+                return found
+            await asyncio.sleep(_LOOK_SECONDS)
+        return None
+
+    return _on_the_bus(deployment, watch)
+
+
+def until_seen(deployment: Deployment, component: str, version: str, patience: float) -> None:
+    """Until rdagent has seen that this version runs: who asks for the status next must not be shown the old one."""
+
+    async def watch(bus: Bus) -> None:
+        until = time.monotonic() + patience
+        while time.monotonic() < until:
+            found = await _or_none(bus, GetUpdates())
+            if found is None or any(one.running == version for one in found.components if one.component == component):
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    _on_the_bus(deployment, watch)
+
+
+async def _or_none(bus: Bus, request: Request[R], to: str = "") -> R | None:
+    try:
+        return await bus.ask(request, to=to, within=2.0)
+    except (NoAnswer, Refused, FrameError):
+        return None
+
+
+def _on_the_bus(deployment: Deployment, talk: Callable[[Bus], Awaitable[T]]) -> T:
+    async def run() -> T:
+        bus = Bus(deployment.places, "agentctl", __version__)
+        try:
+            return await talk(bus)
+        finally:
+            bus.close()
+
+    return asyncio.run(run())

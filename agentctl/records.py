@@ -1,0 +1,92 @@
+"""The records on disk, for when rdagent does not answer: they say what runs next, and launch.py goes by them alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from agentctl.deployment import Deployment
+from agentctl.errors import CommandError
+from ipc.contract.rdagent import BadVersion, TrialView, UpdateView
+from ipc.places import COMPONENTS
+from release import record as records
+from release.errors import ReleaseError
+from release.manifest import is_version, version_key
+from release.record import Record
+from release.unpack import component_folder
+
+
+def views(deployment: Deployment) -> list[UpdateView]:
+    """What is so by the records. Nobody says here what runs, what is wanted, or what is pinned or held."""
+    return [_view(deployment, name) for name in COMPONENTS]
+
+
+def unblock(deployment: Deployment, component: str, version: str) -> None:
+    """Take it (empty: all) off the bad list. Raises CommandError."""
+
+    def free(record: Record) -> Record:
+        left = {key: bad for key, bad in record.bad.items() if version and key.partition("+")[0] != version}
+        if left == record.bad:
+            raise CommandError(f"{f'{component} {version}'.strip()} is not on the bad list: agentctl update status")
+        return msgspec.structs.replace(record, bad=left)
+
+    _change(deployment, component, free)
+
+
+def step_back(deployment: Deployment, component: str, reason: str) -> str:
+    """The version before is in force at the next start; the one that is given up. Raises CommandError.
+
+    rdagent fills in later where and until when it is bad.
+    """
+    given_up: list[str] = []
+
+    def back(record: Record) -> Record:
+        failed = record.trial.target if record.trial else record.current
+        given_up.append(failed.version if failed else "")
+        return records.reject(record, reason) if record.trial else records.step_back(record, reason)
+
+    _change(deployment, component, back)
+    return given_up[0]
+
+
+def _change(deployment: Deployment, component: str, change: Callable[[Record], Record]) -> None:
+    folder = component_folder(deployment.places.installed, component)
+    if not folder.is_dir():
+        raise CommandError(f"{component} runs from the base install: no other version was ever put beside it")
+    try:
+        with records.locked(folder):
+            record = records.read(folder)
+            if record is None:
+                raise CommandError(f"{folder} has no whole record. rdagent makes a new one when it starts")
+            records.show_current(folder, records.write(folder, change(record)))
+    except ReleaseError as error:
+        raise CommandError(str(error)) from error
+
+
+def _view(deployment: Deployment, component: str) -> UpdateView:
+    folder = component_folder(deployment.places.installed, component)
+    record = records.read(folder) or Record(component=component)
+    trial = record.trial
+    return UpdateView(
+        component=component,
+        current=record.current.version if record.current else "",
+        previous=record.previous.version if record.previous else "",
+        staged=_versions(folder / "versions"),
+        trial=TrialView(version=trial.target.version, digest=trial.target.digest, tries_left=trial.tries)
+        if trial
+        else None,
+        bad=[
+            BadVersion(
+                version=key.partition("+")[0], digest=key.partition("+")[2], reason=bad.reason, expires=bad.expires
+            )
+            for key, bad in record.bad.items()
+        ],
+        state="on trial" if trial else "settled",
+    )
+
+
+def _versions(folder: Path) -> list[str]:
+    try:
+        return sorted((path.name for path in folder.iterdir() if is_version(path.name)), key=version_key)
+    except OSError:
+        return []

@@ -1,0 +1,272 @@
+"""`agentctl update`: which versions run, what is wanted and what is in the way; and the operator's word on it."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import msgspec
+from rich.live import Live
+
+from agentctl import moments, records, updateview
+from agentctl.asking import ask
+from agentctl.deployment import Deployment
+from agentctl.errors import CommandError, NothingThere, WrongUse
+from agentctl.following import Progress, described, follow, until_other, until_seen
+from agentctl.options import json_option, root_option
+from agentctl.render import Terminal
+from agentctl.restart import restart
+from ipc.contract.rdagent import (
+    GetUpdateHistory,
+    GetUpdatePlan,
+    GetUpdates,
+    HoldUpdates,
+    PinVersion,
+    RepositoryView,
+    RollBack,
+    UnblockVersion,
+    UpdateNow,
+    Updates,
+)
+from ipc.places import COMPONENTS
+
+_LOOK_WITHIN = 3.0
+"""Seconds. After that the records have to do."""
+_ACT_WITHIN = 45.0
+"""Seconds. Going back stops a process, and one that does not hear is killed after a while."""
+_BACK_SECONDS = 60.0
+_SEEN_SECONDS = 5.0
+_COMPONENT = click.Choice(COMPONENTS)
+
+
+@click.group()
+def update() -> None:
+    """Versions of the components: what runs, what is wanted, what is in the way.
+
+    \b
+      agentctl update status                     what runs, and why it is not what is wanted
+      agentctl update now                        look, and begin at once; --no-wait does not watch
+      agentctl update now telemetry 0.9.0        this very version, also an older one
+      agentctl update hold --for 2h              begin nothing for two hours
+      agentctl update rollback telemetry         the version before, from the disk
+
+    A new version is on trial first: it has to be well for a while (trial_seconds), else the one before comes back by
+    itself and the new one goes on the bad list. status, rollback and unblock work without rdagent, too.
+    """
+
+
+@update.command()
+@root_option
+@json_option
+def status(deployment: Deployment, as_json: bool) -> None:
+    """Show each component's versions, and why what is wanted does not run.
+
+    Exit status for scripts: 0 all is as it is wanted, or on its way, or pinned or held by you; 1 a version came back or
+    is refused; 3 rdagent does not answer: shown is what the records on disk say. A repository that is away is no reason
+    for 1: what runs goes on running.
+    """
+    try:
+        found, absent = ask(deployment, GetUpdates(), within=_LOOK_WITHIN), ""
+    except NothingThere as error:
+        if not deployment.places.state.is_dir():
+            raise
+        found, absent = Updates(components=records.views(deployment), repository=RepositoryView()), str(error)
+    if as_json:
+        shape = {"source": "records" if absent else "rdagent", **msgspec.structs.asdict(found)}
+        _print_json(shape)
+    else:
+        Terminal().print(updateview.status(found, deployment, from_records=bool(absent)))
+    if absent:
+        raise NothingThere(f"{absent}\nShown is what the records on disk say: what starts next.")
+    sys.exit(1 if any(updateview.wants_attention(one) for one in found.components) else 0)
+
+
+@update.command()
+@root_option
+@json_option
+def plan(deployment: Deployment, as_json: bool) -> None:
+    """Show what would change, when, and what blocks it. Changes nothing."""
+    found = ask(deployment, GetUpdatePlan())
+    if as_json:
+        _print_json(found)
+    else:
+        Terminal().print(updateview.plan(found, deployment))
+
+
+@update.command()
+@click.argument("component", type=_COMPONENT, required=False)
+@click.argument("version", default="")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Watch until it runs or has come back.")
+@root_option
+@json_option
+def now(component: str | None, version: str, wait: bool, deployment: Deployment, as_json: bool) -> None:
+    """Look what is there and begin at once: no window, no jitter, no ring.
+
+    Without COMPONENT: whatever is wanted of all four. With VERSION: this one, be it older, down to the floor of what
+    runs. Exit status 1 if it came back, is refused, or cannot begin now. Ctrl-C ends the watching only.
+    """
+    since = time.time()
+    begun = ask(deployment, UpdateNow(component=component or "", version=version), within=10.0)
+    if not wait:
+        if as_json:
+            _print_json(begun)
+        else:
+            click.echo(f"Asked for. See: {deployment.command('agentctl update status')}")
+        return
+    names = [component] if component else list(COMPONENTS)
+    found = _watched(deployment, names, version, since, quiet=as_json)
+    if as_json:
+        _print_json([{**msgspec.structs.asdict(one), "ok": one.ok} for one in found])
+    else:
+        Terminal().print(updateview.progress(found, deployment))
+    sys.exit(0 if all(one.ok for one in found) else 1)
+
+
+@update.command()
+@click.argument("component", type=_COMPONENT)
+@click.argument("version", default="")
+@click.option("--off", is_flag=True, help="No longer.")
+@root_option
+@json_option
+def pin(component: str, version: str, off: bool, deployment: Deployment, as_json: bool) -> None:
+    """Let COMPONENT be updated to VERSION only, whoever wants another."""
+    if bool(version) == off:
+        raise WrongUse("name a VERSION, or say --off")
+    found = ask(deployment, PinVersion(component=component, version=version))
+    said = f"{component} is pinned to {version}." if version else f"{component} is pinned no longer."
+    _acknowledge(found, said, deployment, as_json=as_json)
+
+
+@update.command()
+@click.argument("component", type=_COMPONENT, required=False)
+@click.option("--until", "until", default="", metavar="TIME", help="UTC, e.g. '2026-11-30 22:00'.")
+@click.option("--for", "span", default="", metavar="LENGTH", help="E.g. 30m, 2h, 1d12h.")
+@click.option("--off", is_flag=True, help="No longer.")
+@root_option
+@json_option
+def hold(component: str | None, until: str, span: str, off: bool, deployment: Deployment, as_json: bool) -> None:
+    """Begin no update, of COMPONENT or of any. What is on trial goes on.
+
+    Without --until or --for it lasts until --off. The hold on all and those on single components are apart: each is
+    ended by its own name.
+    """
+    if [bool(until), bool(span), off].count(True) > 1:
+        raise WrongUse("--until, --for and --off exclude each other")
+    try:
+        end = moments.moment(until) if until else time.time() + moments.span(span) if span else None
+    except ValueError as error:
+        raise WrongUse(str(error)) from error
+    found = ask(deployment, HoldUpdates(component=component or "", on=not off, until=end))
+    what = f"Updates of {component}" if component else "All updates"
+    lasts = f"until {moments.shown(end)}" if end is not None else "until you say --off"
+    said = f"{what} are held no longer." if off else f"{what} are held {lasts}."
+    _acknowledge(found, said, deployment, as_json=as_json)
+
+
+@update.command()
+@click.argument("component", type=_COMPONENT)
+@click.argument("version", default="")
+@root_option
+@json_option
+def unblock(component: str, version: str, deployment: Deployment, as_json: bool) -> None:
+    """Take VERSION, or all, off the bad list of COMPONENT: it may be tried again. Works without rdagent, too."""
+    said = f"{f'{component} {version}'.strip()} is off the bad list."
+    try:
+        found = ask(deployment, UnblockVersion(component=component, version=version), within=_LOOK_WITHIN)
+    except NothingThere:
+        records.unblock(deployment, component, version)
+        found = Updates(components=records.views(deployment), repository=RepositoryView())
+    _acknowledge(found, said, deployment, as_json=as_json)
+
+
+@update.command()
+@click.argument("component", type=_COMPONENT)
+@click.option("--reason", default="asked by the operator", show_default=True, help="For the bad list and the history.")
+@root_option
+@json_option
+def rollback(component: str, reason: str, deployment: Deployment, as_json: bool) -> None:
+    """Go back to the version before, from the disk, and wait until it answers. The current one goes on the bad list.
+
+    It needs neither the repository nor the host. Where rdagent does not answer, the record is changed and supervisord
+    starts COMPONENT anew; where supervisord does not either, the record says what starts next.
+    """
+    before = described(deployment, component)
+    if described(deployment, "rdagent") is None:
+        version = _without_rdagent(deployment, component, reason)
+    else:
+        ask(deployment, RollBack(component=component, reason=reason), within=_ACT_WITHIN)
+        back = until_other(deployment, component, before, _BACK_SECONDS)
+        if back is None:
+            raise CommandError(
+                f"the record was changed, and {component} does not answer within {_BACK_SECONDS:g} s. "
+                f"See: {deployment.command('agentctl status')}"
+            )
+        version = back.version
+        until_seen(deployment, component, version, _SEEN_SECONDS)
+    was = before.version if before else ""
+    if as_json:
+        _print_json({"component": component, "from_version": was, "version": version, "running": bool(version)})
+    elif version:
+        click.echo(f"{component} {version} runs again" + (f", instead of {was}." if was else "."))
+    else:
+        click.echo(f"{component}: the version before starts with the group: {deployment.up_command}")
+
+
+@update.command()
+@click.argument("component", type=_COMPONENT, required=False)
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="So many lines, the newest.")
+@root_option
+@json_option
+def history(component: str | None, limit: int, deployment: Deployment, as_json: bool) -> None:
+    """List what was tried and how it ended, oldest first."""
+    events = ask(deployment, GetUpdateHistory(component=component or "", limit=limit)).events
+    if as_json:
+        _print_json(events)
+    else:
+        Terminal().print(updateview.history(events))
+
+
+def _without_rdagent(deployment: Deployment, component: str, reason: str) -> str:
+    """The version that runs then; empty if nobody is there to start it. Raises CommandError."""
+    given_up = records.step_back(deployment, component, reason)
+    click.echo(f"rdagent does not answer; the record was changed: {component} {given_up} is given up.", err=True)
+    try:
+        return restart(deployment, component).version
+    except NothingThere:
+        return ""
+
+
+def _watched(
+    deployment: Deployment, names: Sequence[str], version: str, since: float, *, quiet: bool
+) -> list[Progress]:
+    """A live picture on a terminal; else a line on standard error whenever a component gets further."""
+    terminal = Terminal()
+    if terminal.is_terminal and not quiet:
+        with Live(console=terminal, refresh_per_second=8, transient=True) as live:
+            return follow(
+                deployment, names, version, since, lambda found: live.update(updateview.progress(found, deployment))
+            )
+    shown: dict[str, str] = {}
+
+    def show(found: Sequence[Progress]) -> None:
+        for one in found:
+            if shown.get(one.component) != one.state and not quiet and not one.over:
+                click.echo(updateview.progress_line(one, deployment).plain, err=True)
+            shown[one.component] = one.state
+
+    return follow(deployment, names, version, since, show)
+
+
+def _acknowledge(found: Updates, said: str, deployment: Deployment, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(found)
+        return
+    click.echo(said)
+    for one in found.components:
+        if one.state == "refused" and one.why:
+            Terminal().print(updateview.cause(one.component, one.why, one.lift, deployment))
+
+
+def _print_json(found: Any) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())

@@ -1,0 +1,78 @@
+"""How far an update is, from what rdagent says."""
+
+import msgspec
+
+from agentctl.following import Progress, judge
+from ipc.contract.rdagent import (
+    PlannedUpdate,
+    RepositoryView,
+    TrialView,
+    UpdateEvent,
+    UpdatePlan,
+    Updates,
+    UpdateView,
+)
+
+SINCE = 1000.0
+VIEW = UpdateView(component="telemetry", running="0.1.0")
+
+
+def seen(
+    view: UpdateView = VIEW,
+    *,
+    version: str = "",
+    looked_at: float = SINCE,
+    step: PlannedUpdate | None = None,
+    events: tuple[UpdateEvent, ...] = (),
+) -> Progress:
+    updates = Updates(components=[view], repository=RepositoryView(), looked_at=looked_at)
+    return judge(view, version, updates, UpdatePlan(steps=[step] if step else []), events, SINCE)
+
+
+def changed(**fields: object) -> UpdateView:
+    return msgspec.structs.replace(VIEW, **fields)
+
+
+def event(phase: str, at: float = SINCE + 1, version: str = "0.2.0", message: str = "") -> UpdateEvent:
+    return UpdateEvent(at=at, component="telemetry", phase=phase, version=version, message=message, seconds=20.2)
+
+
+def test_on_the_way() -> None:
+    assert seen(changed(state="refused"), looked_at=SINCE - 1).state == "looking"
+    assert seen(changed(state="fetching", wanted="0.2.0")).state == "fetching"
+    trial = TrialView(version="0.2.0", digest="", tries_left=2, well_seconds=12.3, needed_seconds=20)
+    found = seen(changed(state="on trial", trial=trial))
+    assert (found.state, found.text, found.over) == ("on trial", "0.2.0: well for 12 s of 20 s", False)
+    assert seen(changed(state="waiting", wanted="0.2.0")).text == "0.2.0 is next"
+    behind = PlannedUpdate(component="telemetry", from_version="0.1.0", blocked="netagent is on trial")
+    found = seen(changed(state="waiting", why="a version of netagent is on trial"), step=behind)
+    assert (found.state, found.over) == ("waiting", False)
+
+
+def test_ends() -> None:
+    found = seen(events=(event("stage"), event("trial"), event("commit")))
+    assert (found.over, found.ok, found.text) == (True, True, "0.2.0 runs and is in force, after 20 s on trial")
+    found = seen(events=(event("roll back", message="degraded"),))
+    assert (found.over, found.ok, found.text) == (True, False, "0.2.0 came back: degraded")
+    assert found.lift == "agentctl update unblock telemetry 0.2.0"
+    found = seen(events=(event("refuse", message="not for us"),))
+    assert (found.state, found.ok) == ("refused", False)
+    assert seen().text == "nothing to do, 0.1.0 runs"
+    # One that came back before, and nobody wants another.
+    assert seen(changed(state="rolled back", why="0.2.0 was rolled back")).ok
+    found = seen(changed(state="refused", wanted="0.2.0", why="pinned", lift="agentctl x"))
+    assert (found.over, found.ok, found.lift) == (True, False, "agentctl x")
+
+
+def test_what_will_come_but_not_now_is_told_and_not_waited_for() -> None:
+    step = PlannedUpdate(component="telemetry", from_version="0.1.0", at=SINCE + 30, blocked="cannot be had")
+    found = seen(changed(state="waiting", wanted="0.2.0", why="cannot be had"), step=step)
+    assert (found.state, found.over, found.ok) == ("not now", True, False)
+    assert "1970-01-01 00:17:10Z" in found.text
+
+
+def test_the_end_of_another_update_is_not_that_of_this_one() -> None:
+    older, other = event("commit", at=SINCE - 1), event("commit", version="0.3.0")
+    fetching = changed(state="fetching", wanted="0.2.0")
+    assert seen(fetching, version="0.2.0", events=(older, other)).state == "fetching"
+    assert seen(fetching, events=(other,)).ok

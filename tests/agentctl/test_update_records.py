@@ -1,0 +1,108 @@
+"""`agentctl update` where rdagent is away, or too old."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ipc.component import Component
+from ipc.places import Places
+from release import record as records
+from release.record import Bad, Chosen, Record, Trial
+from release.unpack import component_folder
+
+ONE, TWO = Chosen("0.1.0", "1" * 64), Chosen("0.2.0", "2" * 64)
+
+
+def agentctl(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "agentctl", *words, "--root", str(root)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def recorded(root: Path, record: Record) -> None:
+    folder = component_folder(Places.under(root).installed, "telemetry")
+    folder.mkdir(parents=True)
+    Places.under(root).state.mkdir()
+    records.write(folder, record)
+
+
+def now(root: Path) -> Record:
+    found = records.read(component_folder(Places.under(root).installed, "telemetry"))
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    recorded(
+        tmp_path, Record(component="telemetry", current=TWO, previous=ONE, bad={"0.3.0+" + "3" * 64: Bad("hangs")})
+    )
+    return tmp_path
+
+
+def test_status_is_what_the_records_say(root: Path) -> None:
+    found = agentctl(root, "update", "status")
+    assert found.returncode == 3
+    assert "0.2.0" in found.stdout
+    assert "bad list: telemetry 0.3.0 (333333333333) for good: hangs" in found.stdout
+    assert "Shown is what the records on disk say" in found.stderr
+    shape = json.loads(agentctl(root, "update", "status", "--json").stdout)
+    assert shape["source"] == "records"
+    assert [one["current"] for one in shape["components"] if one["component"] == "telemetry"] == ["0.2.0"]
+
+
+def test_where_nothing_ever_was(tmp_path: Path) -> None:
+    found = agentctl(tmp_path, "update", "status")
+    assert (found.returncode, found.stdout) == (3, "")
+    for word in ("rollback", "unblock"):
+        refused = agentctl(tmp_path, "update", word, "telemetry")
+        assert (refused.returncode, "base install" in refused.stderr) == (1, True)
+    for words in ("plan", "now", "hold", "history", "pin telemetry 1.0"):
+        refused = agentctl(tmp_path, "update", *words.split())
+        assert (refused.returncode, "start the group with" in refused.stderr) == (3, True)
+
+
+def test_back_to_the_version_before(root: Path) -> None:
+    found = agentctl(root, "update", "rollback", "telemetry", "--reason", "smells")
+    assert found.returncode == 0, found.stderr
+    assert "the version before starts with the group: agentctl up" in found.stdout
+    record = now(root)
+    assert (record.current, record.previous, record.bad[TWO.key].reason) == (ONE, None, "smells")
+    assert (component_folder(Places.under(root).installed, "telemetry") / "current").readlink() == Path(
+        "versions/0.1.0"
+    )
+    agentctl(root, "update", "rollback", "telemetry")
+    assert now(root).current is None
+    again = agentctl(root, "update", "rollback", "telemetry")
+    assert (again.returncode, "nothing to go back to" in again.stderr) == (1, True)
+
+
+def test_a_version_on_trial_is_given_up_first(tmp_path: Path) -> None:
+    recorded(tmp_path, Record(component="telemetry", current=ONE, trial=Trial(TWO, 2)))
+    found = agentctl(tmp_path, "update", "rollback", "telemetry")
+    assert (found.returncode, "telemetry 0.2.0 is given up" in found.stderr) == (0, True)
+    record = now(tmp_path)
+    assert (record.current, record.trial, list(record.bad)) == (ONE, None, [TWO.key])
+
+
+def test_off_the_bad_list(root: Path) -> None:
+    refused = agentctl(root, "update", "unblock", "telemetry", "0.9")
+    assert (refused.returncode, "not on the bad list" in refused.stderr) == (1, True)
+    assert agentctl(root, "update", "unblock", "telemetry", "0.3.0").returncode == 0
+    assert not now(root).bad
+
+
+def test_a_rdagent_that_does_not_know_of_versions(root: Path) -> None:
+    async def run() -> list[subprocess.CompletedProcess[str]]:
+        async with Component("rdagent", "0.0.9", Places.under(root)):
+            words = (("update", "status"), ("update", "rollback", "telemetry"), ("bundle", "import", "x.zip"))
+            return [await asyncio.to_thread(agentctl, root, *each) for each in words]
+
+    for found in asyncio.run(run()):
+        assert found.returncode == 1
+        assert "rdagent 0.0.9 does not answer" in found.stderr
+        assert "older than this agentctl" in found.stderr
+    assert now(root).current == TWO
