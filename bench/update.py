@@ -40,7 +40,7 @@ _PATIENCE = 60.0
 
 _WITHOUT_UPDATER = (
     (r"^from rdagent\.update\..*\n", ""),
-    (r"^        updater = Updater\((?s:.*?)^        answer_orders\(component, updater\)\n", ""),
+    (r"^        updater = Updater\((?s:.*?)^        answer_orders\(.*\n", ""),
     (r" updater\.run\(\),", ""),
     (r"return updater\.reborn", "return False"),
     (r"^            exec_anew\(\)", "            pass"),

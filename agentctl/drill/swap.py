@@ -10,7 +10,7 @@ import json
 import statistics
 import time
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -58,6 +58,13 @@ class Swap(msgspec.Struct, frozen=True):
     ended: float
 
 
+class Done(msgspec.Struct):
+    """What came of it so far."""
+
+    swaps: list[Swap] = []
+    counted: list[leaks.Census] = []
+
+
 class Figures(msgspec.Struct, frozen=True):
     """Of all swaps of one way."""
 
@@ -73,41 +80,35 @@ def run(stage: Stage, component: str, times: int, steps: Steps, *, full: bool) -
     """The whole drill. Raises CommandError if it cannot be done at all."""
     wall, began = time.time(), time.monotonic()
     versions = prepare(stage, component)
-    before = Versions(stage).pids(but=component)
-    watch = Watch(stage)
-    load = Load(stage, component, full=full)
-    swaps, problem = list[Swap](), ""
-    counted: list[leaks.Census] = []
+    before, watch = Versions(stage).pids(but=component), Watch(stage)
+    load, done = Load(stage, component, full=full), Done()
+    problem = ""
     with load:
         try:
             for number, target in zip(range(times), itertools.cycle(versions), strict=False):
                 steps.begin(f"swap {number + 1}: {component} becomes {target.version}")
                 if number == min(_WARM_UP, times // 2):
-                    counted.append(leaks.census(stage))
-                swaps.append(swap(stage, load, component, target, whole=component == "rdagent" or is_whole(number)))
-                steps.end(f"{target.version} after {swaps[-1].ended - swaps[-1].began:.2f} s")
+                    done.counted.append(leaks.census(stage))
+                one = swap(stage, load, component, target, whole=component == "rdagent" or is_whole(number))
+                done.swaps.append(one)
+                steps.end(f"{target.version} after {one.ended - one.began:.2f} s")
             stage.until_ready()
-            counted.append(leaks.census(stage))
+            done.counted.append(leaks.census(stage))
         except (Broken, CommandError, IpcError) as error:
             problem = str(error)
-    cases = [_swaps_case(component, swaps, times, problem, watch)]
+    cases = [_swaps_case(component, done.swaps, times, problem, watch)]
     if not problem:
-        cases += [_silence_case(load, swaps, whole=whole) for whole in (False, True) if _of(swaps, whole=whole)]
+        cases += _silence_cases(load, done.swaps)
         cases += [_others_case(before, Versions(stage).pids(but=component)), _heartbeat_case(stage, wall)]
-        cases.append(_leaks_case(counted[0], counted[-1]))
+        cases.append(_leaks_case(done.counted[0], done.counted[-1]))
         cases += _load_cases(load) if full else []
-    return Report(
-        drill="swap",
-        began=wall,
-        seconds=time.monotonic() - began,
-        cases=cases,
-        facts={
-            "component": component,
-            "load": "events, run commands on the bus and by the host, questions" if full else "questions alone",
-            "questions": f"each {QUESTION_SECONDS * 1000:g} ms, lost after {LOST_AFTER:g} s",
-            "scaled down": f"{SCALED}; in brackets what a VM has",
-        },
-    )
+    facts = {
+        "component": component,
+        "load": "events, run commands on the bus and by the host, questions" if full else "questions alone",
+        "questions": f"each {QUESTION_SECONDS * 1000:g} ms, lost after {LOST_AFTER:g} s",
+        "scaled down": f"{SCALED}; in brackets what a VM has",
+    }
+    return Report(drill="swap", began=wall, seconds=time.monotonic() - began, cases=cases, facts=facts)
 
 
 def is_whole(number: int) -> bool:
@@ -166,10 +167,6 @@ def _what_is_missing(versions: Versions, component: str, target: Chosen) -> str:
     return "" if said.digest == target.digest else f"{component} is {said.version} instead of {target.version}"
 
 
-def _of(swaps: Iterable[Swap], *, whole: bool) -> list[Swap]:
-    return [one for one in swaps if one.whole == whole]
-
-
 # -- what is made of it ------------------------------------------------------------------------------------------------
 
 
@@ -188,12 +185,16 @@ def _swaps_case(component: str, swaps: Sequence[Swap], times: int, problem: str,
     return Case(name=name, kind="swap", ok=not problem, problem=problem, seconds=seconds, evidence=evidence)
 
 
-def _silence_case(load: Load, swaps: Sequence[Swap], *, whole: bool) -> Case:
-    found = figures(load, _of(swaps, whole=whole))
-    problems = [f"silent for {found.max_ms / 1000:.1f} s"] if found.max_ms > HEARTBEAT_LIMIT * 1000 else []
-    name = "silence of a swap through the updater" if whole else "silence of a plain swap"
-    measured = {name: float(value) for name, value in msgspec.structs.asdict(found).items()}
-    return _case(name, "silence", problems, measured)
+def _silence_cases(load: Load, swaps: Sequence[Swap]) -> list[Case]:
+    """Of each way of swapping that there was."""
+    cases = []
+    for whole, name in ((False, "silence of a plain swap"), (True, "silence of a swap through the updater")):
+        if own := [one for one in swaps if one.whole == whole]:
+            found = figures(load, own)
+            problems = [f"silent for {found.max_ms / 1000:.1f} s"] if found.max_ms > HEARTBEAT_LIMIT * 1000 else []
+            measured = {what: float(value) for what, value in msgspec.structs.asdict(found).items()}
+            cases.append(_case(name, "silence", problems, measured))
+    return cases
 
 
 def _others_case(before: dict[str, int], after: dict[str, int]) -> Case:
