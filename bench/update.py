@@ -60,7 +60,8 @@ def silence(component: str, times: int) -> tuple[Figures, Figures]:
 
 
 def _silence(case: Case) -> Figures:
-    return {name: case.measured[name] for name in ("count", "p50_ms", "p99_ms", "lost", "asked")}
+    found = case.measured
+    return {"p50, ms": found["p50_ms"], "p99, ms": found["p99_ms"], "lost per swap": found["lost"] / found["count"]}
 
 
 def _restarts(stage: Stage, component: str) -> Figures:
@@ -80,13 +81,9 @@ def _restarts(stage: Stage, component: str) -> Figures:
             spans.append((began, time.monotonic()))
     silences = sorted(load.silence(began, ended) * 1000 for began, ended in spans)
     during = [one for one in load.questions if any(began <= one.asked <= ended for began, ended in spans)]
-    return {
-        "count": float(len(spans)),
-        "p50_ms": statistics.median(silences),
-        "p99_ms": silences[-1],
-        "lost": float(sum(one.answered is None for one in during)),
-        "asked": float(len(during)),
-    }
+    lost = sum(one.answered is None for one in during)
+    # Of so few the last one is the worst.
+    return {"p50, ms": statistics.median(silences), "p99, ms": silences[-1], "lost per swap": lost / len(spans)}
 
 
 def _is_not_another(versions: Versions, component: str, pid: int) -> str:

@@ -51,9 +51,9 @@ OUTAGES: tuple[Outage, ...] = (
         what="accepts and does not answer",
         drill="3",
         rounds=_everywhere("slow", 900),
-        patience=90.0,
+        patience=240.0,
     ),
-    Outage(name="drip", what="sends a byte a second", drill="4", rounds=_everywhere("drip", 1), patience=90.0),
+    Outage(name="drip", what="sends a byte a second", drill="4", rounds=_everywhere("drip", 1), patience=240.0),
     Outage(
         name="status",
         what="answers with each of the HTTP statuses 302 to 503 in turn",
@@ -77,7 +77,7 @@ OUTAGES: tuple[Outage, ...] = (
         what="sends an answer that never ends",
         drill="12",
         rounds=_everywhere("endless"),
-        patience=90.0,
+        patience=240.0,
     ),
     Outage(
         name="repository-away",
