@@ -35,6 +35,8 @@ TRIES = 3
 SLOTS = ("state.0", "state.1")
 LOCK = "state.lock"
 _SIZE_LIMIT = 1 << 20
+_CLOCK_SECONDS = 3600.0
+"""So far a clock may be put back without a word."""
 
 
 class Chosen(msgspec.Struct, frozen=True):
@@ -128,12 +130,21 @@ def forgive(record: Record, *, now: float, environment: str) -> Record:
 
 
 def complete(record: Record, *, expires: float | None, environment: str) -> Record:
-    """`launch.py` says only why a version is bad; this adds where and until when (seconds since 1970)."""
+    """`launch.py` says only why a version is bad; this adds where and until when (seconds since 1970).
+
+    An end much later than `expires` was set by a clock that was wrong, and is put right.
+    """
     bad = {
-        key: one if one.environment else msgspec.structs.replace(one, expires=expires, environment=environment)
+        key: one
+        if one.environment and not _is_late(one, expires)
+        else msgspec.structs.replace(one, expires=expires, environment=one.environment or environment)
         for key, one in record.bad.items()
     }
     return record if bad == record.bad else msgspec.structs.replace(record, bad=bad)
+
+
+def _is_late(bad: Bad, latest: float | None) -> bool:
+    return bad.expires is not None and latest is not None and bad.expires > latest + _CLOCK_SECONDS
 
 
 def encode(record: Record) -> bytes:

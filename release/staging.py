@@ -49,6 +49,16 @@ def staging_folder(folders: list[Path], disk: Disk, beside: Path | None = None) 
         raise DiskTrouble(f"{error.filename or staging} cannot be written", error) from error
 
 
+def sweep(root: Path, disk: Disk | None = None) -> None:
+    """Remove what somebody who was killed left in `staging`, of all components and of the layers.
+
+    A folder that is in use, or cannot be written, is left alone.
+    """
+    for staging in (*root.glob("components/*/staging"), *root.glob("deps/staging")):
+        with contextlib.suppress(ReleaseError), staging_folder([staging.parent], disk or Disk()):
+            pass
+
+
 def _empty(staging: Path, disk: Disk) -> None:
     for left_over in list(staging.iterdir()):
         disk.remove(left_over)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agentctl.processes import Process, end, process, wait_until
 from release.build import Built, build
-from release.record import Record, Trial
+from release.record import Bad, Chosen, Record, Trial
 from tests.release.product import CHECKOUT, KEY, Installed, chosen
 
 WATCHDOG = CHECKOUT / "watchdog.py"
@@ -70,6 +70,27 @@ def test_a_new_process_begins_anew(watchdog: ModuleType) -> None:
     assert not life.look(7, (7, 1.0), 1000.0, lambda: True)
     assert not life.look(8, (7, 1.0), 1005.0, lambda: True)
     assert not life.look(8, (8, 1009.0), 1010.0, lambda: True)
+
+
+def test_the_ends_of_a_version_on_trial_are_not_those_of_the_one_in_force(watchdog: ModuleType, tmp_path: Path) -> None:
+    """launch.py counts its tries. One end more of the version it went back to must not take that away, too."""
+    installed = Installed(tmp_path / "root", "telemetry")
+    installed.folder.mkdir(parents=True)
+    before, now, new = (Chosen(f"{number}.0.0", str(number) * 64) for number in (1, 2, 3))
+    dog = watchdog.Watchdog(str(installed.root), str(tmp_path), start=lambda _: None)
+
+    def ends(times: int) -> None:
+        for _ in range(times):
+            dog.event("PROCESS_STATE_EXITED", {"processname": "telemetry"})
+
+    installed.set(current=now, previous=before, trial=Trial(new, 3))
+    ends(3)
+    installed.set(current=now, previous=before, bad={new.key: Bad("all its tries are used up")})
+    ends(1)
+    assert installed.record().current == now
+    ends(3)
+    assert installed.record().current == before
+    assert installed.record().bad.keys() == {now.key, new.key}
 
 
 SUPERVISORD = """

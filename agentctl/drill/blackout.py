@@ -208,13 +208,16 @@ class Blackout:
 
     def _snapshot(self) -> dict[str, object]:
         """What may not change: by component its record as it lies on the disk, and its process."""
-        until(lambda: "" if self._versions.view(COMPONENT) else "rdagent does not tell of updates", _PATIENCE)
-        updates = self._versions.updates()
-        if updates is None:
-            raise Broken("rdagent told of updates, and no longer does")
+
+        updates = self._stage.until(self._whole_status, "update status to know what everybody runs", _PATIENCE)
         views = {one.component: (one.running, one.current, one.previous, one.bad) for one in updates.components}
         pids = self._versions.pids()
         return {name: (self._versions.record(name), views.get(name), pids.get(name)) for name in COMPONENTS}
+
+    def _whole_status(self) -> Updates | None:
+        updates = self._versions.updates()
+        whole = updates is not None and len(updates.components) == len(COMPONENTS)
+        return updates if updates and whole and all(one.running for one in updates.components) else None
 
     def _nothing_changed(self, outage: Outage, before: dict[str, object], restarted: set[str]) -> None:
         """Raises Broken."""

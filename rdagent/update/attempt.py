@@ -13,11 +13,11 @@ from ipc.places import Places
 from ipc.supervisord import SupervisordError
 from rdagent.update.chronicle import Chronicle
 from rdagent.update.gate import Baseline, Verdict
-from rdagent.update.install import Installer
+from rdagent.update.install import Installer, InstallError
 from rdagent.update.memory import Memory
 from rdagent.update.offers import Offer
 from rdagent.update.shelf import Shelf
-from rdagent.update.swap import restart
+from rdagent.update.swap import restart, start
 from rdagent.update.trials import Trials, in_use
 from release import record as records
 from release.collect import Keep, collect
@@ -81,8 +81,12 @@ class Attempts:
         seconds = time.monotonic() - began
         self._chronicle.note("stage", offer, message="it lies on the disk, whole and checked", seconds=seconds)
         baseline = await self._trials.baseline(name)
-        self._memory.change(attempts={**self._memory.now.attempts, name: offer})
-        await asyncio.to_thread(self._shelf.change, name, partial(_begun, target=target))
+        now = self._memory.now
+        self._memory.change(attempts={**now.attempts, name: offer}, baselines={**now.baselines, name: baseline})
+        try:
+            await asyncio.to_thread(self._shelf.change, name, partial(_begun, target=target))
+        except ReleaseError as error:
+            raise InstallError(f"its trial cannot begin: {error}", final=False) from error
         self._chronicle.note("trial", offer)
         if name == "rdagent":
             self._be_reborn()
@@ -91,18 +95,29 @@ class Attempts:
         await self._prove(offer, target, baseline)
 
     async def finish(self, name: str, target: Chosen) -> None:
-        """A trial that an earlier life of ours began. Raises ReleaseError."""
-        offer = self._memory.now.attempts.get(name)
+        """A trial that an earlier life of ours began, or whose end could not be written down. Raises ReleaseError."""
+        now = self._memory.now
+        offer, baseline = now.attempts.get(name), now.baselines.get(name, Baseline())
         if offer is None or offer.version != target.version:
             offer = Offer(component=name, version=target.version, wanted_by="operator", digest=target.digest)
-        if name == "rdagent" and os.environ.get("AZVMAGENT_DIGEST", "") != target.digest:
-            # We ended between the record and the start. If it is because a try cannot be counted, that has to be
-            # possible first, or we would be reborn as ourselves for ever.
-            await asyncio.to_thread(self._shelf.check_writable, name)
-            self._be_reborn()
-            return
+            baseline = Baseline()
+        # Without that launch.py counts no try and starts the version before, again and again.
+        await asyncio.to_thread(self._shelf.check_writable, name)
         logger.info("%s is on trial, its gate goes on", offer.name)
-        await self._prove(offer, target, Baseline())
+        if await self._is_another(name, target):
+            # We ended between the record and the restart, or no try could be counted then.
+            if name == "rdagent":
+                self._be_reborn()
+                return
+            await self._restart(name)
+        await self._prove(offer, target, baseline)
+
+    async def _is_another(self, name: str, target: Chosen) -> bool:
+        """Whether something else runs than the version on trial. One that is mute may be that very version."""
+        if name == "rdagent":
+            return os.environ.get("AZVMAGENT_DIGEST", "") != target.digest
+        seen = await self._trials.look(name)
+        return seen.answered and seen.digest != target.digest
 
     async def roll_back(self, name: str, reason: str) -> None:
         """The previous version, from the disk. Raises ReleaseError."""
@@ -142,35 +157,57 @@ class Attempts:
         try:
             after = await asyncio.to_thread(self._shelf.change, offer.component, reject)
             reason = after.bad[target.key].reason if target.key in after.bad else reason
-        except ReleaseError as error:
-            # Then a try cannot be counted either, and launch.py does not run it.
-            logger.warning("updates: %s", error)
+        except ReleaseError:
+            # Then a try cannot be counted either, so launch.py starts the version before. `finish` tries it once more.
+            await self._go_back(offer)
+            raise
         ended = partial(self._chronicle.came_back, offer, reason)
         if offer.component == "rdagent":
             ended(seconds=time.monotonic() - began)
+        await self._go_back(offer)
+        if offer.component != "rdagent":
+            ended(seconds=time.monotonic() - began)
+            await self._collect(offer.component)
+
+    async def _go_back(self, failed: Offer) -> None:
+        """To what launch.py chooses now."""
+        if failed.component == "rdagent":
             self._be_reborn()
             return
-        await self._restart(offer.component)
-        await self._until_known(offer)
+        await self._restart(failed.component)
+        await self._until_known(failed)
         self.doing = None
-        ended(seconds=time.monotonic() - began)
-        await self._collect(offer.component)
 
     async def _commit(self, name: str, target: Chosen) -> Record:
         """Until the disk takes it: what proved itself must not come back for want of a free block."""
+        trouble = ""
         while True:
             try:
                 return await asyncio.to_thread(self._shelf.change, name, partial(_committed, target=target))
             except ReleaseError as error:
-                logger.warning("updates: %s", error)
+                if str(error) != trouble:
+                    trouble = str(error)
+                    logger.warning("%s %s proved itself, and has to wait: %s", name, target.version, trouble)
                 await asyncio.sleep(_DISK_PAUSE)
 
+    async def finish_restart(self) -> None:
+        """One that an earlier life of ours began: for supervisord, what was stopped is to stay so."""
+        if name := self._memory.now.restarting:
+            try:
+                await asyncio.to_thread(start, self._places, name)
+            except SupervisordError as error:
+                raise ReleaseError(f"{name} was stopped to be started anew, and cannot be: {error}") from error
+            self._memory.change(restarting="")
+
     async def _restart(self, name: str) -> None:
+        self._memory.change(restarting=name)
         try:
             await asyncio.to_thread(restart, self._places, name)
         except SupervisordError as error:
-            # supervisord starts it by itself when it ends; the gate sees what comes of it.
+            # The gate sees what comes of it.
             logger.warning("%s: %s", name, error)
+            return
+        self._memory.change(restarting="")
 
     async def _until_known(self, failed: Offer) -> None:
         """That another version answers: who decides meanwhile would believe that the failed one runs and is wanted."""

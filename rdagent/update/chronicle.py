@@ -96,8 +96,8 @@ class Chronicle:
         """What launch.py or watchdog.py put on the bad list, with an end and a place. Blocking. Raises ReleaseError."""
         known = self._memory.now.known_bad.get(name, [])
         fresh = {key: bad for key, bad in record.bad.items() if key not in known}
-        if fresh:
-            completed = partial(records.complete, expires=self.expires(), environment=fingerprint())
+        completed = partial(records.complete, expires=self.expires(), environment=fingerprint())
+        if completed(record) != record:
             record = self._shelf.change(name, completed)
         for key, bad in fresh.items():
             self.came_back(self._wanted(name, key), bad.reason[:500])

@@ -9,8 +9,9 @@ from ipc.contract.rdagent import UpdateEvent, UpdateOutcome
 from ipc.errors import StateError
 from ipc.places import Places
 from ipc.statefile import read_state, write_atomically, write_state
+from rdagent.update.gate import Baseline
 from rdagent.update.offers import Offer
-from rdagent.update.policy import Policy
+from rdagent.update.policy import Policy, sound
 
 _HISTORY_LIMIT = 1000
 
@@ -35,6 +36,10 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     """By component: versions on the bad list whose story is in the history already."""
     attempts: dict[str, Offer] = {}
     """By component: what is on trial, and who wanted it."""
+    baselines: dict[str, Baseline] = {}
+    """By component: how the version before that was."""
+    restarting: str = ""
+    """The component that was stopped, or is to be, and not started again yet; empty: none."""
     outcome: UpdateOutcome | None = None
     imported: dict[str, list[str]] = {}
     """By component: versions that a bundle brought, and that nobody could bring again."""
@@ -47,7 +52,7 @@ class Memory:
         folder = places.state_of("rdagent")
         self._file, self._history_file = folder / "updates.json", folder / "update-history.jsonl"
         self.now = self._read()
-        self._history = _read_history(self._history_file)
+        self._history, self._is_torn = _read_history(self._history_file)
 
     def change(self, **fields: object) -> None:
         """Keep these fields of Remembered."""
@@ -76,27 +81,30 @@ class Memory:
                 write_atomically(self._history_file, lines)
             else:
                 with self._history_file.open("ab") as file:
-                    file.write(msgspec.json.encode(event) + b"\n")
+                    file.write(b"\n" * self._is_torn + msgspec.json.encode(event) + b"\n")
+                    self._is_torn = False
         except OSError as error:
             logger.warning("%s cannot be written: %s", self._history_file, error.strerror)
 
     def _read(self) -> Remembered:
         try:
-            return read_state(self._file, Remembered) or Remembered()
+            read = read_state(self._file, Remembered) or Remembered()
+            return msgspec.structs.replace(read, policy=sound(read.policy))
         except StateError as error:
             logger.warning("%s; what the operator said of updates is forgotten", error)
             return Remembered()
 
 
-def _read_history(path: Path) -> list[UpdateEvent]:
+def _read_history(path: Path) -> tuple[list[UpdateEvent], bool]:
+    """What can be read, and whether the last line broke off."""
     try:
-        lines = path.read_bytes().splitlines()
+        data = path.read_bytes()
     except OSError:
-        return []
+        return [], False
     found = []
-    for line in lines[-_HISTORY_LIMIT:]:
+    for line in data.splitlines()[-_HISTORY_LIMIT:]:
         try:
             found.append(msgspec.json.decode(line, type=UpdateEvent))
         except (ValueError, RecursionError):
             continue  # torn by a power cut
-    return found
+    return found, not data.endswith(b"\n")

@@ -114,6 +114,17 @@ def go_on(policy: Policy) -> Policy:
     return msgspec.structs.replace(policy, stopped=None)
 
 
+def sound(policy: Policy) -> Policy:
+    """Without what no operator can have said: a file may hold anything. The same object if nothing is wrong."""
+    pins = {name: version for name, version in policy.pins.items() if is_version(version)}
+    asked = {name: version for name, version in policy.asked.items() if not version or is_version(version)}
+    stopped = policy.stopped
+    if stopped and not is_version(stopped.rest.get(stopped.component, "")):
+        stopped = None
+    right = msgspec.structs.replace(policy, pins=pins, asked=asked, stopped=stopped)
+    return policy if right == policy else right
+
+
 def stopped_by(policy: Policy, offer: Offer, offers: Iterable[Offer]) -> Stopped | None:
     """The broken-off release this offer belongs to. A newer version of itself, or of the one that failed, is free."""
     stopped = policy.stopped

@@ -30,6 +30,11 @@ def restart(places: Places, component: str) -> None:
     supervisord.start(component)
 
 
+def start(places: Places, component: str) -> None:
+    """Start it unless it runs. Raises SupervisordError."""
+    Supervisord(places).start(component)
+
+
 def _state(supervisord: Supervisord, component: str) -> str:
     return next((one.statename for one in supervisord.programs() if one.name == component), "STOPPED")
 

@@ -30,9 +30,10 @@ from release.environment import fingerprint
 from release.errors import ReleaseError
 from release.record import Record
 from release.signing import Thresholds, trust_for
+from release.staging import sweep
 from wire.http import HttpClient
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 30.0, 3600.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 3600.0
 _REFUSED_SECONDS = 86400.0
 _TROUBLE_PAUSE, _BUG_PAUSE = 10.0, 60.0
 
@@ -84,6 +85,8 @@ class Updater:
         self._wake = asyncio.Event()
         self._retries: dict[str, tuple[float, float, str]] = {}
         """By offer: CLOCK_MONOTONIC of the next try, the pause before it, and why it was not had."""
+        self._trouble = ""
+        """What stands in the way of everything, if something does."""
         self.decisions: dict[str, Decision] = {}
         self.found: dict[str, Found] = {}
         self.looked_at = 0.0
@@ -97,6 +100,12 @@ class Updater:
         found = self.found.get(name)
         return story(self.memory.history(name, 1), found.record)[0] if found else ""
 
+    def seen(self, name: str) -> Found:
+        """What was found of it last, and what runs now by which record: a look may hang for as long as a source does."""
+        record, running = self.shelf.record(name), self._running().get(name, "")
+        digest = _digest_of(running, record)
+        return msgspec.structs.replace(self.found[name], record=record, running=running, running_digest=digest)
+
     def look_again(self, *, host: bool = False, repository: bool = False) -> None:
         """Something may have changed: what the host wants, what the repository has, or the operator's word."""
         self.wishes.stale(host=host, repository=repository)
@@ -104,6 +113,7 @@ class Updater:
 
     async def run(self) -> None:
         """For ever. What goes wrong here costs an update, never the process: the heartbeat lives in it."""
+        await asyncio.to_thread(sweep, self.shelf.root)
         while not self.reborn:
             self._wake.clear()
             pause = 0.0
@@ -114,11 +124,12 @@ class Updater:
                 began, asked = time.time(), self.memory.now.policy.asked
                 await self.wishes.refresh()
                 await self._decide(asked)
+                self._trouble = ""
                 self.looked_at = began
                 if not await self._begin():
                     pause = self._seconds_to_next()
             except ReleaseError as error:
-                logger.warning("updates: %s", error)
+                self._note_trouble(str(error))
                 pause = _TROUBLE_PAUSE
             except Exception:
                 logger.exception("bug in the updater; it begins anew")
@@ -126,6 +137,12 @@ class Updater:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
+
+    def _note_trouble(self, trouble: str) -> None:
+        """One line for as long as it is the same: a read-only disk stays so for hours."""
+        if trouble != self._trouble:
+            logger.warning("updates: %s", trouble)
+        self._trouble = trouble
 
     def forget_refusals(self, name: str) -> None:
         """The operator wants another try."""
@@ -160,7 +177,8 @@ class Updater:
             self._chronicle.outcome(offer, ok=not refused, message=why)
 
     async def _finish_trials(self) -> None:
-        """Trials that an earlier life of ours began."""
+        """What an earlier life of ours began. Raises ReleaseError."""
+        await self.attempts.finish_restart()
         for name in COMPONENTS:
             record = await asyncio.to_thread(self.shelf.record, name)
             if record.trial and not self.reborn:
@@ -183,15 +201,26 @@ class Updater:
             if not isinstance(decision, Begin) or self.reborn:
                 continue
             offer = decision.offer
-            self.memory.change(policy=policies.forget(self.memory.now.policy, offer.component))
+            word = self.memory.now.policy.asked.get(offer.component)
             try:
                 await self.attempts.make(offer)
             except InstallError as error:
+                self._forget_word(offer.component, word)
                 self._not_had(offer, error)
+                self.decide_anew()
             else:
+                self._forget_word(offer.component, word)
                 self._retries.pop(self.wishes.key(offer), None)
             return True
         return False
+
+    def _forget_word(self, name: str, word: str | None) -> None:
+        """What the operator asked for was begun and has ended: if we are killed before, it has to begin once more.
+
+        Another word of his meanwhile stays.
+        """
+        if word is not None and self.memory.now.policy.asked.get(name) == word:
+            self.memory.change(policy=policies.forget(self.memory.now.policy, name))
 
     def _take_stock(self) -> None:
         """Blocking. Raises ReleaseError."""

@@ -135,11 +135,11 @@ def test_a_bad_version_is_free_when_its_time_is_up_or_the_machine_is_another(rec
 
 @given(made)
 def test_what_launch_put_on_the_list_gets_an_end_and_a_place(record: Record) -> None:
-    bad = complete(record, expires=7.0, environment="here").bad
+    bad = complete(record, expires=5e9, environment="here").bad
     assert all(one.environment for one in bad.values())
     for key, one in record.bad.items():
         assert bad[key].reason == one.reason
-        assert bad[key] == one if one.environment else bad[key].expires == 7.0
+        assert bad[key] == one if one.environment else bad[key].expires == 5e9
 
 
 def test_a_rejected_version_remembers_where_it_failed() -> None:
@@ -317,3 +317,13 @@ def test_a_tree_that_nobody_signed_is_not_taken(installed: Installed, one: Built
     link.unlink()
     link.symlink_to("versions/9.0.0")
     assert rebuild(installed.root, NAME, TRUST).current is None
+
+
+def test_a_bad_version_of_2099_is_bad_no_longer_than_others() -> None:
+    """Drill 61: it failed while the clock was wrong. An end the operator took away, or a nearer one, stays."""
+    now, month = 1.79e9, 30 * 86400.0
+    ends = {"1.0.0": 4.07e9 + month, "1.1.0": now + month + 60.0, "1.2.0": now + 7.0, "1.3.0": None}
+    bad = {Chosen(version, "a" * 64).key: Bad("hangs", at, "here") for version, at in ends.items()}
+    after = complete(Record(component=NAME, bad=bad), expires=now + month, environment="there").bad
+    assert [one.expires for one in after.values()] == [now + month, now + month + 60.0, now + 7.0, None]
+    assert {one.environment for one in after.values()} == {"here"}

@@ -1,0 +1,117 @@
+"""What the updater remembers: torn, of wrong types, hostile. It costs what stood in it, never the updater."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipc.contract.rdagent import UpdateEvent
+from ipc.places import Places
+from rdagent.update.memory import Memory, Remembered
+from rdagent.update.plan import decide
+from rdagent.update.policy import Policy, Stopped, abort_rest, expire, held, pin, sound
+from release.manifest import is_version
+from tests.rdagent.update.situations import AT_ONCE, MACHINE, NOW, found, junk, offers, versions
+
+texts = versions | junk | st.text(max_size=5)
+hostile = st.builds(
+    Policy,
+    pins=st.dictionaries(texts | st.just("telemetry"), texts, max_size=2),
+    asked=st.dictionaries(texts | st.just("telemetry"), texts, max_size=2),
+    stopped=st.none()
+    | st.builds(
+        Stopped,
+        component=texts | st.just("telemetry"),
+        version=texts,
+        why=texts,
+        rest=st.dictionaries(texts | st.just("telemetry"), texts, max_size=2),
+    ),
+)
+
+
+fields = st.sampled_from([*Remembered.__struct_fields__, *Policy.__struct_fields__, "x"])
+documents = st.recursive(
+    st.none() | st.booleans() | st.integers() | texts,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(fields, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b"[" * 100_000,
+        b'{"policy": {"pins": 7}}',
+        b'{"seen": {"telemetry 0.2.0": "yesterday"}}',
+        b'{"attempts": {"telemetry": {"component": "telemetry"}}}',
+        b'{"policy": {"pins": {"telemetry": "0.2.0"}}}'[:-9],
+    ],
+)
+def test_a_damaged_memory_is_an_empty_one(places: Places, data: bytes) -> None:
+    file = places.state_of("rdagent") / "updates.json"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(data)
+    memory = Memory(places)
+    assert memory.now == Remembered()
+    memory.change(policy=pin(memory.now.policy, "telemetry", "0.2.0"))
+    assert Memory(places).now.policy.pins == {"telemetry": "0.2.0"}
+
+
+@pytest.mark.parametrize("name", ["updates.json", "update-history.jsonl"])
+def test_a_folder_in_its_place_costs_memory_over_a_restart_alone(places: Places, name: str) -> None:
+    (places.state_of("rdagent") / name).mkdir(parents=True)
+    memory = Memory(places)
+    memory.change(policy=pin(memory.now.policy, "telemetry", "0.2.0"))
+    memory.note(UpdateEvent(at=NOW, component="telemetry", phase="commit"))
+    assert memory.now.policy.pins == {"telemetry": "0.2.0"}
+    assert len(memory.history("", 10)) == 1
+
+
+def test_of_a_torn_history_the_rest_is_kept(places: Places) -> None:
+    memory = Memory(places)
+    for number in range(5):
+        memory.note(UpdateEvent(at=NOW + number, component="telemetry", phase="commit", version=f"0.{number}.0"))
+    file = places.state_of("rdagent") / "update-history.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    torn = [
+        lines[0],
+        b"\xff\n",
+        b'{"at": "now"}\n',
+        b"[" * 100_000 + b"\n",
+        lines[1],
+        b"\0" * 500 + b"\n",
+        lines[2][:20],
+    ]
+    file.write_bytes(b"".join(torn))
+    again = Memory(places)
+    assert [one.version for one in again.history("", 10)] == ["0.0.0", "0.1.0"]
+    # What is added to a line that broke off is not lost with it.
+    again.note(UpdateEvent(at=NOW, component="telemetry", phase="trial", version="0.9.0"))
+    assert [one.version for one in Memory(places).history("", 10)] == ["0.0.0", "0.1.0", "0.9.0"]
+
+
+@given(hostile, st.lists(offers, max_size=3))
+def test_no_policy_of_wrong_words_keeps_it_from_deciding(policy: Policy, wanted: list[Any]) -> None:
+    again = sound(msgspec.json.decode(msgspec.json.encode(policy), type=Policy))
+    assert sound(again) is again
+    expire(again, NOW)
+    held(again, "telemetry", NOW)
+    for one in filter(lambda one: is_version(one.version), wanted):
+        abort_rest(again, one, "hangs", wanted)
+    decide("telemetry", found(), wanted, again, AT_ONCE, now=NOW, machine=MACHINE)
+
+
+@given(documents)
+def test_no_document_keeps_it_from_starting(tmp_path_factory: pytest.TempPathFactory, document: Any) -> None:
+    places = Places.under(tmp_path_factory.getbasetemp() / "documents")
+    file = places.state_of("rdagent") / "updates.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(document))
+    assert isinstance(Memory(places).now, Remembered)
