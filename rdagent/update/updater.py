@@ -7,6 +7,8 @@ import platform
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from ipc.component import Component
 from ipc.contract.guestagent import GoalStateArrived
 from ipc.contract.rdagent import ComponentTruth, UpdateChanged
