@@ -103,7 +103,7 @@ class Updater:
         return story(self.memory.history(name, 1), found.record)[0] if found else ""
 
     def seen(self, name: str) -> Found:
-        """What was found of it last, and what runs now by which record: a look may hang for as long as a source does."""
+        """What was found of it last, and what runs now by which record: a look hangs for as long as a source does."""
         record, running = self.shelf.record(name), self._running().get(name, "")
         digest = _digest_of(running, record)
         return msgspec.structs.replace(self.found[name], record=record, running=running, running_digest=digest)
