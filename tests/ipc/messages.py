@@ -12,7 +12,7 @@ from ipc.message import Message
 MESSAGES: list[type[Message]] = [
     *REQUESTS.values(),
     *EVENTS.values(),
-    *{request.reply for request in REQUESTS.values()},
+    *dict.fromkeys(request.reply for request in REQUESTS.values()),
 ]
 
 st.register_type_strategy(int, st.integers(-(2**63), 2**64 - 1))
