@@ -90,12 +90,14 @@ class Watchdog:
         self._life = Life()
         self._fatal_at: float | None = None
         self._pause = _FIRST_PAUSE
+        self._rejected = 0
+        """The last process that we ended because its version has failed: its end says nothing of the version now."""
 
     def event(self, name: str, payload: dict[str, str]) -> None:
         program = payload.get("processname", "")
         if name.startswith("TICK"):
             self._tick()
-        elif program not in PROGRAMS:
+        elif program not in PROGRAMS or payload.get("pid") == str(self._rejected):
             return
         elif name == "PROCESS_STATE_FATAL":
             if program == "rdagent":
@@ -120,22 +122,25 @@ class Watchdog:
             say(f"rdagent, process {pid}, hangs: {reason}")
             # First the record, so that the next start is another version; a hung one may hold it, then its end counts.
             try:
-                self._reject("rdagent", f"it hangs: {reason}")
+                if self._reject("rdagent", f"it hangs: {reason}"):
+                    self._rejected = pid
             finally:
                 os.kill(pid, signal.SIGKILL)
 
     def _on_trial(self, name: str) -> bool:
         return bool(launcher().read_record(self._folder(name))["trial"])
 
-    def _reject(self, name: str, reason: str) -> None:
+    def _reject(self, name: str, reason: str) -> bool:
+        """Put the version on trial on the bad list; whether there was one."""
         if not self._on_trial(name):
-            return
+            return False
         launch = launcher()
         with self._locked(name) as folder:
             record = launch.read_record(folder)
             if record["trial"]:
                 bad = {launch.key(record["trial"]["target"]): {"reason": reason, "expires": None}, **record["bad"]}
                 launch.write_record(folder, {**record, "trial": None, "bad": bad})
+            return bool(record["trial"])
 
     def _step_back(self, name: str, reason: str) -> None:
         launch = launcher()

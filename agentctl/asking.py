@@ -10,13 +10,13 @@ from ipc.errors import FrameError, NoAnswer, Refused
 from ipc.message import R, Request
 
 
-def ask(deployment: Deployment, request: Request[R], *, within: float = 5.0) -> R:
-    """The answer. Raises NothingThere (nobody answers), CommandError (the answer is no)."""
+def ask(deployment: Deployment, request: Request[R], *, to: str = "", within: float = 5.0) -> R:
+    """The answer; `to` as for Bus.ask. Raises NothingThere (nobody answers), CommandError (the answer is no)."""
 
     async def talk() -> R:
         bus = Bus(deployment.places, "agentctl", __version__)
         try:
-            return await bus.ask(request, within=within)
+            return await bus.ask(request, to=to, within=within)
         finally:
             bus.close()
 
@@ -34,4 +34,4 @@ def ask(deployment: Deployment, request: Request[R], *, within: float = 5.0) -> 
             raise TooOld(too_old) from error
         raise CommandError(error.reason) from error
     except FrameError as error:
-        raise CommandError(f"{request.speaker} answers with what we cannot read: {error}") from error
+        raise CommandError(f"{to or request.speaker} answers with what we cannot read: {error}") from error

@@ -186,6 +186,16 @@ class Group:
     def record(self) -> Record:
         return self.installed.record()
 
+    def child(self, word: bytes) -> int:
+        """The process of supervisord with that at the end of a word of its command line; 0 if there is none."""
+        assert self._supervisord
+        pid = self._supervisord.pid
+        for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            words = Path(f"/proc/{one}/cmdline").read_bytes().split(b"\0")
+            if any(other.endswith(word) for other in words):
+                return int(one)
+        return 0
+
     def said(self) -> str:
         return (self.run / "watchdog.log").read_text()
 
@@ -225,6 +235,21 @@ def test_a_committed_version_that_ends_again_and_again(group: Group) -> None:
     assert "ended again and again" in record.bad[chosen(new).key].reason
 
 
+def test_ends_of_versions_on_trial_are_not_held_against_the_one_in_force(group: Group) -> None:
+    """Four ends in a short time, at the swaps and of the versions tried: one crashes, one hangs."""
+    old, crashes, hangs = group.put("1.0.0", WELL), group.put("2.0.0", ENDS), group.put("3.0.0", HANGS)
+    group.installed.set(current=chosen(old))
+    group.start()
+    for tried in (chosen(crashes), chosen(hangs)):
+        assert wait_until(lambda: group.started[-1:] == ["1.0.0"], 60), (group.started, group.said())
+        group.installed.set(current=chosen(old), trial=Trial(tried, 1))
+        os.kill(group.child(b"rdagent"), signal.SIGTERM)
+        assert wait_until(lambda key=tried.key: key in group.record().bad, 60), group.said()  # type: ignore[misc]
+    assert wait_until(lambda: group.started[-1:] == ["1.0.0"], 60), (group.started, group.said())
+    assert group.started == ["1.0.0", "2.0.0", "1.0.0", "3.0.0", "1.0.0"]
+    assert group.record().current == chosen(old), group.said()
+
+
 def test_one_that_supervisord_gave_up(group: Group) -> None:
     main = "if not (run / 'mended').exists(): raise SystemExit(3)\n" + WELL
     group.installed.set(current=chosen(group.put("1.0.0", main)))
@@ -241,14 +266,7 @@ def test_a_watchdog_that_is_killed_comes_back(group: Group) -> None:
     group.installed.set(current=chosen(group.put("1.0.0", WELL)))
     group.start()
 
-    def dog() -> int:
-        assert group._supervisord
-        pid = group._supervisord.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        found = [int(one) for one in children if b"watchdog" in Path(f"/proc/{one}/cmdline").read_bytes()]
-        return found[0] if found else 0
-
-    assert wait_until(lambda: bool(dog()), 20)
-    first = dog()
+    assert wait_until(lambda: bool(group.child(b"watchdog.py")), 20)
+    first = group.child(b"watchdog.py")
     os.kill(first, signal.SIGKILL)
-    assert wait_until(lambda: dog() not in {0, first}, 20)
+    assert wait_until(lambda: group.child(b"watchdog.py") not in {0, first}, 20)

@@ -3,13 +3,18 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from agentctl import render
 from agentctl.drill.report import Report, text, write_html, write_junit
+from ipc.places import COMPONENTS
+
+if TYPE_CHECKING:
+    from agentctl.drill.progress import Steps
+    from agentctl.drill.stage import Stage
 
 _FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
 
@@ -68,4 +73,116 @@ def skew(as_json: bool, junit: Path | None, html: Path | None, keep: bool) -> No
         cells = this.plan(releases)
         with steps(console, len(cells)) as progress:
             report = this.run(stage, releases, cells, progress)
+    conclude(report, as_json=as_json, junit=junit, html=html)
+
+
+@drill.command()
+@click.argument("component", type=click.Choice(COMPONENTS), required=False)
+@click.option(
+    "--only", multiple=True, metavar="NAME", help="Only this bad build, of COMPONENT (telemetry); repeatable."
+)
+@click.option("--all", "everything", is_flag=True, help="Every bad build of telemetry, a handful of each other one.")
+@click.option("--list", "listing", is_flag=True, help="The bad builds there are.")
+@report_options
+def rollback(
+    component: str | None,
+    only: tuple[str, ...],
+    everything: bool,
+    listing: bool,
+    as_json: bool,
+    junit: Path | None,
+    html: Path | None,
+    keep: bool,
+) -> None:
+    """Publish bad builds, have them tried, and see each found out and taken back without a hand.
+
+    Each is built, signed, published and asked for by the local host. Then the version before has to answer again, the
+    bad one to be on the bad list with a reason, the operator and the host to be told, no other component to be
+    restarted, and the bad one not to be tried when it is offered again. Without an option the quick ones of telemetry,
+    in a minute or two; COMPONENT alone: all of that one; --all takes about ten minutes. Exit status 1 if one stays.
+
+    \b
+      agentctl drill rollback
+      agentctl drill rollback rdagent --only hangs
+      agentctl drill rollback --all --junit rollback.xml
+    """
+    from agentctl.drill import rollback as this
+    from agentctl.drill.badbuilds import BUILDS
+    from agentctl.drill.updates import CONFIGURATION
+
+    if listing:
+        for one in BUILDS:
+            click.echo(f"{one.name:24}{one.what} ({', '.join(one.of)})")
+        return
+    choices = this.choose(component or "", only, everything=everything)
+    _play(CONFIGURATION, len(choices), lambda stage, steps: this.run(stage, choices, steps), as_json, junit, html, keep)
+
+
+@drill.command()
+@click.option("--component", type=click.Choice(COMPONENTS), required=True, help="The one that is swapped.")
+@click.option("--times", type=click.IntRange(1, 10000), default=100, show_default=True, help="How often.")
+@click.option(
+    "--load/--no-load", default=True, show_default=True, help="Events, run commands and operations meanwhile."
+)
+@report_options
+def swap(
+    component: str, times: int, load: bool, as_json: bool, junit: Path | None, html: Path | None, keep: bool
+) -> None:
+    """Swap two good builds of a component back and forth, and count what is lost, doubled, late or left behind.
+
+    Every event has to be in the journal once, every run command and operation to be done once, the others to keep
+    their processes, and nothing to grow. Every tenth swap goes through the whole updater (all of rdagent's).
+    """
+    from agentctl.drill import swap as this
+
+    def play(stage: "Stage", steps: "Steps") -> Report:
+        return this.run(stage, component, times, steps, full=load)
+
+    _play(this.CONFIGURATION, times, play, as_json, junit, html, keep)
+
+
+@drill.command()
+@click.option("--only", multiple=True, metavar="NAME", help="Only this outage; repeatable.")
+@click.option("--list", "listing", is_flag=True, help="The outages there are.")
+@report_options
+def blackout(
+    only: tuple[str, ...], listing: bool, as_json: bool, junit: Path | None, html: Path | None, keep: bool
+) -> None:
+    """Have the repository and the host's manifests away or lying, across restarts; then have them return.
+
+    Nothing may change but what the status says of the repository; the version before has to come back from the disk;
+    and after the return the version that is wanted has to arrive by itself. Exit status 1 if that is not so.
+    """
+    from agentctl.drill import blackout as this
+    from agentctl.drill.outages import OUTAGES
+    from agentctl.drill.updates import CONFIGURATION
+
+    if listing:
+        for one in OUTAGES:
+            click.echo(f"{one.name:20}{one.what}")
+        return
+    outages = this.choose(only)
+    _play(CONFIGURATION, len(outages), lambda stage, steps: this.run(stage, outages, steps), as_json, junit, html, keep)
+
+
+def _play(
+    configuration: str,
+    total: int,
+    run: "Callable[[Stage, Steps], Report]",
+    as_json: bool,
+    junit: Path | None,
+    html: Path | None,
+    keep: bool,
+) -> None:
+    """On a stage of its own, with progress. Raises CommandError."""
+    from agentctl.drill.progress import steps
+    from agentctl.drill.stage import Stage
+
+    console = render.Terminal(stderr=as_json)
+    with Stage(configuration, keep=keep) as stage:
+        if keep:
+            console.print(f"The drill's folder: {stage.root}", highlight=False)
+        console.print(f"The drill's settings: {' '.join(configuration.split())}", highlight=False, markup=False)
+        with steps(console, total) as progress:
+            report = run(stage, progress)
     conclude(report, as_json=as_json, junit=junit, html=html)

@@ -136,8 +136,10 @@ class Stage:
             raise CommandError(f"{built.path.name} cannot be installed: {error}") from error
         return record.Chosen(manifest.version, built.digest)
 
-    def choose(self, component: str, chosen: record.Chosen | None) -> None:
+    def choose(self, component: str, chosen: record.Chosen | None, *, previous: record.Chosen | None = None) -> None:
         """Put a version in force without a trial, or the base install; it runs from its next start on.
+
+        `previous`: what there is to go back to; None: the base install. Neither is on the bad list any more.
 
         Raises CommandError.
         """
@@ -147,7 +149,10 @@ class Stage:
                 path.mkdir(mode=0o755, exist_ok=True)
             with record.locked(folder):
                 before = record.read(folder) or record.Record(component=component)
-                record.write(folder, msgspec.structs.replace(before, current=chosen, previous=None, trial=None))
+                free = {one.key for one in (chosen, previous) if one}
+                bad = {key: one for key, one in before.bad.items() if key not in free}
+                after = msgspec.structs.replace(before, current=chosen, previous=previous, trial=None, bad=bad)
+                record.write(folder, after)
         except (OSError, ReleaseError) as error:
             raise CommandError(f"the record of {component} cannot be written: {error}") from error
 

@@ -159,23 +159,23 @@ class Attempts:
             reason = after.bad[target.key].reason if target.key in after.bad else reason
         except ReleaseError:
             # Then a try cannot be counted either, so launch.py starts the version before. `finish` tries it once more.
-            await self._go_back(offer.component)
+            await self._go_back(offer)
             raise
         ended = partial(self._chronicle.came_back, offer, reason)
         if offer.component == "rdagent":
             ended(seconds=time.monotonic() - began)
-        await self._go_back(offer.component)
+        await self._go_back(offer)
         if offer.component != "rdagent":
             ended(seconds=time.monotonic() - began)
             await self._collect(offer.component)
 
-    async def _go_back(self, name: str) -> None:
+    async def _go_back(self, failed: Offer) -> None:
         """To what launch.py chooses now."""
-        if name == "rdagent":
+        if failed.component == "rdagent":
             self._be_reborn()
             return
-        await self._restart(name)
-        await self._until_answers(name)
+        await self._restart(failed.component)
+        await self._until_known(failed)
         self.doing = None
 
     async def _commit(self, name: str, target: Chosen) -> Record:
@@ -209,9 +209,11 @@ class Attempts:
             return
         self._memory.change(restarting="")
 
-    async def _until_answers(self, name: str) -> None:
+    async def _until_known(self, failed: Offer) -> None:
+        """That another version answers: who decides meanwhile would believe that the failed one runs and is wanted."""
         for _ in range(_ANSWER_LOOKS):
-            if (await self._trials.look(name)).answered:
+            answered = (await self._trials.look(failed.component)).answered
+            if answered and self._running().get(failed.component) != failed.version:
                 return
             await asyncio.sleep(0.5)
 

@@ -176,7 +176,7 @@ class Orders:
         updater = self._updater
         # In the first look after a start a trial may go on, before anything is decided.
         decision = updater.decisions.get(name) or Settled(component=name)
-        view = to_view(decision, updater.found[name], self._policy, now=now)
+        view = to_view(decision, updater.seen(name), self._policy, now=now)
         if not view.why:
             view = self._with_story(view)
         doing = updater.attempts.doing

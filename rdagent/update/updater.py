@@ -7,6 +7,8 @@ import platform
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from ipc.component import Component
 from ipc.contract.guestagent import GoalStateArrived
 from ipc.contract.rdagent import ComponentTruth, UpdateChanged
@@ -99,6 +101,12 @@ class Updater:
         """Of a version of `name` that came back; empty if none did, or something else has happened since."""
         found = self.found.get(name)
         return story(self.memory.history(name, 1), found.record)[0] if found else ""
+
+    def seen(self, name: str) -> Found:
+        """What was found of it last, and what runs now by which record: a look hangs for as long as a source does."""
+        record, running = self.shelf.record(name), self._running().get(name, "")
+        digest = _digest_of(running, record)
+        return msgspec.structs.replace(self.found[name], record=record, running=running, running_digest=digest)
 
     def look_again(self, *, host: bool = False, repository: bool = False) -> None:
         """Something may have changed: what the host wants, what the repository has, or the operator's word."""
@@ -266,7 +274,8 @@ class Updater:
             self.memory.change(refused={**self.memory.now.refused, key: refusal})
             self._chronicle.end("refuse", offer, ok=False, message=error.reason)
             return
-        pause = min(self._retries[key][1] * 2, _LONGEST_PAUSE) if key in self._retries else _FIRST_PAUSE
+        pause = self._retries[key][1] * 2 if key in self._retries else _FIRST_PAUSE
+        pause = min(pause, _LONGEST_PAUSE, self.settings.check_period)
         if key not in self._retries:
             self._chronicle.note("fetch", offer, ok=False, message=error.reason)
         self._retries[key] = (time.monotonic() + pause, pause, error.reason)

@@ -1,0 +1,291 @@
+"""`agentctl drill blackout`: the sources of versions are away or lie, across restarts; then they return.
+
+Meanwhile another version is wanted. Nothing may change but what the status says of the repository and of that wish; the
+version before has to come back from the disk when it is asked for; and after the return the wanted one has to arrive
+without a hand. What a week would bring is many looks that fail: they are done one after the other, each two seconds.
+"""
+
+import signal
+import time
+from collections.abc import Iterable, Sequence
+
+from agentctl import group
+from agentctl.asking import ask
+from agentctl.drill.contract import Broken
+from agentctl.drill.hostwords import Host
+from agentctl.drill.outages import OUTAGES, Outage
+from agentctl.drill.progress import Steps
+from agentctl.drill.report import Case, Report
+from agentctl.drill.stage import Stage
+from agentctl.drill.updates import SCALED, Versions, until
+from agentctl.drill.variants import checkout, package
+from agentctl.drill.watch import Watch
+from agentctl.errors import CommandError, WrongUse
+from agentctl.processes import end, process, wait_until
+from ipc.contract.rdagent import RollBack, Updates
+from ipc.errors import IpcError
+from ipc.places import COMPONENTS
+from release.build import Built
+from release.record import Chosen
+
+COMPONENT = "telemetry"
+CHECK_SECONDS = 2.0
+"""Between two looks into the repository; a VM has an hour."""
+
+_PATIENCE = 60.0
+_STATUS_PATIENCE = 5.0
+"""A source that does not answer is waited for longer."""
+_LIVES = 2
+"""Of rdagent in one case."""
+_ONE_LINE = "the component repository:"
+
+
+def choose(only: Iterable[str]) -> list[Outage]:
+    """Raises WrongUse for a name there is not."""
+    names = tuple(only)
+    if unknown := set(names) - {one.name for one in OUTAGES}:
+        raise WrongUse(f"there is no outage {min(unknown)!r}; see: agentctl drill blackout --list")
+    return [one for one in OUTAGES if not names or one.name in names]
+
+
+def run(stage: Stage, outages: Sequence[Outage], steps: Steps) -> Report:
+    """The whole drill. Raises CommandError if it cannot be done at all."""
+    wall, began = time.time(), time.monotonic()
+    blackout = Blackout(stage)
+    cases, looks = [], 0.0
+    for number, outage in enumerate(outages, 1):
+        steps.begin(f"{outage.name}: {outage.what}")
+        case = blackout.case(outage, f"1.1.{number}")
+        cases.append(case)
+        looks += case.measured.get("looks", 0.0)
+        figures = ", ".join(f"{name} {value:g}" for name, value in case.measured.items())
+        steps.end(f"{case.name}: {case.problem or figures}", style="" if case.ok else "red")
+    return Report(
+        drill="blackout",
+        began=wall,
+        seconds=time.monotonic() - began,
+        cases=cases,
+        facts={
+            "scaled down": f"{SCALED}; a look into the repository each {CHECK_SECONDS:g} s (1 h); brackets: a VM",
+            "a week": f"is not waited for: it is 168 looks that fail on a VM, here {looks:g} did; no clock was moved",
+        },
+    )
+
+
+class Blackout:
+    """One stage, with one version in force and one to go back to, case after case."""
+
+    def __init__(self, stage: Stage) -> None:
+        """Brings all up. Raises CommandError."""
+        self._stage = stage
+        self._versions = Versions(stage)
+        self._host = Host(stage)
+        self._source = checkout(stage.root / "sources")
+        drop_in = stage.places.config.with_name(stage.places.config.name + ".d") / "20-drill.toml"
+        drop_in.parent.mkdir()
+        drop_in.write_text(f"[update]\ncheck_period = {CHECK_SECONDS}\n")
+        self._previous, self._current = (stage.install(self._build(version)) for version in ("1.0.0", "1.0.1"))
+        stage.choose(COMPONENT, self._current, previous=self._previous)
+        stage.up()
+        self._looks: set[float] = set()
+
+    def case(self, outage: Outage, version: str) -> Case:
+        """One outage from its begin to its end; afterwards `version` is in force."""
+        began, measured, evidence, problem = time.monotonic(), dict[str, float](), list[str](), ""
+        self._looks, watch = set(), Watch(self._stage)
+        faults: list[int] = []
+        try:
+            built = self._build(version)
+            measured = self._play(outage, built, faults, watch)
+        except (Broken, CommandError, IpcError) as error:
+            problem, evidence = str(error), watch.evidence()
+        finally:
+            self._heal(faults)
+        if problem:
+            self._begin_anew()
+        return Case(
+            name=outage.name,
+            kind=outage.kind,
+            ok=not problem,
+            problem=problem,
+            seconds=time.monotonic() - began,
+            measured=measured,
+            evidence=evidence,
+        )
+
+    def _play(self, outage: Outage, built: Built, faults: list[int], watch: Watch) -> dict[str, float]:
+        """`faults`: filled with those in force. Raises Broken, CommandError."""
+        self._stage.until_ready()
+        before = self._snapshot()
+        target = Chosen(built.manifest.version, built.digest)
+        self._begin(outage, built, faults)
+        if outage.kind == "one way left":
+            return self._arrives(target)
+        until(lambda: self._what_is_not_noticed(outage), outage.patience)
+        self._nothing_changed(outage, before, restarted=set())
+        self._kill(outage)
+        until(lambda: self._who_is_not_back(outage), _PATIENCE)
+        until(lambda: "" if self._versions.view(COMPONENT) else "update status knows of no versions", _STATUS_PATIENCE)
+        until(lambda: self._what_is_not_noticed(outage), outage.patience)
+        self._nothing_changed(outage, before, restarted=set(COMPONENTS) if outage.everything else {"rdagent"})
+        back = self._goes_back()
+        if (lines := watch.said("rdagent").count(_ONE_LINE)) > _LIVES + 1:
+            raise Broken(f"the log tells of the repository {lines} times, in {_LIVES} lives of rdagent")
+        self._returns(outage, built, faults)
+        return {"back_s": back, **self._arrives(target), "looks": float(len(self._looks))}
+
+    def _begin(self, outage: Outage, built: Built, faults: list[int]) -> None:
+        """The version is published and asked for when the sources are away already."""
+        if outage.kind == "host gone":
+            if found := group.host_process(self._stage.deployment):
+                end([found], 0.0)
+            return
+        for number, together in enumerate(outage.rounds):
+            # The next before the last is lifted: a moment without any would be a return.
+            before = list(faults)
+            faults += [self._host.spoil(*one) for one in together]
+            for one in before:
+                self._host.lift(one)
+                faults.remove(one)
+            if number == 0:
+                self._host.publish(built.path)
+                self._host.want(COMPONENT, built.manifest.version)
+            if len(outage.rounds) > 1:
+                self._until_looked()
+        if outage.kind == "withdrawn":
+            self._host.withdraw(COMPONENT, built.manifest.version)
+
+    def _returns(self, outage: Outage, built: Built, faults: list[int]) -> None:
+        """The sources are as they should be."""
+        self._heal(faults)
+        if outage.kind == "host gone":
+            self._host.publish(built.path)
+            self._host.want(COMPONENT, built.manifest.version)
+        elif outage.kind == "withdrawn":
+            self._host.publish(built.path)
+
+    def _heal(self, faults: list[int]) -> None:
+        """The host is there, without faults. Raises CommandError."""
+        if group.host_process(self._stage.deployment) is None:
+            group.start_host(self._stage.deployment)
+        while faults:
+            self._host.lift(faults.pop())
+
+    def _begin_anew(self) -> None:
+        """After a failure, so that the next one is judged by itself. Raises CommandError."""
+        self._stage.stop(COMPONENT)
+        self._stage.choose(COMPONENT, self._current, previous=self._previous)
+        self._stage.supervisord.start(COMPONENT)
+
+    # -- meanwhile -----------------------------------------------------------------------------------------------------
+
+    def _what_is_not_noticed(self, outage: Outage) -> str:
+        updates = self._updates()
+        if updates is None or not updates.components:
+            return "rdagent does not tell of updates"
+        if outage.kind in {"away", "host gone"} and not updates.repository.problem:
+            return "update status says nothing of the repository"
+        view = next(one for one in updates.components if one.component == COMPONENT)
+        if outage.kind in {"package away", "withdrawn"} and not view.why:
+            return f"update status does not say why {view.wanted} is not there, it is {view.state}"
+        return ""
+
+    def _until_looked(self) -> None:
+        """Two looks from now on: the first may have begun before."""
+        seen = len(self._looks)
+
+        def missing() -> str:
+            self._updates()
+            return "" if len(self._looks) >= seen + 2 else "rdagent does not look into the repository any more"
+
+        until(missing, _PATIENCE)
+
+    def _updates(self) -> Updates | None:
+        updates = self._versions.updates()
+        if updates and updates.repository.checked_at and updates.repository.problem:
+            self._looks.add(updates.repository.checked_at)
+        return updates
+
+    def _snapshot(self) -> dict[str, object]:
+        """What may not change: by component its record as it lies on the disk, and its process."""
+
+        updates = self._stage.until(self._whole_status, "update status to know what everybody runs", _PATIENCE)
+        views = {one.component: (one.running, one.current, one.previous, one.bad) for one in updates.components}
+        pids = self._versions.pids()
+        return {name: (self._versions.record(name), views.get(name), pids.get(name)) for name in COMPONENTS}
+
+    def _whole_status(self) -> Updates | None:
+        updates = self._versions.updates()
+        whole = updates is not None and len(updates.components) == len(COMPONENTS)
+        return updates if updates and whole and all(one.running for one in updates.components) else None
+
+    def _nothing_changed(self, outage: Outage, before: dict[str, object], restarted: set[str]) -> None:
+        """Raises Broken."""
+        after = self._snapshot()
+        for name in COMPONENTS:
+            old, new = before[name], after[name]
+            if name in restarted:
+                old, new = old[:2], new[:2]  # type: ignore[index]  # the pid is the last
+            if old != new:
+                raise Broken(f"{name} was {old}, is {new}")
+        if outage.kind != "host gone":
+            self._stage.until_ready()
+
+    def _who_is_not_back(self, outage: Outage) -> str:
+        truth = self._stage.truth()
+        if truth is None or len(truth.components) < len(COMPONENTS):
+            return "rdagent does not answer"
+        for one in truth.components:
+            away = outage.kind == "host gone" and one.state == "degraded"
+            if one.state not in {"ok", "busy"} and not away:
+                return f"{one.name} is {one.state}: {one.why}"
+        return ""
+
+    def _kill(self, outage: Outage) -> None:
+        """SIGKILL, of rdagent or of everything; all of it is started again."""
+        pids = self._versions.pids()
+        if outage.everything:
+            pids["supervisord"] = self._stage.supervisord.pid()
+        doomed = [
+            found for name, pid in pids.items() if (found := process(pid)) and (outage.everything or name == "rdagent")
+        ]
+        for one in sorted(doomed, key=lambda one: one.pid != pids.get("supervisord")):
+            one.signal(signal.SIGKILL)
+        if not wait_until(lambda: not any(one.alive() for one in doomed), _PATIENCE):
+            raise Broken("a process outlives SIGKILL")
+        if outage.everything:
+            group.start_supervisord(self._stage.deployment)
+
+    def _goes_back(self) -> float:
+        """From the disk, by the operator's word. Raises Broken, CommandError."""
+        began = time.monotonic()
+        ask(self._stage.deployment, RollBack(component=COMPONENT, reason="drill blackout"), within=_PATIENCE)
+        self._is_in_force(self._previous)
+        return round(time.monotonic() - began, 2)
+
+    def _arrives(self, target: Chosen) -> dict[str, float]:
+        """Without a hand. Raises Broken, CommandError."""
+        began, before = time.monotonic(), self._versions.record(COMPONENT).current
+        self._is_in_force(target)
+        arrived = time.monotonic() - began
+        self._previous, self._current = before or self._previous, target
+        self._stage.until_ready()
+        until(self._what_is_not_settled, _PATIENCE)
+        return {"arrives_s": round(arrived, 2)}
+
+    def _what_is_not_settled(self) -> str:
+        view = self._versions.view(COMPONENT)
+        return "" if view and view.state == "settled" else f"afterwards it is {view}"
+
+    def _is_in_force(self, target: Chosen) -> None:
+        def missing() -> str:
+            record, said = self._versions.record(COMPONENT), self._versions.describe(COMPONENT)
+            if record.current != target or record.trial:
+                view = self._versions.view(COMPONENT)
+                return f"{target.version} is not in force: {view.why if view else 'rdagent does not say why'}"
+            return "" if said and said.digest == target.digest else f"{target.version} does not answer"
+
+        until(missing, _PATIENCE)
+
+    def _build(self, version: str) -> Built:
+        return package(self._source, COMPONENT, version, self._stage.root / "packages", self._stage.key)

@@ -1,0 +1,60 @@
+"""`agentctl drill blackout` with two outages, and with one that is none: the drill has to say so."""
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from agentctl.drill.blackout import choose, run
+from agentctl.drill.outages import OUTAGES, Outage
+from agentctl.drill.progress import steps
+from agentctl.drill.report import Report
+from agentctl.drill.stage import Stage
+from agentctl.drill.updates import CONFIGURATION
+from agentctl.errors import WrongUse
+
+
+@pytest.mark.timeout(300)
+def test_nothing_changes_and_the_wanted_version_arrives_later() -> None:
+    names = ("host-gone", "captive-portal")
+    only = [word for name in names for word in ("--only", name)]
+    command = [sys.executable, "-P", "-m", "agentctl", "drill", "blackout", "--json", *only]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=290)
+    report = msgspec.json.decode(done.stdout, type=Report)
+    assert [case.problem for case in report.cases] == ["", ""]
+    assert done.returncode == 0, done.stderr
+    assert all(set(case.measured) == {"back_s", "arrives_s", "looks"} for case in report.cases)
+    assert "no clock was moved" in report.facts["a week"]
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # a group outlives who starts it
+def test_an_outage_that_is_none_makes_it_red() -> None:
+    none = Outage(name="none", what="everything is there", drill="0", rounds=((),), patience=6.0)
+    with Stage(CONFIGURATION) as stage, steps(Console(file=io.StringIO()), 1) as progress:
+        report = run(stage, [none], progress)
+    assert report.cases[0].problem == "update status says nothing of the repository, after 6 s"
+
+
+def test_what_is_chosen() -> None:
+    assert choose([]) == list(OUTAGES)
+    assert [one.name for one in choose(["drip"])] == ["drip"]
+    with pytest.raises(WrongUse, match="there is no outage 'nonsense'"):
+        choose(["nonsense"])
+
+
+def test_every_drill_of_the_first_part_has_an_outage_or_a_word_in_the_docs() -> None:
+    """Numbers 1 to 14 of the catalogue, see docs/drills.md."""
+    page = (Path(__file__).parents[2] / "docs" / "drills.md").read_text()
+    rows = re.findall(r"(?m)^\| ([\d, ]+) \|(.*)$", page.partition("## blackout")[2])
+    told = {number: row for numbers, row in rows for number in numbers.split(", ")}
+    for number in map(str, range(1, 15)):
+        names = [one.name for one in OUTAGES if one.drill == number]
+        assert number in told, number
+        assert all(f"`{name}`" in told[number] for name in names), number
+        assert names or "test" in told[number], number
