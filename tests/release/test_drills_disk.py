@@ -1,4 +1,4 @@
-"""Drills 51 to 62 of the catalogue (docs/drills.md), as far as other files here do not have them already."""
+"""Drills 51 to 62 of the catalogue (docs/catalogue.md), as far as other files here do not have them already."""
 
 import ast
 import multiprocessing

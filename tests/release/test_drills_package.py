@@ -1,4 +1,4 @@
-"""Drills 24 to 31 of the catalogue (docs/drills.md): packages that must not get onto the disk."""
+"""Drills 24 to 31 of the catalogue (docs/catalogue.md): packages that must not get onto the disk."""
 
 import struct
 import subprocess

@@ -1,4 +1,4 @@
-"""Drills 15 to 18 and 23: what a host may say of versions, and what comes of it. Numbers as in docs/drills.md."""
+"""Drills 15 to 18 and 23: what a host may say of versions, and what comes of it. Numbers as in docs/catalogue.md."""
 
 import time
 from typing import Any
