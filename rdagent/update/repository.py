@@ -11,7 +11,7 @@ from ipc.places import COMPONENTS, Places
 from rdagent.update.source import Answer, Order, SourceError, forget
 from release.manifest import BYTES_LIMIT
 
-LOOK_SECONDS = 60.0
+LOOK_SECONDS = 30.0
 FETCH_SECONDS = 600.0
 _GRACE = 2.0
 """Seconds for the child to start, and to say itself that the time is over."""

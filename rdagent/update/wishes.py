@@ -59,21 +59,13 @@ class Wishes:
             self._repository_at = 0.0
 
     async def refresh(self) -> None:
-        """Look at what is due. What does not answer changes nothing of what is known."""
+        """Look at what is due, at both at once: either may be silent, which changes nothing of what is known."""
         now = time.monotonic()
-        # Who says `stale` while we ask wants to be told what is so after that: once more then.
-        if now >= self._host_at:
-            self._host_at, again = math.inf, now + _LONGEST_PAUSE
-            try:
-                again = await self._ask_host()
-            finally:
-                self._host_at = min(self._host_at, again)
-        if self._repository is not None and now >= self._repository_at:
-            self._repository_at, again = math.inf, now + _LONGEST_PAUSE
-            try:
-                again = await self._ask_repository(self._repository)
-            finally:
-                self._repository_at = min(self._repository_at, again)
+        async with asyncio.TaskGroup() as looks:
+            if now >= self._host_at:
+                looks.create_task(self._look_at_host(now))
+            if self._repository is not None and now >= self._repository_at:
+                looks.create_task(self._look_at_repository(self._repository, now))
 
     def seconds_to_next(self) -> float:
         due = [self._host_at] + ([self._repository_at] if self._repository is not None else [])
@@ -101,6 +93,21 @@ class Wishes:
         """An offer and where it is to be had: other bytes are another chance."""
         where = "\n".join([offer.target, offer.digest, *(url.partition("?")[0] for url in offer.urls)])
         return f"{offer.name} {hashlib.sha256(where.encode(errors='surrogateescape')).hexdigest()[:16]}"
+
+    async def _look_at_host(self, now: float) -> None:
+        # Who says `stale` while we ask wants to be told what is so after that: once more then.
+        self._host_at, again = math.inf, now + _LONGEST_PAUSE
+        try:
+            again = await self._ask_host()
+        finally:
+            self._host_at = min(self._host_at, again)
+
+    async def _look_at_repository(self, repository: Repository, now: float) -> None:
+        self._repository_at, again = math.inf, now + _LONGEST_PAUSE
+        try:
+            again = await self._ask_repository(repository)
+        finally:
+            self._repository_at = min(self._repository_at, again)
 
     async def _ask_host(self) -> float:
         """When to ask again, by CLOCK_MONOTONIC."""
