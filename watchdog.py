@@ -90,6 +90,7 @@ class Watchdog:
         self._life = Life()
         self._fatal_at: float | None = None
         self._pause = _FIRST_PAUSE
+        self._told: set[tuple[str, int]] = set()
         self._rejected = 0
         """The last process that we ended because its version has failed: its end says nothing of the version now."""
 
@@ -144,7 +145,7 @@ class Watchdog:
 
     def _step_back(self, name: str, reason: str) -> None:
         launch = launcher()
-        if not launch.read_record(self._folder(name))["current"]:
+        if not launch.read_record(self._folder(name))["current"] or self._is_kept_out(name):
             return
         with self._locked(name) as folder:
             record = launch.read_record(folder)
@@ -158,6 +159,17 @@ class Watchdog:
             say(f"{name} goes back from {current['version']} to {to}: {reason}")
             if pid := child(name):
                 os.kill(pid, signal.SIGTERM)  # supervisord may have started it once more
+
+    def _is_kept_out(self, name: str) -> bool:
+        """Whether a process holds its lock that is none of supervisord's: then no version could start."""
+        found = holders(self._run / f"{name}.lock")
+        if not found or not found.isdisjoint(children()):
+            return False
+        if not {(name, pid) for pid in found} <= self._told:
+            self._told |= {(name, pid) for pid in found}
+            pids = ", ".join(map(str, sorted(found)))
+            say(f"{name}: no version is to blame, process {pids} holds the lock and is none of supervisord's")
+        return True
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[str]:
@@ -180,16 +192,42 @@ class Watchdog:
 
 def child(program: str) -> int:
     """The process supervisord, our parent, runs for it; 0 if there is none."""
-    parent = os.getppid()
     try:
-        for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        for pid in children():
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             # launch.py INSTALLED PROGRAM, or from the base install -m PROGRAM
             if len(words) > 2 and words[-2] == program.encode():
-                return int(pid)
+                return pid
     except OSError:
         pass
     return 0
+
+
+def children() -> set[int]:
+    """Of supervisord, our parent. Raises OSError."""
+    parent = os.getppid()
+    return set(map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()))
+
+
+def holders(lock: Path) -> set[int]:
+    """The processes that hold this flock, as ipc/takeover.py finds them. To try it would keep a start out meanwhile."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and any(is_held(one, lock) for one in (entry / "fd").iterdir()):
+                found.add(int(entry.name))
+        except OSError:
+            continue  # it ended, or belongs to somebody else
+    return found
+
+
+def is_held(descriptor: Path, lock: Path) -> bool:
+    try:
+        if str(descriptor.readlink()) != os.path.realpath(lock) or not descriptor.samefile(lock):
+            return False
+        return "FLOCK" in (descriptor.parent.parent / "fdinfo" / descriptor.name).read_text()
+    except OSError:
+        return False
 
 
 def start_process(socket_path: str) -> Callable[[str], None]:

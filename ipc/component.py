@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 
 import zmq
 
+from ipc import takeover
 from ipc.bus import Bus
 from ipc.contract import PROTOCOL, REQUESTS
 from ipc.contract.every import Describe, Description, Health, HealthReport, Hello
 from ipc.errors import FrameError, RefusalCode, Refused
 from ipc.frame import Header, Kind, RefusalBody, decode_body, decode_header, encode, why_foreign
-from ipc.lock import Lock, make_private_directory
+from ipc.lock import make_private_directory
 from ipc.message import Event, R, Reply, Request
 from ipc.places import Places
 from ipc.sockets import LoopSocket
@@ -43,7 +44,7 @@ class Component:
         self._in_flight: set[asyncio.Task[None]] = set()
         places.check_socket_lengths()
         make_private_directory(places.run)
-        self._lock = Lock(places.lock(name), name)
+        self._lock = takeover.lock(places, name)
         self.bus = Bus(places, name, version)
         self._requests = LoopSocket(self.bus.context, zmq.ROUTER, self._received)
         # XPUB tells of subscribers; a PUB socket's Hello would be gone before a neighbour has connected again.

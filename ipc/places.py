@@ -88,6 +88,11 @@ class Places(msgspec.Struct, frozen=True):
     def supervisor_socket(self) -> Path:
         return self.run / "supervisor.sock"
 
+    @property
+    def supervisor_pid(self) -> Path:
+        """supervisord's pid, which it writes before it starts anybody."""
+        return self.run / "supervisord.pid"
+
     def check_socket_lengths(self) -> None:
         """Refuse a root whose socket paths the kernel would cut.
 

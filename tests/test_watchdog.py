@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,39 @@ def test_the_ends_of_a_version_on_trial_are_not_those_of_the_one_in_force(watchd
     ends(3)
     assert installed.record().current == before
     assert installed.record().bad.keys() == {now.key, new.key}
+
+
+@pytest.mark.parametrize(("ours", "ends"), [(True, 4), (False, 8)])
+def test_a_version_that_is_kept_out_is_not_to_blame(
+    watchdog: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str], ours: bool, ends: int
+) -> None:
+    """Its lock is held: by the process supervisord runs, or by one that an earlier supervisord left behind."""
+    installed = Installed(tmp_path / "root", "telemetry")
+    installed.folder.mkdir(parents=True)
+    before, now = (Chosen(f"{number}.0.0", str(number) * 64) for number in (1, 2))
+    installed.set(current=now, previous=before)
+    # "Our" supervisord is whoever started this process, so a brother is its own child, and a child of ours is not.
+    holds = (
+        "import fcntl, os, sys\nfile = open(sys.argv[1], 'a')\nfcntl.flock(file, fcntl.LOCK_EX)\n"
+        "print(os.getpid(), flush=True)\nsys.stdin.read()"
+    )
+    drive = (
+        f"import sys\nsys.path.insert(0, {str(CHECKOUT)!r})\nimport watchdog\n"
+        "dog = watchdog.Watchdog(sys.argv[1], sys.argv[2], start=lambda _: None)\n"
+        f"for _ in range({ends}):\n    dog.event('PROCESS_STATE_EXITED', dict(processname='telemetry'))"
+    )
+    lock = [sys.executable, "-c", holds, str(tmp_path / "telemetry.lock")]
+    run = [sys.executable, "-c", drive, str(installed.root), str(tmp_path)]
+    if not ours:
+        run = ["sh", "-c", '"$@"; exit $?', "sh", *run]  # its parent is another one then
+    with subprocess.Popen(lock, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout
+        assert int(holder.stdout.readline()) == holder.pid
+        subprocess.run(run, check=True, timeout=20)
+        holder.communicate()
+    said = capfd.readouterr().err
+    assert said.count(f"no version is to blame, process {holder.pid} holds the lock") == (0 if ours else 1)
+    assert installed.record().current == (before if ours else now)
 
 
 SUPERVISORD = """

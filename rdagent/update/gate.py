@@ -38,9 +38,11 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     now: float
     """CLOCK_MONOTONIC."""
     answered: bool
-    """To this very look. If not, only `foreign`, `pid` and `rss_bytes` say something."""
+    """To this very look. If not, only `foreign`, `stranger`, `pid` and `rss_bytes` say something."""
     foreign: str = ""
     """Why it cannot be understood: it speaks another version of the protocol."""
+    stranger: str = ""
+    """Why it is another process that answered. The one on trial may take over from it, so it is given time."""
     version: str = ""
     digest: str = ""
     """Empty: it says that it is the base install."""
@@ -153,6 +155,8 @@ class Gate:
             silent, limit, when = now - self._answered_at, SILENCE_LIMIT, "any more"
         if silent <= limit:
             return ""
+        if seen.stranger:
+            return one_line(seen.stranger)
         if seen.pid is None:
             return f"crashes: no process, and no answer for {silent:.0f} s"
         return f"hangs: process {seen.pid} runs and has not answered {when}, for {silent:.0f} s"

@@ -60,7 +60,7 @@ class Trials:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self, component: str) -> Observation:
-        """One look. A process that does not answer is told by supervisord's word."""
+        """One look. A process that does not answer is told by supervisord's word; another one's answer is none."""
         try:
             health = await self._bus.ask(Health(), to=component, within=_PATIENCE)
             described = await self._bus.ask(Describe(), to=component, within=_PATIENCE)
@@ -68,8 +68,13 @@ class Trials:
         except (NoAnswer, FrameError, Refused) as error:
             # Only who speaks another protocol does not know how to say how it is.
             foreign = error.reason if isinstance(error, Refused) and error.code == "unsupported" else ""
-            pid = await asyncio.to_thread(self._pid, component)
+            pid, _ = await asyncio.to_thread(self._running, component)
             return Observation(now=time.monotonic(), answered=False, foreign=foreign, pid=pid, rss_bytes=_resident(pid))
+        ours, known = await asyncio.to_thread(self._running, component)
+        if known and ours != described.pid:
+            runs = ours if ours is not None else "none"
+            stranger = f"process {described.pid} answers, supervisord runs {runs}: not the version on trial"
+            return Observation(now=time.monotonic(), answered=False, stranger=stranger, pid=ours)
         return Observation(
             now=time.monotonic(),
             answered=True,
@@ -91,11 +96,12 @@ class Trials:
             except Refused:
                 return
 
-    def _pid(self, component: str) -> int | None:
+    def _running(self, component: str) -> tuple[int | None, bool]:
+        """The process supervisord runs for it, and whether supervisord knows."""
         try:
-            return next((one.pid or None for one in self._supervisord.programs() if one.name == component), None)
-        except SupervisordError:
-            return None
+            return next((one.pid or None, True) for one in self._supervisord.programs() if one.name == component)
+        except (SupervisordError, StopIteration):
+            return None, False
 
 
 def _resident(pid: int | None) -> float | None:

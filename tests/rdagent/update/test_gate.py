@@ -99,6 +99,17 @@ def test_drill_65_speaks_another_protocol() -> None:
     assert failed(trial.mute(1, foreign=foreign)) == f"cannot be understood: {foreign}"
 
 
+def test_the_answers_of_another_process_are_none() -> None:
+    """A process of before, or a forked child. The one on trial is given the time to take over."""
+    stranger = "process 9 answers, supervisord runs 7: not the version on trial"
+    forks = Trial()
+    assert forks.mute(20, stranger=stranger).state == "undecided"
+    assert failed(forks.mute(1, stranger=stranger)) == stranger
+    innocent = Trial()
+    innocent.mute(19, stranger=stranger)
+    assert innocent.see(21).state == "passed"
+
+
 def test_drill_36_stops_answering() -> None:
     trial = Trial()
     trial.see(5)
