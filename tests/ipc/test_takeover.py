@@ -64,7 +64,9 @@ class Group:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "AZVMAGENT_ROOT": str(self.root), "AZVMAGENT_RUN": str(self.places.run)}
 
-    def start(self) -> None:
+    def start(self, more: str = "") -> None:
+        with self._configuration.open("a") as file:
+            file.write(more)
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._configuration)]
         self.supervisord = subprocess.Popen(command, env=self.environment, stdout=subprocess.DEVNULL)
 
@@ -162,6 +164,19 @@ def test_who_is_started_by_hand_is_refused(group: Group) -> None:
     group.kill_supervisord()
     assert f"already running (pid {before.pid})" in group.by_hand(**words).stderr
     assert before.alive()
+
+
+def test_two_children_of_one_supervisord_do_not_chase_each_other(group: Group) -> None:
+    log = group.places.run / "twin"
+    twin = f"[program:twin]\nprocess_name=telemetry\ncommand={sys.executable} -P {group.root / 'program.py'}\n"
+    group.start(f"{twin}startsecs=1\nstartretries=1\nredirect_stderr=true\nstdout_logfile={log}\n")
+
+    def said() -> str:
+        return group.said() + (log.read_text() if log.exists() else "")
+
+    assert wait_until(lambda: said().count("telemetry is already running") >= 2, 20), said()
+    assert said().count("telemetry 1 runs") == 1
+    assert "takes over" not in said()
 
 
 @pytest.mark.parametrize("variables", [{}, {"AZVMAGENT_ROOT": "/another"}, {"SUPERVISOR_PROCESS_NAME": "netagent"}])
