@@ -1,7 +1,7 @@
 """Having a run begun exactly once, by a guestagent that may be killed, restarted or swapped at any moment.
 
-A request without an answer is asked again with the same token, which makes it the same run (RunScript.token). Whoever is
-too old to know tokens is never asked twice; it is only looked what it began.
+A request without an answer is asked again with the same token, which makes it the same run (RunScript.token). Whoever
+is too old to know tokens is never asked twice; it is only looked what it began.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from ipc.contract.guestagent import GetRun, RunScript, RunStarted
 from ipc.errors import FrameError, NoAnswer, Refused
 
 _PATIENCE = 150.0
-_AGAIN_SECONDS = 5.0
-"""Longer than a run takes to begin on a busy machine; asking early costs a question, no more."""
+_AGAIN_SECONDS = 3.0
+"""A run takes less to begin, mostly; asking early costs a question, no more."""
 _LOOK_SECONDS = 3.0
 _PAUSE = 0.5
 _TOKENS_SINCE = (1, 3)
