@@ -21,6 +21,9 @@ PROGRAMS = ("rdagent", "guestagent", "netagent", "telemetry")
 HANG_SECONDS = 15.0
 START_SECONDS = 20.0
 
+# Its own gate ends a trial of rdagent within `trial_limit`, which is less; a gate that does not is what is broken.
+TRIAL_SECONDS = 600.0
+
 # Each end counts one, and half of it is forgotten in two hours: four ends at once are too many, and so is one in 58
 # minutes for ever. "Three in five minutes" would never see a version that ends every 151 s.
 HAZARD_LIMIT = 3.5
@@ -81,6 +84,19 @@ class Life:
         return reason if self._strikes > 1 else ""
 
 
+class Trial:
+    """How long one version of rdagent has been on trial."""
+
+    def __init__(self) -> None:
+        self._target, self._since = "", 0.0
+
+    def look(self, target: str, now: float) -> bool:
+        """Whether that is too long; `target`: empty if none is. `now`: CLOCK_MONOTONIC."""
+        if target != self._target:
+            self._target, self._since = target, now
+        return bool(target) and now - self._since > TRIAL_SECONDS
+
+
 class Watchdog:
     """Acts on what supervisord tells."""
 
@@ -88,6 +104,9 @@ class Watchdog:
         self._installed, self._run, self._start = installed, Path(run), start
         self._hazards = {name: Hazard() for name in PROGRAMS}
         self._life = Life()
+        self._trial = Trial()
+        self._slots: tuple[float, ...] = ()
+        self._target = ""
         self._fatal_at: float | None = None
         self._pause = _FIRST_PAUSE
         self._rejected = 0
@@ -126,6 +145,19 @@ class Watchdog:
                     self._rejected = pid
             finally:
                 os.kill(pid, signal.SIGKILL)
+        elif self._trial.look(self._rdagent_on_trial(), now):
+            say(f"rdagent, process {pid}, is on trial without an end")
+            if self._reject("rdagent", f"its trial had no end within {TRIAL_SECONDS:g} s"):
+                self._rejected = pid
+                os.kill(pid, signal.SIGKILL)
+
+    def _rdagent_on_trial(self) -> str:
+        """Which version; read when one of the slots is another."""
+        slots = tuple(_changed_at(Path(self._folder("rdagent"), f"state.{number}")) for number in (0, 1))
+        if slots != self._slots:
+            trial = launcher().read_record(self._folder("rdagent"))["trial"] if any(slots) else None
+            self._slots, self._target = slots, launcher().key(trial["target"]) if trial else ""
+        return self._target
 
     def _on_trial(self, name: str) -> bool:
         return bool(launcher().read_record(self._folder(name))["trial"])
@@ -176,6 +208,13 @@ class Watchdog:
 
     def _folder(self, name: str) -> str:
         return f"{self._installed}/components/{name}"
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def child(program: str) -> int:

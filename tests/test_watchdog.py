@@ -158,13 +158,13 @@ class Group:
         self.installed.put(built)
         return built
 
-    def start(self, startsecs: int = 1, startretries: int = 100) -> None:
+    def start(self, startsecs: int = 1, startretries: int = 100, watchdog: Path = WATCHDOG) -> None:
         text = SUPERVISORD.format(
             run=self.run,
             root=self.installed.root,
             python=sys.executable,
             launch=CHECKOUT / "launch.py",
-            watchdog=WATCHDOG,
+            watchdog=watchdog,
             startsecs=startsecs,
             startretries=startretries,
         )
@@ -270,3 +270,31 @@ def test_a_watchdog_that_is_killed_comes_back(group: Group) -> None:
     first = group.child(b"watchdog.py")
     os.kill(first, signal.SIGKILL)
     assert wait_until(lambda: group.child(b"watchdog.py") not in {0, first}, 20)
+
+
+def test_a_trial_without_an_end(watchdog: ModuleType) -> None:
+    trial = watchdog.Trial()
+    limit = watchdog.TRIAL_SECONDS
+    assert not trial.look("2.0.0+a", 1000.0)
+    assert not trial.look("2.0.0+a", 1000.0 + limit)
+    assert trial.look("2.0.0+a", 1001.0 + limit)
+    # Another one, or none in between, begins anew.
+    assert not trial.look("2.0.0+b", 1002.0 + limit)
+    assert not trial.look("", 2000.0 + 2 * limit)
+    assert not trial.look("2.0.0+b", 2001.0 + 2 * limit)
+
+
+def test_a_rdagent_whose_trial_has_no_end_is_replaced(
+    group: Group,
+) -> None:
+    """It shows signs of life, and never judges itself. The watchdog's own rule, with little patience."""
+    old, new = group.put("1.0.0", WELL), group.put("2.0.0", WELL)
+    group.installed.set(current=chosen(old), trial=Trial(chosen(new), 3))
+    impatient = group.folder / "watchdog.py"
+    impatient.write_text(WATCHDOG.read_text().replace("TRIAL_SECONDS = 600.0", "TRIAL_SECONDS = 4.0"))
+    (group.folder / "launch.py").write_bytes((CHECKOUT / "launch.py").read_bytes())
+    group.start(watchdog=impatient)
+    assert wait_until(lambda: group.started == ["2.0.0", "1.0.0"], 60), (group.started, group.said())
+    record = group.record()
+    assert (record.current, record.trial) == (chosen(old), None)
+    assert "no end within 4 s" in record.bad[chosen(new).key].reason

@@ -12,7 +12,7 @@ import msgspec
 from ipc.places import Places
 from ipc.supervisord import SupervisordError
 from rdagent.update.chronicle import Chronicle
-from rdagent.update.gate import Baseline, Verdict
+from rdagent.update.gate import Baseline, Observation, Verdict
 from rdagent.update.install import Installer, InstallError
 from rdagent.update.memory import Memory
 from rdagent.update.offers import Offer
@@ -91,7 +91,7 @@ class Attempts:
         if name == "rdagent":
             self._be_reborn()
             return
-        await self._restart(name)
+        await self._restart_for(offer)
         await self._prove(offer, target, baseline)
 
     async def finish(self, name: str, target: Chosen) -> None:
@@ -109,7 +109,7 @@ class Attempts:
             if name == "rdagent":
                 self._be_reborn()
                 return
-            await self._restart(name)
+            await self._restart_for(offer)
         await self._prove(offer, target, baseline)
 
     async def _is_another(self, name: str, target: Chosen) -> bool:
@@ -199,15 +199,34 @@ class Attempts:
                 raise ReleaseError(f"{name} was stopped to be started anew, and cannot be: {error}") from error
             self._memory.change(restarting="")
 
-    async def _restart(self, name: str) -> None:
+    async def correct(self, name: str) -> None:
+        """Have it run what the record says, once for each record: an earlier life of ours ended before the restart."""
+        record = await asyncio.to_thread(self._shelf.record, name)
+        if record.trial or self._memory.now.corrected.get(name) == record.serial:
+            return
+        seen = await self._trials.look(name)
+        if not seen.answered or _is_in_force(record, seen):
+            return
+        self._memory.change(corrected={**self._memory.now.corrected, name: record.serial})
+        logger.warning("%s %s runs, though it is not in force; it is started anew", name, seen.version)
+        await self._restart(name)
+
+    async def _restart_for(self, offer: Offer) -> None:
+        """Raises ReleaseError: then its trial has not begun, and is gone on with later."""
+        if not await self._restart(offer.component):
+            self.doing = None
+            raise ReleaseError(f"{offer.name} is on trial and cannot be started: supervisord does not do it")
+
+    async def _restart(self, name: str) -> bool:
+        """Whether it was; if not, it is made up for later."""
         self._memory.change(restarting=name)
         try:
             await asyncio.to_thread(restart, self._places, name)
         except SupervisordError as error:
-            # The gate sees what comes of it.
             logger.warning("%s: %s", name, error)
-            return
+            return False
         self._memory.change(restarting="")
+        return True
 
     async def _until_known(self, failed: Offer) -> None:
         """That another version answers: who decides meanwhile would believe that the failed one runs and is wanted."""
@@ -233,6 +252,11 @@ class Attempts:
     def _told(self, verdict: Verdict) -> None:
         if self.doing is not None:
             self.doing = msgspec.structs.replace(self.doing, verdict=verdict)
+
+
+def _is_in_force(record: Record, seen: Observation) -> bool:
+    """By its number: one older than digests says none. launch.py may have stepped back, so this is asked once."""
+    return seen.version == record.current.version if record.current else seen.digest == ""
 
 
 def _begun(record: Record, *, target: Chosen) -> Record:

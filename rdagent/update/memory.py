@@ -40,6 +40,8 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     """By component: how the version before that was."""
     restarting: str = ""
     """The component that was stopped, or is to be, and not started again yet; empty: none."""
+    corrected: dict[str, int] = {}
+    """By component: serial of the record for which it was started anew, because something else ran."""
     outcome: UpdateOutcome | None = None
     imported: dict[str, list[str]] = {}
     """By component: versions that a bundle brought, and that nobody could bring again."""

@@ -13,6 +13,7 @@ from ipc.supervisord import Supervisord, SupervisordError
 _STOP_SECONDS = 30.0
 _LOOK_SECONDS = 0.02
 _ENDED = frozenset({"STOPPED", "EXITED", "FATAL"})
+_STARTED = frozenset({"STARTING", "RUNNING", "BACKOFF"})
 
 
 def restart(places: Places, component: str) -> None:
@@ -22,21 +23,34 @@ def restart(places: Places, component: str) -> None:
     """
     supervisord = Supervisord(places)
     supervisord.stop(component)
-    until = time.monotonic() + _STOP_SECONDS
-    while _state(supervisord, component) not in _ENDED:
-        if time.monotonic() > until:
-            raise SupervisordError(f"{component} does not end within {_STOP_SECONDS:g} s")
-        time.sleep(_LOOK_SECONDS)
-    supervisord.start(component)
+    _start(supervisord, component)
 
 
 def start(places: Places, component: str) -> None:
     """Start it unless it runs. Raises SupervisordError."""
-    Supervisord(places).start(component)
+    _start(Supervisord(places), component)
+
+
+def _start(supervisord: Supervisord, component: str) -> None:
+    """Until supervisord says that it runs: asked while it is still stopping one, it says yes and does nothing.
+
+    Raises SupervisordError.
+    """
+    until = time.monotonic() + _STOP_SECONDS
+    while (state := _state(supervisord, component)) not in _STARTED:
+        if time.monotonic() > until:
+            raise SupervisordError(f"{component} is {state} for {_STOP_SECONDS:g} s")
+        if state in _ENDED:
+            supervisord.start(component)
+        time.sleep(_LOOK_SECONDS)
 
 
 def _state(supervisord: Supervisord, component: str) -> str:
-    return next((one.statename for one in supervisord.programs() if one.name == component), "STOPPED")
+    """Raises SupervisordError."""
+    found = next((one.statename for one in supervisord.programs() if one.name == component), None)
+    if found is None:
+        raise SupervisordError(f"it has no program {component}")
+    return found
 
 
 def exec_anew() -> None:

@@ -64,7 +64,7 @@ class Trials:
         try:
             health = await self._bus.ask(Health(), to=component, within=_PATIENCE)
             described = await self._bus.ask(Describe(), to=component, within=_PATIENCE)
-            await self._probe(component)
+            fault = await self._probe(component)
         except (NoAnswer, FrameError, Refused) as error:
             # Only who speaks another protocol does not know how to say how it is.
             foreign = error.reason if isinstance(error, Refused) and error.code == "unsupported" else ""
@@ -76,20 +76,21 @@ class Trials:
             version=described.version,
             digest=described.digest,
             pid=described.pid,
-            state=health.state,
+            state="degraded" if fault else health.state,
             # Who cannot reach a host that we cannot reach either is no worse than we are.
-            outside=health.outside or self._host_is_away(),
-            what=health.what,
+            outside=not fault and (health.outside or self._host_is_away()),
+            what=fault or health.what,
             rss_bytes=_resident(described.pid),
         )
 
-    async def _probe(self, component: str) -> None:
-        """Raises NoAnswer, FrameError. A no is an answer."""
+    async def _probe(self, component: str) -> str:
+        """What failed at it, by its own word; empty if nothing did. Raises NoAnswer, FrameError."""
         if (probe := _PROBES.get(component)) is not None:
             try:
                 await self._bus.ask(probe, within=_PATIENCE)
-            except Refused:
-                return
+            except Refused as refusal:
+                return refusal.reason if refusal.code == "failed" else ""
+        return ""
 
     def _pid(self, component: str) -> int | None:
         try:

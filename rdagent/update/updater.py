@@ -195,6 +195,8 @@ class Updater:
             record = await asyncio.to_thread(self.shelf.record, name)
             if record.trial and not self.reborn:
                 await self.attempts.finish(name, record.trial.target)
+            elif name != "rdagent" and _is_suspicious(record, self._running().get(name)):
+                await self.attempts.correct(name)
 
     async def _decide(self, asked: dict[str, str]) -> None:
         """`asked`: what the operator had asked for before we looked what there is."""
@@ -297,6 +299,13 @@ class Updater:
     def _be_reborn(self) -> None:
         self.reborn = True
         self._component.end()
+
+
+def _is_suspicious(record: Record, running: str | None) -> bool:
+    """Whether what runs may not be what is in force. At the base install any number may be it; None: not known yet."""
+    if record.current is None:
+        return bool(record.bad)
+    return running is None or record.current.version != running
 
 
 def _digest_of(running: str, record: Record) -> str:

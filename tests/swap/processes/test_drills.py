@@ -8,12 +8,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from agentctl.deployment import choose
 from fabric.runview import seen
 from ipc.contract.rdagent import HoldUpdates, PinVersion, RollBack, UnblockVersion, UpdateNow
 from ipc.errors import Refused
+from rdagent.update.swap import start
 from rdagent.update.window import DAYS
 from release import record
 from release.manifest import MANIFEST, digest
@@ -125,6 +127,38 @@ def test_46_rdagent_killed_between_the_record_and_the_restart(root: Root) -> Non
     root.supervisord.start("rdagent")
     root.until_runs("telemetry", "0.92.0")
     assert "0.92.0" not in root.bad("telemetry")
+
+
+def test_46_rdagent_killed_between_the_end_of_a_trial_and_the_restart(root: Root) -> None:
+    """What was taken back must not go on running."""
+    root.supervisord.stop("rdagent")
+    root.until(lambda: root.pids()["rdagent"] == 0, "rdagent to end")
+    folder, before = root.versions("telemetry"), root.record("telemetry")
+    other = next(one for one in stock(root, "telemetry") if one != before.current)
+    with record.locked(folder):
+        # As if another had been in force before the one that runs, which has just been taken back.
+        was = record.write(folder, msgspec.structs.replace(before, previous=other))
+        record.write(folder, record.step_back(was, "taken back"))
+    root.supervisord.start("rdagent")
+    root.until_runs("telemetry", other.version)
+    root.ask(UnblockVersion(component="telemetry"))
+
+
+def test_a_component_that_supervisord_is_still_stopping_is_started(root: Root) -> None:
+    """Asked meanwhile, supervisord says yes and does nothing."""
+    pid = root.pids()["netagent"]
+    os.kill(pid, signal.SIGSTOP)  # it takes `stopwaitsecs` and a SIGKILL
+    root.supervisord.stop("netagent")
+    start(root.places, "netagent")
+    root.until(lambda: root.pids()["netagent"] not in {0, pid}, "another netagent")
+
+
+def test_one_that_answers_health_but_fails_its_work(root: Root, shop: Any) -> None:
+    changes = {"agent.py": "async def _fails(self, _):\n    raise RuntimeError('broken')\nTelemetry.timeline = _fails"}
+    root.publish(shop("telemetry", "0.93.7", changes))
+    back_to = root.record("telemetry").current
+    reason = root.fails("telemetry", "0.93.7", back_to.version if back_to else BASE)
+    assert "RuntimeError" in reason
 
 
 def test_47_supervisord_and_all_killed_in_the_gate(root: Root, shop: Any) -> None:
