@@ -47,8 +47,10 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
     def environment(self) -> dict[str, str]:
         """What supervisord.conf expects, over what we were started with."""
+        return {**os.environ, **self._paths()}
+
+    def _paths(self) -> dict[str, str]:
         return {
-            **os.environ,
             "AZVMAGENT_ROOT": str(self.root or ""),
             "AZVMAGENT_RUN": str(self.places.run),
             "AZVMAGENT_LOG": str(self.places.log),
@@ -56,6 +58,16 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
             "AZVMAGENT_BASE": str(supervisord_configuration().parent),
             "AZVMAGENT_INSTALLED": str(self.places.installed),
         }
+
+    def check_names(self) -> None:
+        """Raises WrongUse for a path that supervisord's configuration, which escapes nothing, cannot hold."""
+        for value in self._paths().values():
+            bad = sorted({one for one in value if one in '%"\\\x7f' or one < " "})
+            if bad:
+                raise WrongUse(
+                    f"{value!r} cannot be used: supervisord cannot cope with {', '.join(map(repr, bad))} in a path. "
+                    "Choose another folder (--root DIR)"
+                )
 
     def launch(self, component: str, *arguments: str) -> list[str]:
         """What supervisord.conf runs: the version in force."""

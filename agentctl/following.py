@@ -75,8 +75,18 @@ def judge(
     if view.state == "waiting":
         return _waiting(view, plan)
     if view.state == "settled" or view.wanted in {"", view.running}:
-        return Progress(component=name, state="runs", text=f"nothing to do, {view.running or 'it'} runs")
+        return _nothing_to_do(view, version, updates)
     return Progress(component=name, state="refused", text=view.why, lift=view.lift)
+
+
+def _nothing_to_do(view: UpdateView, version: str, updates: Updates) -> Progress:
+    text = f"{view.running or 'it'} runs"
+    if not updates.repository.problem:
+        return Progress(component=view.component, state="runs", text=f"nothing to do, {text}")
+    unasked = f"the repository could not be asked: {updates.repository.problem}"
+    # What was named, or the host wants, and runs, is as it should be whatever the repository has.
+    known = bool(version) or view.wanted_by in {"host", "operator"}
+    return Progress(component=view.component, state="runs" if known else "not now", text=f"{text}; {unasked}")
 
 
 def _ended(name: str, event: UpdateEvent) -> Progress:

@@ -14,9 +14,9 @@ from typing import BinaryIO
 
 import msgspec
 
-from agentctl import __version__
+from agentctl import __version__, beginning
 from agentctl.deployment import Deployment
-from agentctl.errors import CommandError, NothingThere, WrongUse
+from agentctl.errors import CommandError, WrongUse
 from ipc.bus import Bus
 from ipc.contract.guestagent import (
     RUN_SCRIPT_LIMIT,
@@ -34,7 +34,6 @@ TIMED_OUT = 124
 """As timeout(1)."""
 CANCELED = 128 + signal.SIGTERM
 
-_BEGIN_SECONDS = 150.0
 _CANCEL_SECONDS = 90.0
 _LOOK_SECONDS = 0.2
 _CHUNK = 1024 * 1024
@@ -102,8 +101,9 @@ def begin(deployment: Deployment, wanted: Wanted) -> RunStarted:
             parameters=parameters,
             run_as=wanted.run_as,
             timeout_seconds=wanted.timeout,
+            token=secrets.token_hex(16),
         )
-        return asyncio.run(_ask_once(deployment, request, _BEGIN_SECONDS))
+        return asyncio.run(beginning.begin(deployment, request))
 
 
 def look(deployment: Deployment, name: str) -> RunView:
@@ -166,27 +166,16 @@ async def _ask_once(deployment: Deployment, request: Request[R], within: float) 
     bus = Bus(deployment.places, "agentctl", __version__)
     try:
         # A short question first: nobody waits long for somebody who is not there.
-        await _present(bus, deployment)
+        await beginning.present(bus, deployment)
         return await bus.ask(request, within=within)
     except NoAnswer as error:
         raise CommandError(f"{error}. Whether it was carried out is not known: agentctl status") from error
     except Refused as refusal:
-        if refusal.code == "unsupported":
-            raise CommandError("this guestagent does not know `run` yet: it is older than this command") from refusal
-        raise CommandError(refusal.reason) from refusal
+        raise beginning.no(refusal) from refusal
     except FrameError as error:
         raise CommandError(str(error)) from error
     finally:
         bus.close()
-
-
-async def _present(bus: Bus, deployment: Deployment) -> None:
-    from ipc.contract.every import Describe
-
-    try:
-        await bus.ask(Describe(), to="guestagent", within=3.0)
-    except NoAnswer as error:
-        raise NothingThere(f"guestagent does not answer. Start the agent with: {deployment.up_command}") from error
 
 
 @contextmanager

@@ -58,6 +58,7 @@ def up(deployment: Deployment, console: Console, *, detach: bool, sample: bool, 
 
     Whatever ends it before it is detached, Ctrl-C included, ends what it started.
     """
+    deployment.check_names()
     lock = _take_lock(deployment)
     if group.running(deployment):
         _bring_back_the_host(deployment, console, host=host)

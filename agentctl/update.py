@@ -104,7 +104,8 @@ def now(component: str | None, version: str, wait: bool, deployment: Deployment,
     """Look what is there and begin at once: no window, no jitter, no ring.
 
     Without COMPONENT: whatever is wanted of all four. With VERSION: this one, be it older, down to the floor of what
-    runs. Exit status 1 if it came back, is refused, or cannot begin now. Ctrl-C ends the watching only.
+    runs. Exit status 1 if it came back, is refused, cannot begin now, or the repository could not be asked. Ctrl-C ends
+    the watching only.
     """
     since = time.time()
     begun = ask(deployment, UpdateNow(component=component or "", version=version), within=10.0)

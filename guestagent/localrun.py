@@ -8,21 +8,24 @@ import asyncio
 import contextlib
 import itertools
 import os
+import re
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from guestagent.layout import HandlerFolder, installed_handlers, usable_extension_name
+from guestagent.reservation import Superseded, find, reserve, standing
 from guestagent.runcommand import output, users
 from guestagent.runcommand.cancel import cancel
 from guestagent.runcommand.errors import NoSuchUser
 from guestagent.runcommand.liveness import settle_place
 from guestagent.runcommand.place import LOCAL, MANAGED, Place, place_of
-from guestagent.runcommand.record import Record, locked, make_folder, read_mrseq, read_record
+from guestagent.runcommand.record import Record, locked, make_folder, read_record
 from ipc.child import module_command
 from ipc.contract.guestagent import RUN_SCRIPT_LIMIT, CancelRun, GetRun, RunScript, RunStarted, RunView
 from ipc.errors import Refused
@@ -34,6 +37,10 @@ _VERSION = "1.0"
 _ENABLE_SECONDS = 120.0
 _FILE_LIMIT = 16 * 1024 * 1024
 _KEPT_RUNS = 100
+_ASKED_AGAIN_SECONDS = 300.0
+"""A younger run is not forgotten: its request may be asked again (RunScript.token)."""
+_UNBEGUN_SECONDS = 86400.0
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 
 class LocalRuns:
@@ -65,26 +72,32 @@ class LocalRuns:
         return view
 
     def _run(self, request: RunScript) -> RunStarted:
-        order, script = _order(request)
+        _check_words(request)
         try:
             make_folder(self._folder.path)
             self._folder.prepare()
+            # First of all: what it names may be gone by the time it is asked again.
+            if (known := self._begun_before(request)) is not None:
+                return _started(known)
+            order, script = _order(request)
             self._forget_old()
             name = request.name or self._new_name()
-            before = read_mrseq(place_of(self._folder, name, 0))
-            settings = Settings(name=name, sequence_number=0 if before is None else before + 1, public=order)
-            place = place_of(self._folder, name, settings.sequence_number)
+            place = reserve(place_of(self._folder, name, 0), request.token)
+            settings = Settings(name=name, sequence_number=place.sequence_number, public=order)
             write_atomically(place.script_file, script, 0o600)
             self._folder.write_settings(settings)
             self._enable(place)
+        except Superseded:
+            raise _superseded(request.name) from None
         except OSError as error:
             raise Refused(RunScript.wire_name(), "failed", f"the run could not be written down: {error}") from error
-        return RunStarted(
-            name=name,
-            sequence_number=place.sequence_number,
-            stdout=str(place.stdout),
-            stderr=str(place.stderr),
-        )
+        if standing(place) == "superseded":
+            raise _superseded(name)
+        return _started(place)
+
+    def _begun_before(self, request: RunScript) -> Place | None:
+        known = find(place_of(self._folder, request.name, 0), request.token)
+        return known if known is not None and standing(known) == "begun" else None
 
     def _enable(self, place: Place) -> None:
         command = module_command("guestagent.runcommand", "enable")
@@ -152,7 +165,10 @@ class LocalRuns:
         """Names made up long ago, whose runs have ended."""
         data = place_of(self._folder, "x", 0).data
         records = sorted((data / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        self._forget_unbegun()
         for path in records[_KEPT_RUNS:]:
+            if 0 <= time.time() - path.stat().st_mtime < _ASKED_AGAIN_SECONDS:
+                continue
             name, _, number = path.name.removesuffix(".json").rpartition(".")
             if not name or not number.isdigit():
                 continue
@@ -164,13 +180,50 @@ class LocalRuns:
                 users.remove_copy(record.run_as, Path(record.work))
             shutil.rmtree(place.work, ignore_errors=True)
             shutil.rmtree(place.stdout.parent, ignore_errors=True)
-            for one in (place.status_file, place.settings_file, place.script_file, path):
+            for one in (place.status_file, place.settings_file, place.script_file, path, place.token_file):
                 one.unlink(missing_ok=True)
             if not place.runs():
                 for one in (place.mrseq, place.lock):
                     one.unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     place.outputs.rmdir()
+
+    def _forget_unbegun(self) -> None:
+        """Requests that nobody asked again."""
+        for path in self._folder.config.glob("*.token"):
+            name, _, number = path.name.removesuffix(".token").rpartition(".")
+            if not name or not number.isdigit() or time.time() - path.stat().st_mtime < _UNBEGUN_SECONDS:
+                continue
+            place = place_of(self._folder, name, int(number))
+            if not place.record.exists():
+                for one in (place.settings_file, place.script_file, path):
+                    one.unlink(missing_ok=True)
+
+
+def _check_words(request: RunScript) -> None:
+    """What becomes part of a path. Raises Refused."""
+    reason = ""
+    if request.name and not usable_extension_name(request.name):
+        reason = f"{request.name[:80]!r} cannot be the name of a run"
+    elif request.token and not _TOKEN.fullmatch(request.token):
+        reason = f"{request.token[:80]!r} cannot be a token"
+    elif request.token and not request.name:
+        reason = "a token needs a name"
+    if reason:
+        raise Refused(RunScript.wire_name(), "bad-request", reason)
+
+
+def _superseded(name: str) -> Refused:
+    return Refused(RunScript.wire_name(), "failed", f"{name} was not begun: a later run of that name took its place")
+
+
+def _started(place: Place) -> RunStarted:
+    return RunStarted(
+        name=place.name,
+        sequence_number=place.sequence_number,
+        stdout=str(place.stdout),
+        stderr=str(place.stderr),
+    )
 
 
 def _order(request: RunScript) -> tuple[dict[str, object], bytes]:
@@ -181,8 +234,6 @@ def _order(request: RunScript) -> tuple[dict[str, object], bytes]:
 
     if bool(request.script) == bool(request.script_path):
         raise refuse("exactly one of script and script_path is needed, and it must not be empty")
-    if request.name and not usable_extension_name(request.name):
-        raise refuse(f"{request.name[:80]!r} cannot be the name of a run")
     if len(request.script) > RUN_SCRIPT_LIMIT:
         raise refuse(f"a script of {len(request.script)} bytes does not travel: name its file")
     if not 0 <= request.timeout_seconds < 2**31:

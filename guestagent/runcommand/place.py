@@ -60,6 +60,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         return self.config / f"{self.stem}.script"
 
     @property
+    def token_file(self) -> Path:
+        """LOCAL only: which request this number was given to."""
+        return self.config / f"{self.stem}.token"
+
+    @property
     def status_file(self) -> Path:
         return self.status / f"{self.stem}.status"
 

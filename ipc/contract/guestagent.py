@@ -224,6 +224,9 @@ class RunScript(Request[RunStarted], frozen=True, kw_only=True):
     run_as: str = ""
     timeout_seconds: int = 0
     """0 is none."""
+    token: str = ""
+    """Made up by who asks, 8 to 64 of `A-Za-z0-9_-`: the same name and token asked again is the same run, never begun
+    twice, for at least five minutes. Needs a name. Empty: each request is a run of its own. Since 1.3."""
 
 
 class RunView(Reply, frozen=True, kw_only=True):

@@ -138,6 +138,7 @@ _WORDS: dict[Problem, str] = {
     "damaged": "damaged",
     "disk": "the disk",
     "failed": "could not be unpacked",
+    "trust": "no package can be checked",
 }
 
 

@@ -17,13 +17,14 @@ from release.signing import Thresholds, trust_for
 from release.tree import check_layer
 from release.unpack import Package, read_listing, this_machine, unpack, unpack_layer, verify_package
 
-Problem = Literal["untrusted", "unfit", "damaged", "disk", "failed"]
+Problem = Literal["untrusted", "unfit", "damaged", "disk", "failed", "trust"]
 """
 untrusted    not signed by enough of the keys we know: not for us
 unfit        signed, but not what was asked for, or not for this machine
 damaged      no package, or another than its manifest says
 disk         full, read-only or failing
 failed       the child ended without an answer
+trust        the folder of keys, or a file there, cannot be used: nothing is said about the package
 """
 
 _ORDER_LIMIT = 1 << 20
@@ -127,8 +128,10 @@ def _is_there(root: Path, layer: Layer) -> bool:
 
 def _problem(error: ReleaseError) -> Problem:
     match error:
-        case Untrusted() | KeyFileError():
+        case Untrusted():
             return "untrusted"
+        case KeyFileError():
+            return "trust"
         case BadPackage():
             return "damaged"
         case DiskTrouble() | RottenTree():

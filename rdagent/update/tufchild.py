@@ -6,7 +6,6 @@
 import fcntl
 import hashlib
 import os
-import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -49,8 +48,14 @@ def main() -> None:
         answer = _done(order)
     except SourceError as error:
         answer = Answer(kind=error.kind, reason=error.reason)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    memory = _peak_memory()
     sys.stdout.buffer.write(msgspec.json.encode(msgspec.structs.replace(answer, memory=memory)))
+
+
+def _peak_memory() -> int:
+    """Bytes. Not getrusage's ru_maxrss: that of a child begins with its parent's (proc_pid_status(5): VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def _done(order: Order) -> Answer:

@@ -24,8 +24,9 @@ def seen(
     looked_at: float = SINCE,
     step: PlannedUpdate | None = None,
     events: tuple[UpdateEvent, ...] = (),
+    problem: str = "",
 ) -> Progress:
-    updates = Updates(components=[view], repository=RepositoryView(), looked_at=looked_at)
+    updates = Updates(components=[view], repository=RepositoryView(problem=problem), looked_at=looked_at)
     return judge(view, version, updates, UpdatePlan(steps=[step] if step else []), events, SINCE)
 
 
@@ -62,6 +63,18 @@ def test_ends() -> None:
     assert seen(changed(state="rolled back", why="0.2.0 was rolled back")).ok
     found = seen(changed(state="refused", wanted="0.2.0", why="pinned", lift="agentctl x"))
     assert (found.over, found.ok, found.lift) == (True, False, "agentctl x")
+
+
+def test_nothing_to_do_is_not_said_of_a_repository_that_could_not_be_asked() -> None:
+    found = seen(problem="nobody answers")
+    assert (found.state, found.over, found.ok) == ("not now", True, False)
+    assert found.text == "0.1.0 runs; the repository could not be asked: nobody answers"
+    # This needs no repository, and is told all the same.
+    for found in (
+        seen(problem="nobody answers", version="0.1.0"),
+        seen(changed(wanted="0.1.0", wanted_by="host"), problem="nobody answers"),
+    ):
+        assert (found.ok, found.text) == (True, "0.1.0 runs; the repository could not be asked: nobody answers")
 
 
 def test_what_will_come_but_not_now_is_told_and_not_waited_for() -> None:

@@ -1,12 +1,16 @@
 """`agentctl run` against a real guestagent: live output, exit status, Ctrl-C, cancel, an agent that comes and goes."""
 
+import asyncio
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,11 @@ import pytest
 
 from agentctl.processes import end, process, with_environment
 from agentctl.run import CANCELED, TIMED_OUT, Follower, exit_status, made_up_name
+from ipc.bus import Bus
+from ipc.contract.every import Describe
 from ipc.contract.guestagent import RUN_SCRIPT_LIMIT, RunView
+from ipc.errors import NoAnswer
+from ipc.places import Places
 
 PATIENCE = 60.0
 
@@ -44,6 +52,24 @@ class Agent:
         assert self._process is not None
         self._process.kill()
         self._process.wait(30)
+
+    def restart(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait(PATIENCE)
+        self.start()
+
+    def answers(self) -> bool:
+        async def once() -> bool:
+            bus = Bus(Places.under(self.root), "test", "1")
+            try:
+                return (await bus.ask(Describe(), to="guestagent", within=1.0)).component == "guestagent"
+            except NoAnswer:
+                return False
+            finally:
+                bus.close()
+
+        return asyncio.run(once())
 
     def end(self) -> None:
         assert self._process is not None
@@ -313,3 +339,49 @@ def test_views_of_a_newer_agent_are_read(agent: Agent) -> None:
     """A state nobody knows yet is an end, not a reason to wait for ever."""
     view = msgspec.convert({"name": "x", "sequence_number": 0, "state": "Hibernated", "new": 1}, RunView)
     assert exit_status(view) == 1
+
+
+MOMENTS = {
+    "written down": "state/guestagent/localrun/*/config/{name}.*.settings",
+    "accepted": "state/guestagent/localrun/run-command-handler/runs/{name}.*.json",
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_an_agent_that_ends_while_a_run_is_begun_has_it_begun_once(agent: Agent, moment: str, number: int) -> None:
+    name = f"{moment[:3]}-{number:d}"
+    counted = agent.root / f"{name}.counted"
+    for again in range(2):  # a name that was used before, too
+        pattern = MOMENTS[moment].format(name=name).replace(".*.", f".{again}.")
+        child = agent.begin("--name", name, "--command", f"echo once >> {counted}")
+        until_true(partial(lambda found: list(agent.root.glob(found)), pattern), moment)
+        agent.restart(number)
+        _, said = child.communicate(timeout=PATIENCE)
+        assert child.returncode == 0, said
+        assert counted.read_text() == "once\n" * (again + 1)
+
+
+def test_a_stream_of_runs_while_the_agent_is_killed_again_and_again(agent: Agent) -> None:
+    counted = agent.root / "stream.counted"
+    waiting = [f"stream-{number}" for number in range(8)]
+    names, bad = list(waiting), []
+
+    def work() -> None:
+        while waiting:
+            name = waiting.pop()
+            done = agent.run("--name", name, "--command", f"echo {name} >> {counted}")
+            if done.returncode != 0:
+                bad.append((name, done.returncode, done.stderr))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for one in threads:
+        one.start()
+    ends = itertools.cycle([signal.SIGKILL, signal.SIGTERM])
+    while any(one.is_alive() for one in threads):
+        # As long as a start of it takes, and a little more each time: it is hit at another place.
+        until_true(lambda: agent.answers() or not any(one.is_alive() for one in threads), "guestagent")
+        next((one for one in threads if one.is_alive()), threads[0]).join(0.4 + 0.05 * len(waiting))
+        agent.restart(next(ends))
+    assert bad == []
+    assert sorted(counted.read_text().split()) == sorted(names)

@@ -73,6 +73,7 @@ from ipc.contract.telemetry import Entry, GetTimeline, JournalGrew, Record, Reco
 from ipc.frame import Header, Kind, encode
 from ipc.message import Event, Message, Request
 
+ONCE = "made-up-once"
 ENTRY = Entry(
     id="e1", at=1790000000.25, monotonic=12.5, boot="b00t", component="guestagent", version="0.1.0", pid=7,
     operation="Enable", ok=False, message="exit 3", subject="Contoso.Tools.Greeter", subject_version="2.0.1",
@@ -164,7 +165,7 @@ EXAMPLES: list[Message] = [
     RunScript(
         name="job", script=b"#!/bin/sh\n\xff\x00", script_path="/root/job.sh",
         parameters=[RunParameter(name="WHO", value="world"), RunParameter(value="x y")], run_as="nobody",
-        timeout_seconds=30,
+        timeout_seconds=30, token=ONCE,
     ),
     RunStarted(name="job", sequence_number=2, stdout="/log/stdout", stderr="/log/stderr"),
     GetRun(name="job", sequence_number=2),

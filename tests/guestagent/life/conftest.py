@@ -242,8 +242,8 @@ class Life:
 
     def _explanation(self, name: str, extension: str) -> dict[str, Any]:
         done = self.agentctl("explain", name, "--extension", extension, "--json")
-        if "is known" in done.stderr:
-            return {"verdict": "the goal state has not come yet"}
+        if done.returncode == 3 or "is known" in done.stderr:
+            return {"verdict": "guestagent or the goal state has not come yet"}
         found: dict[str, Any] = json.loads(done.stdout)
         assert done.returncode == (0 if found["verdict"] == "well" else 1)
         return found

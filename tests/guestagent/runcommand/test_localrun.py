@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from guestagent.layout import HandlerFolder
@@ -19,6 +20,8 @@ from ipc.contract.guestagent import RUN_SCRIPT_LIMIT, CancelRun, GetRun, RunPara
 from ipc.errors import Refused
 from ipc.places import Places
 from ipc.record import Emitter
+
+FIRST, OTHER, OUTSIDE = "token-of-the-first", "token-of-another", "../../../x"
 
 
 def asked(root: Path, conversation: Callable[[Bus], Awaitable[Any]]) -> Any:
@@ -79,6 +82,50 @@ def test_names_are_made_up_and_differ(tmp_path: Path) -> None:
     assert sorted(asked(tmp_path, conversation)) == ["local-1", "local-2", "local-3"]
 
 
+def test_a_request_asked_again_is_the_same_run_and_another_one_is_not(tmp_path: Path) -> None:
+    counted, script = tmp_path / "counted", tmp_path / "script"
+    script.write_text(f"echo once >> {counted}")
+    first = RunScript(name="job", script_path=str(script), token=FIRST)
+
+    async def conversation(bus: Bus) -> None:
+        started = await asyncio.gather(*(bus.ask(first, within=60.0) for _ in range(3)))
+        await ended(bus, "job")
+        script.unlink()  # of no matter to what was begun
+        started.append(await bus.ask(first, within=60.0))
+        assert {one.sequence_number for one in started} == {0}
+        assert counted.read_text() == "once\n"
+        other = msgspec.structs.replace(first, script=b"true", script_path="", token=OTHER)
+        assert (await bus.ask(other, within=60.0)).sequence_number == 1
+        assert (await bus.ask(first, within=60.0)).sequence_number == 0
+
+    asked(tmp_path, conversation)
+    assert counted.read_text() == "once\n"
+
+
+def test_a_number_that_was_given_away_is_begun_by_its_own_request_only(tmp_path: Path) -> None:
+    """As a kill leaves it between the reservation and the beginning."""
+    places = Places.under(tmp_path)
+    folder = HandlerFolder(places.state_of("guestagent") / "localrun", places.log, LOCAL, "1.0")
+    folder.path.mkdir(parents=True)
+    folder.prepare()
+    place = place_of(folder, "job", 0)
+    place.token_file.write_text(FIRST)
+    lost = msgspec.structs.replace(place, name="lost")
+    lost.token_file.write_text(FIRST)
+
+    async def conversation(bus: Bus) -> None:
+        request = RunScript(name="job", script=b"true", token=FIRST)
+        assert (await bus.ask(request, within=60.0)).sequence_number == 0
+        other = RunScript(name="lost", script=b"true")
+        assert (await bus.ask(other, within=60.0)).sequence_number == 1
+        with pytest.raises(Refused, match="a later run of that name took its place"):
+            await bus.ask(msgspec.structs.replace(request, name="lost"), within=60.0)
+        assert (await ended(bus, "lost")).state == "Succeeded"
+
+    asked(tmp_path, conversation)
+    assert read_record(lost) is None
+
+
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
@@ -90,6 +137,8 @@ def test_names_are_made_up_and_differ(tmp_path: Path) -> None:
         (RunScript(script=b"x", timeout_seconds=-1), "out of range"),
         (RunScript(script=b"x", parameters=[RunParameter(name="A=B", value="1")]), "cannot be a variable"),
         (RunScript(script=b"x", parameters=[RunParameter(value="\0")]), "cannot be a variable"),
+        (RunScript(script=b"x", name="job", token=OUTSIDE), "cannot be a token"),
+        (RunScript(script=b"x", token="t" * 8), "needs a name"),
         (RunScript(script=b"x", run_as="nobody-of-that-name"), "does not exist"),
         (RunScript(script_path="relative"), "not an absolute path"),
         (RunScript(script_path="/nonexistent/x"), "cannot be read"),

@@ -142,6 +142,26 @@ def test_what_is_not_for_us_is_final_and_not_kept(
     assert words[why] in error.reason
 
 
+@pytest.mark.parametrize("why", ["junk", "writable", "none"])
+def test_a_folder_of_keys_that_cannot_be_used_is_mended_and_tried_again(
+    installer: Installer, served: LyingServer, built: Built, places: Places, why: str
+) -> None:
+    key = places.trust / "release.pub"
+    whole = key.read_bytes()
+    if why == "junk":
+        key.write_text("junk")
+    elif why == "writable":
+        key.chmod(0o666)
+    else:
+        key.unlink()
+    error = refused(installer, offer(served))
+    assert not error.final
+    assert error.reason.startswith(f"no package can be checked: {places.trust}")
+    key.write_bytes(whole)
+    key.chmod(0o644)
+    assert install(installer, offer(served)) == chosen(built)
+
+
 def test_nobody_has_it(installer: Installer, server: LyingServer, places: Places) -> None:
     error = refused(installer, Offer(component=NAME, version="1.1.0", wanted_by="operator"))
     assert not error.final
