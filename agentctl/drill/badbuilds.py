@@ -183,9 +183,9 @@ BUILDS: tuple[BadBuild, ...] = (
     ),
     BadBuild(
         name="truncated-package",
-        what="half of the package arrives",
+        what="the package never arrives whole",
         end="fetch",
-        reason="package",
+        reason="cannot be had",
         faults=(("repositorytargets", "truncate"), ("agentpackage", "truncate"), ("agentartifact", "truncate")),
         quick=_T,
     ),

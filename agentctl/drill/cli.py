@@ -41,14 +41,15 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def conclude(report: Report, *, as_json: bool, junit: Path | None, html: Path | None) -> None:
     """Print and write the report, and exit with 1 if anything was not as it has to be. Raises CommandError."""
-    if junit:
-        write_junit(report, junit)
-    if html:
-        write_html(report, html)
+    # First to where it cannot fail: a drill takes minutes.
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:
         render.Terminal().print(text(report))
+    if junit:
+        write_junit(report, junit)
+    if html:
+        write_html(report, html)
     sys.exit(1 if report.failed else 0)
 
 

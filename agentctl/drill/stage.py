@@ -61,7 +61,7 @@ class Stage:
         self._keep = keep
 
     def __enter__(self) -> "Stage":
-        self.places.trust.mkdir(parents=True)
+        make_private_directory(self.places.trust)
         self.places.installed.mkdir(mode=0o755, parents=True)
         write_key(self.key_file, self.key).replace(self.places.trust / "drill.pub")
         self.places.config.write_text(self._configuration)

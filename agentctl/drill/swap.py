@@ -99,7 +99,7 @@ def run(stage: Stage, component: str, times: int, steps: Steps, *, full: bool) -
     cases = [_swaps_case(component, done.swaps, times, problem, watch)]
     if not problem:
         cases += _silence_cases(load, done.swaps)
-        cases += [_others_case(before, Versions(stage).pids(but=component)), _heartbeat_case(stage, wall)]
+        cases += [_others_case(before, Versions(stage).pids(but=component)), _heartbeat_case(stage, wall, time.time())]
         cases.append(_leaks_case(done.counted[0], done.counted[-1]))
         cases += _load_cases(load) if full else []
     facts = {
@@ -203,16 +203,18 @@ def _others_case(before: dict[str, int], after: dict[str, int]) -> Case:
     return _case("the others keep their processes", "others", changed)
 
 
-def _heartbeat_case(stage: Stage, since: float) -> Case:
+def _heartbeat_case(stage: Stage, since: float, until: float) -> Case:
     """Gaps between the reports that reached the host, by its own clock. UTC, seconds since the epoch."""
     endpoints = read_endpoints(stage.deployment)
     url = f"{endpoints.portal if endpoints else ''}/api/transcript?limit=20000"
     with urllib.request.urlopen(url, timeout=_PATIENCE) as answer:  # noqa: S310  # our own host
         lines = json.load(answer)
     at = sorted(line["at"] for line in lines if line["endpoint"] == "health" and line["at"] >= since)
-    gaps = sorted(later - earlier for earlier, later in itertools.pairwise(at))
-    if not gaps:
+    if not at:
         return _case("heartbeats at the host", "heartbeat", ["no heartbeat arrived"])
+    # From the beginning, as far back as the transcript goes, to the end: the longest silence may follow the last one.
+    since = max(since, min(line["at"] for line in lines))
+    gaps = sorted(later - earlier for earlier, later in itertools.pairwise([since, *at, until]))
     problems = [f"none arrived for {gaps[-1]:.1f} s"] if gaps[-1] > HEARTBEAT_LIMIT else []
     measured = {
         "count": float(len(at)),

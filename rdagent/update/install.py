@@ -27,12 +27,14 @@ _STAGE_SECONDS = 300.0
 
 
 class InstallError(Exception):
-    """It cannot be had. `final`: another try would end the same way, until something else is offered."""
+    """It cannot be had."""
 
-    def __init__(self, reason: str, *, final: bool) -> None:
+    def __init__(self, reason: str, *, final: bool, damaged: bool = False) -> None:
+        """`final`: another try would end the same way; `damaged`: perhaps it was damaged on its way."""
         super().__init__(reason)
         self.reason = reason
         self.final = final
+        self.damaged = damaged
 
 
 class Installer:
@@ -128,8 +130,9 @@ class Installer:
         answer = await _ask(order)
         if answer.problem is None:
             return answer
-        final = answer.problem in {"untrusted", "unfit"} or (answer.problem == "damaged" and damage_is_final)
-        raise InstallError(f"{_WORDS[answer.problem]}: {answer.reason}", final=final)
+        damaged = answer.problem == "damaged"
+        final = answer.problem in {"untrusted", "unfit"} or (damaged and damage_is_final)
+        raise InstallError(f"{_WORDS[answer.problem]}: {answer.reason}", final=final, damaged=damaged)
 
 
 _WORDS: dict[Problem, str] = {

@@ -37,9 +37,22 @@ from wire.http import HttpClient
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 3600.0
 _REFUSED_SECONDS = 86400.0
+_DAMAGED_TRIES = 3
 _TROUBLE_PAUSE, _BUG_PAUSE = 10.0, 60.0
 
 logger = logging.getLogger("rdagent")
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """Of an offer that was not had."""
+
+    at: float
+    """CLOCK_MONOTONIC of the next try."""
+    pause: float
+    """Seconds before it."""
+    why: str
+    tries: int = 0
+    """So far."""
 
 
 class Updater:
@@ -85,7 +98,7 @@ class Updater:
             be_reborn=self._be_reborn,
         )
         self._wake = asyncio.Event()
-        self._retries: dict[str, tuple[float, float, str]] = {}
+        self._retries: dict[str, Retry] = {}
         """By offer: CLOCK_MONOTONIC of the next try, the pause before it, and why it was not had."""
         self._trouble = ""
         """What stands in the way of everything, if something does."""
@@ -264,23 +277,26 @@ class Updater:
         if refused and offer.wanted_by != "operator" and 0 <= time.time() - refused.at < _REFUSED_SECONDS:
             return Refuse(offer=offer, why=refused.why, lift=f"agentctl update now {offer.name}")
         retry = self._retries.get(key)
-        if retry and time.monotonic() < retry[0] and not self._is_asked(offer):
-            until = time.time() + retry[0] - time.monotonic()
-            return Wait(offer=offer, until=until, why=retry[2], lift=f"agentctl update now {offer.component}")
+        if retry and time.monotonic() < retry.at and not self._is_asked(offer):
+            until = time.time() + retry.at - time.monotonic()
+            return Wait(offer=offer, until=until, why=retry.why, lift=f"agentctl update now {offer.component}")
         return decision
 
     def _not_had(self, offer: Offer, error: InstallError) -> None:
         key = self.wishes.key(offer)
-        if error.final:
+        before = self._retries.get(key, Retry(at=0.0, pause=_FIRST_PAUSE / 2, why=""))
+        # What three times came as no package was put there so; it is not fetched for ever.
+        if error.final or (error.damaged and before.tries >= _DAMAGED_TRIES - 1):
+            self._retries.pop(key, None)
             refusal = Refusal(why=error.reason, at=time.time())
             self.memory.change(refused={**self.memory.now.refused, key: refusal})
             self._chronicle.end("refuse", offer, ok=False, message=error.reason)
             return
-        pause = self._retries[key][1] * 2 if key in self._retries else _FIRST_PAUSE
-        pause = min(pause, _LONGEST_PAUSE, self.settings.check_period)
+        pause = min(before.pause * 2, _LONGEST_PAUSE, self.settings.check_period)
         if key not in self._retries:
             self._chronicle.note("fetch", offer, ok=False, message=error.reason)
-        self._retries[key] = (time.monotonic() + pause, pause, error.reason)
+        at = time.monotonic() + pause
+        self._retries[key] = Retry(at=at, pause=pause, why=error.reason, tries=before.tries + 1)
 
     def _is_asked(self, offer: Offer) -> bool:
         return offer.component in self.memory.now.policy.asked
