@@ -27,6 +27,11 @@ hypothesis.settings.register_profile("ours", deadline=None, suppress_health_chec
 hypothesis.settings.load_profile("ours")
 
 
+# Who starts us in the background of a shell, or as a worker, has us ignore Ctrl-C, and our children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class LocalHost:
     """`python -m fabric serve` on free loopback ports, and the hand that orders it about."""
 
