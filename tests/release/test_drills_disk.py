@@ -161,7 +161,8 @@ def test_drill_56_readers_during_the_flip(installed: Installed, one: Built, two:
         link.unlink()
         link.symlink_to(to)
 
-    assert flipped(installed.folder, in_two_steps, 2000)[1] > 0  # so it would have been seen
+    # So it would have been seen; on a busy machine the reader may sleep for a while.
+    assert any(flipped(installed.folder, in_two_steps, 2000)[1] for _ in range(50))
 
 
 def test_drill_56_the_link_is_gone(installed: Installed, one: Built, two: Built) -> None:

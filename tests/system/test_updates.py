@@ -153,7 +153,7 @@ def test_4_air_gapped(group: Group, shop: Shop) -> None:
     shutil.move(keys, keys.with_name("trusted"))
     refused = group.agentctl("bundle", "import", str(shop.folder / "mine.zip"), check=False)
     assert refused.returncode == 1
-    assert "refused: telemetry 0.9.0: not for us" in refused.stdout
+    assert "refused: telemetry 0.9.0: no package can be checked" in refused.stdout
     assert "0.9.0" not in versions(group)["staged"]
     shutil.move(keys.with_name("trusted"), keys)
     assert "lies on the disk" in group.agentctl("bundle", "import", str(shop.folder / "mine.zip")).stdout
