@@ -5,11 +5,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
-from ipc.child import module_command
 from ipc.contract.rdagent import ImportedBundle
 from ipc.places import COMPONENTS, Places
+from rdagent.update.errand import ErrandError, send
 from rdagent.update.install import Installer, InstallError
 from rdagent.update.memory import Memory
 from rdagent.update.offers import Offer
@@ -79,27 +77,11 @@ class Bundles:
 
     async def _unpacked(self, path: str) -> tuple[Entry, ...]:
         """Raises BundleError."""
-        pipe = asyncio.subprocess.PIPE
+        order = Order(path, str(self._folder))
         try:
-            child = await asyncio.create_subprocess_exec(
-                *module_command("rdagent.update.unbundler"), stdin=pipe, stdout=pipe, stderr=pipe
-            )
-        except OSError as error:
-            raise BundleError(f"a child cannot be started: {error.strerror}") from error
-        try:
-            async with asyncio.timeout(_UNPACK_SECONDS):
-                said, cried = await child.communicate(msgspec.json.encode(Order(path, str(self._folder))))
-        except TimeoutError as error:
-            raise BundleError(f"{path}: was not unpacked within {_UNPACK_SECONDS:g} s") from error
-        finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
-        try:
-            answer = msgspec.json.decode(said, type=Answer)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            last = cried.decode(errors="replace").strip().rpartition("\n")[2][:300]
-            raise BundleError(f"{path}: whoever unpacked it ended with status {child.returncode}: {last}") from error
+            answer = await send("rdagent.update.unbundler", order, Answer, seconds=_UNPACK_SECONDS)
+        except ErrandError as error:
+            raise BundleError(f"{path} was not unpacked: {error}") from error
         if answer.reason:
             raise BundleError(answer.reason)
         return answer.packages

@@ -7,12 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import msgspec
-
-from ipc.child import module_command
 from ipc.places import Places
 from rdagent.config import UpdateSettings
 from rdagent.update.downloads import Downloads
+from rdagent.update.errand import ErrandError, send
 from rdagent.update.offers import Offer
 from rdagent.update.shelf import Shelf
 from rdagent.update.source import SourceError
@@ -146,27 +144,10 @@ _WORDS: dict[Problem, str] = {
 
 
 async def _ask(order: Order) -> Answer:
-    pipe = asyncio.subprocess.PIPE
     try:
-        child = await asyncio.create_subprocess_exec(
-            *module_command("rdagent.update.stager"), stdin=pipe, stdout=pipe, stderr=pipe
-        )
-    except OSError as error:
-        return Answer(problem="failed", reason=f"the stager cannot be started: {error.strerror}")
-    try:
-        async with asyncio.timeout(_STAGE_SECONDS):
-            said, cried = await child.communicate(msgspec.json.encode(order))
-    except TimeoutError:
-        return Answer(problem="failed", reason=f"the stager took longer than {_STAGE_SECONDS:g} s")
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-    try:
-        return msgspec.json.decode(said, type=Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        last = cried.decode(errors="replace").strip().rpartition("\n")[2][:300]
-        return Answer(problem="failed", reason=f"the stager ended with status {child.returncode}: {last}")
+        return await send("rdagent.update.stager", order, Answer, seconds=_STAGE_SECONDS)
+    except ErrandError as error:
+        return Answer(problem="failed", reason=str(error))
 
 
 def _make_folder(path: Path) -> None:

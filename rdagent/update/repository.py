@@ -1,13 +1,12 @@
 """The component repository as rdagent sees it: what there is, and one file of it. Read in a child (`tufchild`)."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from ipc.child import module_command
 from ipc.places import COMPONENTS, Places
+from rdagent.update.errand import ErrandError, ErrandTooLong, send
 from rdagent.update.source import Answer, Order, SourceError, forget
 from release.manifest import BYTES_LIMIT
 
@@ -50,35 +49,12 @@ class Repository:
     async def _ask(self, seconds: float, **what: object) -> Answer:
         fixed = {"url": self._url, "root": str(self._root), "state": str(self._state), "seconds": seconds}
         order = msgspec.convert({**fixed, **what}, Order)
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
         try:
-            child = await asyncio.create_subprocess_exec(*module_command("rdagent.update.tufchild"), **pipes)  # type: ignore[arg-type]
-        except OSError as error:
-            raise SourceError("failed", f"the reader of the repository cannot be started: {error.strerror}") from error
-        try:
-            async with asyncio.timeout(seconds + _GRACE):
-                said, cried = await child.communicate(msgspec.json.encode(order))
-        except TimeoutError as error:
+            answer = await send("rdagent.update.tufchild", order, Answer, seconds=seconds + _GRACE)
+        except ErrandTooLong as error:
             raise SourceError("unreachable", f"{self._url}: nothing usable within {seconds:g} s") from error
-        finally:
-            await _end(child)
-        answer = _answer(said, cried, child.returncode)
+        except ErrandError as error:
+            raise SourceError("failed", str(error)) from error
         if answer.kind is not None:
             raise SourceError(answer.kind, answer.reason)
         return answer
-
-
-def _answer(said: bytes, cried: bytes, status: int | None) -> Answer:
-    """Raises SourceError."""
-    try:
-        return msgspec.json.decode(said, type=Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        last = cried.decode(errors="replace").strip().rpartition("\n")[2][:300]
-        raise SourceError("failed", f"the reader of the repository ended with status {status}: {last}") from error
-
-
-async def _end(child: asyncio.subprocess.Process) -> None:
-    """Also when we are cancelled: nobody else would."""
-    if child.returncode is None:
-        child.kill()
-        await child.wait()

@@ -312,7 +312,7 @@ def test_a_stager_that_hangs_and_is_killed(root: Root, shop: Any) -> None:
     assert root.until(lambda: root.view("netagent"), "rdagent to answer").state == "fetching"
     os.kill(stager, signal.SIGKILL)
     view = root.until(lambda: (one := root.view("netagent")) and one.state == "waiting" and one, "it to wait")
-    assert "the stager ended with status -9" in view.why
+    assert "rdagent.update.stager ended with status -9" in view.why
     # It is tried again by itself.
     root.until_runs("netagent", "0.92.0")
     root.until(lambda: not root.left_overs(), "what went to be gone")
