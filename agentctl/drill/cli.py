@@ -100,7 +100,7 @@ def rollback(
     Each is built, signed, published and asked for by the local host. Then the version before has to answer again, the
     bad one to be on the bad list with a reason, the operator and the host to be told, no other component to be
     restarted, and the bad one not to be tried when it is offered again. Without an option the quick ones of telemetry,
-    in a minute or two; COMPONENT alone: all of that one; --all takes about ten minutes. Exit status 1 if one stays.
+    in two or three minutes; COMPONENT alone: all of that one; --all takes about 12 minutes. Exit status 1 if one stays.
 
     \b
       agentctl drill rollback

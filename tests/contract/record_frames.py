@@ -163,7 +163,7 @@ EXAMPLES: list[Message] = [
     LeaseChanged(link="eth0", address="10.0.0.4/24", why="lease of 10.0.0.1"),
     # 1.1
     RunScript(
-        name="job", script=b"#!/bin/sh\n\xff\x00", script_path="/root/job.sh",
+        name="job", script=b"#!/bin/sh\n\xff\x00", script_path="/srv/job.sh",
         parameters=[RunParameter(name="WHO", value="world"), RunParameter(value="x y")], run_as="nobody",
         timeout_seconds=30, token=ONCE,
     ),
@@ -202,7 +202,7 @@ EXAMPLES: list[Message] = [
         at=19.5, component="telemetry", phase="trial", version="0.2.0", from_version="0.1.0", wanted_by="host",
         ok=False, message="hangs", seconds=20.5,
     )]),
-    ImportBundle(path="/root/bundle.zip"),
+    ImportBundle(path="/srv/bundle.zip"),
     ImportedBundle(versions=["telemetry 0.2.0"], refused=["netagent 0.2.0: unsigned"]),
     UpdateChanged(component="telemetry"),
 ]  # fmt: skip
