@@ -35,6 +35,7 @@ from ipc.contract.guestagent import (
     RetryExtension,
     RunScript,
 )
+from ipc.ending import end_process
 from ipc.errors import IpcError
 from ipc.hostaddress import find_host
 from ipc.logs import start_logging
@@ -178,4 +179,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

@@ -50,6 +50,7 @@ class Bus:
         self._asking: dict[str, LoopSocket] = {}
         self._hearing: dict[str, LoopSocket] = {}
         self._waiting: dict[str, asyncio.Future[tuple[Header, bytes] | None]] = {}
+        self._questions: dict[str, int] = {}
         self._listeners: dict[str, list[Callable[[Event], None]]] = {}
 
     async def ask(self, request: Request[R], *, to: str = "", within: float = 2.0) -> R:
@@ -63,6 +64,7 @@ class Bus:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[tuple[Header, bytes] | None] = loop.create_future()
         self._waiting[header.id] = answer
+        self._questions[component] = self._questions.get(component, 0) + 1
         # A plain timer: a timeout block costs twice as much.
         timer = loop.call_later(within, _give_up, answer)
         try:
@@ -72,7 +74,9 @@ class Bus:
         finally:
             timer.cancel()
             del self._waiting[header.id]
+            self._questions[component] -= 1
         if found is None:
+            self._let_go(component)
             raise NoAnswer(component, header.name, f"nothing within {within:g} s")
         answered, body = found
         if why := why_foreign(answered):
@@ -119,6 +123,11 @@ class Bus:
             socket.connect(str(self._places.requests_socket(component)))
             self._asking[component] = socket
         return socket
+
+    def _let_go(self, component: str) -> None:
+        """A neighbour that does not answer is looked for often, so not while nobody waits for it."""
+        if not self._questions[component] and (socket := self._asking.pop(component, None)):
+            socket.close()
 
     def _answered(self, component: str, frames: list[bytes]) -> None:
         try:

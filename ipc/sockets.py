@@ -23,6 +23,11 @@ _READABLE = int(zmq.POLLIN)
 # One turn of the loop takes no more than this, so that a flood cannot starve timers.
 _BURST = 64
 
+# How often a neighbour that is away is looked for: milliseconds at first, doubled up to the second. A look costs 20 us.
+# Whoever asks should not wait longer than the neighbour is away, and lets go of its socket when there is no answer.
+_LOOK_WHILE_ASKING = (10, 40)
+_LOOK = (100, 1000)
+
 OnFrames = Callable[[list[bytes]], None]
 
 
@@ -35,9 +40,9 @@ class LoopSocket:
         self._socket.setsockopt(zmq.SNDHWM, QUEUE_LIMIT)
         self._socket.setsockopt(zmq.RCVHWM, QUEUE_LIMIT)
         self._socket.setsockopt(zmq.MAXMSGSIZE, HEADER_LIMIT + BODY_LIMIT)
-        # A neighbour that is away is looked for ten times a second at first, once a second later.
-        self._socket.setsockopt(zmq.RECONNECT_IVL, 100)
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        first, longest = _LOOK_WHILE_ASKING if kind == zmq.DEALER else _LOOK
+        self._socket.setsockopt(zmq.RECONNECT_IVL, first)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, longest)
         self._on_frames = on_frames
         self._loop = asyncio.get_running_loop()
         self._looked_at = [(self._socket, _READABLE)]

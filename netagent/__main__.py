@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ipc.component import Component
 from ipc.contract.netagent import GetNetwork, PlanNetwork, RepairNetwork, SwitchNetwork
+from ipc.ending import end_process
 from ipc.errors import IpcError
 from ipc.hostaddress import wireserver_state
 from ipc.logs import start_logging
@@ -71,4 +72,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

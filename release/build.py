@@ -15,7 +15,7 @@ from release.archive import pack
 from release.compiled import compiled
 from release.disk import Disk
 from release.errors import DiskTrouble, ReleaseError, Unfit
-from release.layers import BuiltLayer, build_layer, distributions, imported
+from release.layers import BuiltLayer, build_layer, distributions, imported, reachable
 from release.manifest import (
     MANIFEST,
     SIGNATURES,
@@ -59,7 +59,8 @@ def build(
     contents = _sources(source, component)
     if version:
         contents[f"{component}/__init__.py"] = _called(contents[f"{component}/__init__.py"], version)
-    wanted = imported(contents) - {component, *SHARED, *_ALSO.get(component, ())}
+    own = {component, *_ALSO.get(component, ())}
+    wanted = imported(reachable(contents, own)) - {*own, *SHARED}
     contents |= compiled(contents)
     layers = [build_layer(name) for name in distributions(wanted)]
     manifest = Manifest(

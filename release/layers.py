@@ -33,20 +33,47 @@ class BuiltLayer(msgspec.Struct, frozen=True):
 
 def imported(sources: Mapping[str, bytes]) -> set[str]:
     """Top-level names these modules import, at the top or later, without the standard library's."""
-    names: set[str] = set()
-    for path, data in sources.items():
-        if not path.endswith(".py"):
-            continue
-        try:
-            tree = ast.parse(data, path)
-        except (SyntaxError, ValueError) as error:
-            raise ReleaseError(f"{path} cannot be read: {error}") from error
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names.add(node.module.split(".")[0])
+    names = {name.split(".")[0] for path, data in sources.items() for name in _imports(path, data)}
     return names - sys.stdlib_module_names
+
+
+def reachable(sources: Mapping[str, bytes], packages: Iterable[str]) -> dict[str, bytes]:
+    """All modules of these packages, and those of the others that they import, at the top or later, however far away.
+
+    Raises ReleaseError.
+    """
+    packages = set(packages)
+    waiting = [path for path in sources if path.split("/")[0] in packages]
+    found: dict[str, bytes] = {}
+    while waiting:
+        if (path := waiting.pop()) not in found:
+            found[path] = sources[path]
+            waiting += [one for name in _imports(path, sources[path]) for one in _files(name) if one in sources]
+    return found
+
+
+def _imports(path: str, data: bytes) -> set[str]:
+    """Dotted names a module imports; of `from a import b` both `a` and `a.b`. Raises ReleaseError."""
+    if not path.endswith(".py"):
+        return set()
+    try:
+        tree = ast.parse(data, path)
+    except (SyntaxError, ValueError) as error:
+        raise ReleaseError(f"{path} cannot be read: {error}") from error
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def _files(name: str) -> list[str]:
+    """Where a module may lie, with the packages around it."""
+    parts = name.split(".")
+    packages = ["/".join((*parts[:count], "__init__.py")) for count in range(1, len(parts) + 1)]
+    return [*packages, "/".join(parts) + ".py"]
 
 
 def distributions(names: Iterable[str]) -> list[str]:

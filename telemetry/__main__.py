@@ -7,6 +7,7 @@ import sys
 
 from ipc.component import Component
 from ipc.contract.telemetry import GetTimeline, Record
+from ipc.ending import end_process
 from ipc.errors import IpcError
 from ipc.hostaddress import find_host
 from ipc.logs import start_logging
@@ -62,4 +63,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

@@ -50,6 +50,27 @@ def test_plans_decide_without_acting() -> None:
         assert not imported, f"{path} imports {imported}"
 
 
+@pytest.mark.parametrize(
+    ("component", "spared"),
+    [
+        ("rdagent", {"sqlite3", "tempfile"}),
+        ("guestagent", {"sqlite3", "xmlrpc"}),
+        ("netagent", {"sqlite3", "xml", "xmlrpc", "zipfile"}),
+        ("telemetry", {"http.client", "tempfile", "xml", "xmlrpc", "zipfile"}),
+    ],
+)
+def test_a_start_imports_what_the_first_answer_needs(component: str, spared: set[str]) -> None:
+    """What is for later comes later, or in a child: each of these costs milliseconds and megabytes at every start."""
+    never = {"requests", "urllib3", "cryptography", "asn1crypto", "defusedxml", "lxml", "jeepney", "tuf", "packaging",
+             "zmq.asyncio", "multiprocessing", "unittest", "argparse"}  # fmt: skip
+    code = f"import sys, {component}.__main__; print(*sys.modules)"
+    # Without site-packages' own start-up files, as a version in force runs.
+    paths = [str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]
+    command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:0] = {paths}; {code}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) & (never | spared) == set()
+
+
 def test_two_broad_handlers_in_the_whole_code_base() -> None:
     """A bug in one answer must not end a component, a bug in one update must not end the heartbeat."""
     broad = [

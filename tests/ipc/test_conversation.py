@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -403,3 +404,35 @@ def test_already_running_names_the_holder(places: Places, alive: Callable[..., A
                 Component("guestagent", "1", places)
 
     asyncio.run(twice())
+
+
+def test_a_neighbour_that_does_not_answer_is_looked_for_while_somebody_waits_only(places: Places) -> None:
+    """A look costs little, but is made often."""
+
+    async def talk() -> None:
+        bus = Bus(places, "agentctl", "1")
+        with socket.socket(socket.AF_UNIX) as listener, contextlib.closing(bus):
+            places.run.mkdir(mode=0o700, exist_ok=True)
+            waiting = asyncio.create_task(bus.ask(Describe(), to="netagent", within=2.0))
+            with pytest.raises(NoAnswer):
+                await bus.ask(Describe(), to="netagent", within=0.1)
+            listener.setblocking(False)
+            listener.bind(str(places.requests_socket("netagent")))
+            listener.listen()
+            loop = asyncio.get_running_loop()
+            # The other one still waits.
+            (await loop.sock_accept(listener))[0].close()
+            with pytest.raises(NoAnswer):
+                await waiting
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    listener.accept()[0].close()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(loop.sock_accept(listener), 1.5)
+            # And anew with the next question.
+            asking = asyncio.create_task(bus.ask(Describe(), to="netagent", within=0.5))
+            (await loop.sock_accept(listener))[0].close()
+            with pytest.raises(NoAnswer):
+                await asking
+
+    asyncio.run(talk())

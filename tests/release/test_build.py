@@ -4,13 +4,16 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from ipc.places import COMPONENTS
 from release.build import Built, build
 from release.compiled import cached
 from release.errors import ReleaseError, Unfit
+from release.layers import imported, reachable
 from release.signing import Trust
 from release.unpack import read_manifest, verify_package
 from tests.release.product import CHECKOUT, KEY, OTHER_KEY, TRUST, Installed, checkout, chosen, probe
@@ -108,6 +111,62 @@ def test_every_component_of_ours_is_a_package(ours: dict[str, Built]) -> None:
         package = verify_package(built.path, TRUST)
         assert package.manifest.component == component
         names = {layer.name for layer in package.manifest.layers}
-        assert {"pyzmq", "msgpack", "msgspec", "requests", "cryptography", "defusedxml", "asn1crypto"} <= names
-        assert ("jeepney" in names) == (component == "netagent")
+        assert {"pyzmq", "msgpack", "msgspec"} <= names
+        # Every layer is checked at every start: nobody carries what only another needs.
+        for layer, carriers in {
+            "requests": {"rdagent", "guestagent", "telemetry"},
+            "defusedxml": {"rdagent", "guestagent", "telemetry"},
+            "cryptography": {"rdagent", "guestagent"},
+            "asn1crypto": {"guestagent"},
+            "tuf": {"rdagent"},
+            "jeepney": {"netagent"},
+        }.items():
+            assert (layer in names) == (component in carriers), (component, layer)
         assert not {"pytest", "supervisor", "rich", "fastapi"} & names
+
+
+# In a process that sees nothing but the package and its layers.
+ALL_MODULES = """
+import importlib, pkgutil, sys
+sys.path[:0] = sys.argv[3:]
+package = importlib.import_module(sys.argv[1])
+for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+    if not found.name.endswith("__main__"):
+        importlib.import_module(found.name)
+for name in sys.argv[2].split(","):
+    importlib.import_module(name)
+"""
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_component_finds_what_it_imports_in_its_layers(
+    tmp_path: Path, ours: dict[str, Built], component: str
+) -> None:
+    """At the top of its modules or later; of `wire` it has what it reaches."""
+    built = ours[component]
+    for number, path in enumerate((built.path, *built.layers.values())):
+        zipfile.ZipFile(path).extractall(tmp_path / str(number))
+    folders = [str(tmp_path / str(number)) for number in range(len(built.layers) + 1)]
+    sources = {path.relative_to(folders[0]).as_posix(): path.read_bytes() for path in Path(folders[0]).rglob("*.py")}
+    packages = {component, "ipc", "wire", "release"}
+    names = imported(reachable(sources, {component})) - packages
+    assert {"zmq", "msgpack", "msgspec"} <= names
+    command = [sys.executable, "-I", "-S", "-c", ALL_MODULES, component, ",".join(sorted(names)), *folders]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_reached_is_followed_to_the_end() -> None:
+    sources = {
+        "a/__init__.py": b"",
+        "a/one.py": b"def later():\n    from w.first import x",
+        "w/__init__.py": b"",
+        "w/first.py": b"from w import second",
+        "w/second.py": b"import w.deep.third",
+        "w/deep/__init__.py": b"import inside",
+        "w/deep/third.py": b"import third, w.first",
+        "w/away.py": b"import away",
+    }
+    found = reachable(sources, {"a"})
+    assert sources.keys() - found.keys() == {"w/away.py"}
+    assert imported(found) - {"w"} == {"inside", "third"}
