@@ -83,9 +83,16 @@ def _best(decisions: list[Decision]) -> Decision:
 
 
 def _judge(offer: Offer, situation: Situation) -> Decision:
-    if same_version(offer.version, situation.running):
+    if same_version(offer.version, situation.running) and not _is_outdated(offer, situation.found):
         return other_build(offer, situation.found) or Settled(component=offer.component, offer=offer)
     return obstacle(offer, situation) or Begin(offer=offer)
+
+
+def _is_outdated(offer: Offer, found: Found) -> bool:
+    """Whether the record is ahead of what was last heard of the process: who asks for that has yet to be obeyed."""
+    current = found.record.current
+    swapped = current is not None and found.record.trial is None and not same_version(offer.version, current.version)
+    return swapped and offer.wanted_by == "operator"
 
 
 def _place(component: str) -> int:

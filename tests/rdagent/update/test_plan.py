@@ -50,6 +50,16 @@ def test_what_is_wanted_runs() -> None:
     assert settled(decided(offer("0.1"), here=found(running_digest="")))  # the base install has no digest
 
 
+def test_the_operators_word_is_not_answered_by_what_no_longer_runs() -> None:
+    """A component that was swapped a moment ago, and has not been heard since."""
+    word = ask(NOTHING_SAID, "telemetry", "0.1.0")
+    swapped = found(record=Record(component="telemetry", current=chosen("0.2.0")), whole=(on_disk("0.1.0"),))
+    assert begun(decided(offer("0.1.0", "operator"), here=swapped, policy=word)) == "0.1.0"
+    assert settled(decided(offer("0.1.0"), here=swapped))
+    same = found(record=Record(component="telemetry", current=chosen("0.1.0")))
+    assert settled(decided(offer("0.1.0", "operator"), here=same, policy=word))
+
+
 def test_the_operator_is_heard_before_the_host_and_the_host_before_the_channel() -> None:
     three = [offer("0.4.0"), offer("0.3.0", "host"), offer("0.2.0", "operator")]
     assert begun(decided(*three, policy=ask(NOTHING_SAID, "telemetry", "0.2.0"))) == "0.2.0"
