@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,21 @@ from rich.console import Console
 from agentctl import __version__
 from agentctl.drill.contract import Expected, reads
 from agentctl.drill.progress import steps
-from agentctl.drill.report import Report
-from agentctl.drill.skew import CONFIGURATION, Cell, Releases, combinations, for_this_base, grids, plan, walk
+from agentctl.drill.report import Case, Report
+from agentctl.drill.skew import CELLS, CONFIGURATION, Releases, combinations, for_this_base, grids, plan
 from agentctl.drill.stage import Stage
-from agentctl.drill.variants import Variant, appended, changed, checkout, released, replaced, variant
+from agentctl.drill.variants import (
+    Change,
+    Variant,
+    appended,
+    begun_with,
+    changed,
+    checkout,
+    released,
+    replaced,
+    variant,
+)
+from agentctl.drill.walk import Cell, Walk
 from agentctl.errors import CommandError
 from agentctl.processes import with_environment
 from ipc.contract import REQUESTS
@@ -35,6 +47,8 @@ from ipc.contract.telemetry import Record
 from ipc.message import Request
 from ipc.places import COMPONENTS
 
+OUTLIVED = "ignore:subprocess .* is still running:ResourceWarning"
+"""A group outlives who starts it."""
 RELEASED = Path(__file__).parents[2] / "packaging" / "released"
 # The suite asks these in its own way, or they change something.
 OTHERS: set[type[Request[Any]]] = {
@@ -99,7 +113,7 @@ def test_a_folder_too_deep_for_sockets_is_refused_with_the_way_out(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # a group outlives who starts it
+@pytest.mark.filterwarnings(OUTLIVED)
 def test_a_release_that_breaks_the_contract_is_noticed() -> None:
     """Its telemetry asks for more than the others say; the combination after that is well again."""
     mutation = {
@@ -116,12 +130,42 @@ def test_a_release_that_breaks_the_contract_is_noticed() -> None:
         mutant = variant("mutant", mutated, __version__, out, stage.key, ["telemetry"])
         sound = dict.fromkeys(COMPONENTS, older)
         cells = [Cell(kind="combination", chosen=chosen) for chosen in (sound, {**sound, "telemetry": mutant}, sound)]
-        with steps(Console(file=io.StringIO()), len(cells)) as progress:
-            before, broken, after = walk(stage, cells, progress)
+        before, broken, after = walk(stage, cells)
     assert (before.problem, after.problem) == ("", "")
     assert broken.problem.startswith("telemetry: "), broken
     assert "bad frame from" in broken.problem
     assert any("bad frame from" in line and "required field `reason`" in line for line in broken.evidence), broken
+
+
+LAST_WORDS = "import atexit\natexit.register(print, {words!r}, flush=True)\n"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings(OUTLIVED)
+def test_last_words_are_those_of_the_combination_they_were_said_in() -> None:
+    """A telemetry that ends with a complaint makes its own combination red, one that says farewell none."""
+    with Stage(CONFIGURATION) as stage:
+        sound = own(stage, "sound", "1.0.0", COMPONENTS)
+        friendly = own(stage, "friendly", "1.0.1", ["telemetry"], begun_with(LAST_WORDS.format(words="farewell")))
+        angry = own(stage, "angry", "1.0.2", ["telemetry"], begun_with(LAST_WORDS.format(words="CRITICAL all is lost")))
+        chosen = dict.fromkeys(COMPONENTS, sound)
+        rows = [chosen, {**chosen, "telemetry": friendly}, {**chosen, "telemetry": angry}, chosen]
+        found = walk(stage, [Cell(kind="combination", chosen=one) for one in rows])
+    assert [case.problem for case in found] == ["", "", "telemetry: CRITICAL all is lost", ""]
+    assert "telemetry: CRITICAL all is lost" in found[2].evidence
+
+
+def walk(stage: Stage, cells: list[Cell]) -> list[Case]:
+    cases: list[Case] = []
+    with steps(Console(file=io.StringIO()), len(cells)) as progress:
+        Walk(stage, cases, progress).through(cells)
+    return cases
+
+
+def own(stage: Stage, name: str, version: str, components: Iterable[str], change: Change | None = None) -> Variant:
+    """This checkout, its telemetry changed."""
+    source = checkout(stage.root / name, {"telemetry/__main__.py": change} if change else {})
+    return variant(name, source, version, stage.root / "packages", stage.key, components)
 
 
 def test_each_combination_is_one_swap_away_from_the_one_before() -> None:
@@ -134,6 +178,7 @@ def test_each_combination_is_one_swap_away_from_the_one_before() -> None:
 
 def test_the_heat_maps_show_every_cell_once_at_its_place() -> None:
     cells = plan(RELEASES)
+    assert len(cells) == CELLS
     shown = grids(RELEASES, cells)
     names = [name for grid in shown for row in grid.cells for name in row]
     assert sorted(names) == sorted(cell.name for cell in cells)
