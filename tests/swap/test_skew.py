@@ -37,7 +37,7 @@ from agentctl.drill.variants import (
 )
 from agentctl.drill.walk import Cell, Walk
 from agentctl.errors import CommandError
-from agentctl.processes import with_environment
+from agentctl.processes import process, wait_until, with_environment
 from ipc.contract import REQUESTS
 from ipc.contract.every import Describe, Health
 from ipc.contract.guestagent import CancelRun, RetryExtension, RunScript
@@ -82,23 +82,42 @@ def test_every_combination_is_well(tmp_path: Path) -> None:
     assert len(re.findall(r"(?m)^\[\d+/25\] .*: well$", done.stderr)) == 25, "each step is told of while it happens"
 
 
-def test_interrupted_it_takes_everything_away(root: Path) -> None:
-    environment = {**os.environ, "TMPDIR": str(root)}
-    command = [sys.executable, "-P", "-m", "agentctl", "drill", "skew", "--json"]
-    child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+def test_interrupted_it_takes_everything_away_and_tells_what_it_found(root: Path, tmp_path: Path) -> None:
+    files = [f"--junit={tmp_path / 'junit.xml'}", f"--html={tmp_path / 'map.html'}"]
+    command = [sys.executable, "-P", "-m", "agentctl", "drill", "skew", "--json", *files]
+    child = subprocess.Popen(
+        command,
+        env={**os.environ, "TMPDIR": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert child.stderr is not None
-        assert child.stderr.readline().startswith("[1/25]")
+        while (line := child.stderr.readline()) and not line.startswith("[1/25]"):
+            pass
         (stage,) = root.glob("azvmagent-drill.*")
-        assert with_environment("AZVMAGENT_ROOT", str(stage))
+        supervisord = process(int((stage / "run" / "supervisord.pid").read_text()))
+        assert supervisord is not None
         child.terminate()
-        child.stderr.read()
-        assert child.wait(60) == 1
+        # It has begun to take things away: who is impatient now must not make it leave the rest.
+        assert wait_until(lambda: not supervisord.alive(), 60.0)
+        child.terminate()
+        out, _ = child.communicate(timeout=60)
+        assert child.returncode == 1
     finally:
         child.kill()
         child.communicate()
     assert not with_environment("AZVMAGENT_ROOT", str(stage))
     assert list(root.iterdir()) == []
+    report = msgspec.json.decode(out, type=Report)
+    assert re.match(r"interrupted after \d of 25 steps", report.unfinished)
+    assert [case.problem for case in report.cases] == [""] * len(report.cases)
+    assert report.cases
+    suite = parse(tmp_path / "junit.xml").getroot()
+    assert suite is not None
+    assert (suite.get("tests"), suite.get("errors")) == (str(len(report.cases) + 1), "1")
+    assert "Not to its end: interrupted" in (tmp_path / "map.html").read_text()
 
 
 def test_a_folder_too_deep_for_sockets_is_refused_with_the_way_out(
