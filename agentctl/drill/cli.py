@@ -25,7 +25,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
 def drill() -> None:
     """Try beforehand what updates may do to a VM: each drill has a root, a host and a process group of its own.
 
-    Needs a checkout, no root and no network. Nothing of another root is touched, and nothing stays behind.
+    Needs a checkout, no root and no network. Nothing of another root is touched, and nothing stays behind. Interrupted,
+    a drill reports what it has found until then.
     """
 
 
@@ -140,8 +141,9 @@ def rollback(
 def swap(component: str, times: int, load: bool, to: Reporting) -> None:
     """Swap two good builds of a component back and forth, and count what is lost, doubled, late or left behind.
 
-    Every event has to be in the journal once, every run command and operation to be done once, the others to keep
-    their processes, and nothing to grow. Every tenth swap goes through the whole updater (all of rdagent's).
+    Every event has to be in the journal once, every run command and operation to be done once and whole, the others to
+    keep their processes, nothing to grow and no process to be left over. An operation runs across each swap. Every
+    tenth swap goes through the whole updater (all of rdagent's).
     """
     from agentctl.drill import swap as this
 
