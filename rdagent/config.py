@@ -39,6 +39,10 @@ class UpdateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """A version that is not well for `trial_seconds` by then has failed."""
     trial_memory: float = 300.0
     """MiB. A version on trial that holds more has failed."""
+    trial_cpu: float = 0.25
+    """Of one CPU, on average over `trial_seconds` in which it is not busy. Who uses more has not been well."""
+    trial_written: float = 2.0
+    """MiB a second handed to write(2), be it to a file or to its log; the same."""
     threshold: int = 1
     """So many of the known keys must have signed a package."""
     rdagent_threshold: int = 1

@@ -15,7 +15,8 @@ from release.manifest import is_version, version_key
 from wire.extensions import AgentFamily
 from wire.manifest import Package
 
-Wanter = Literal["operator", "host", "channel"]
+Wanter = Literal["", "operator", "host", "channel"]
+"""Empty: it is not known who did, or nobody does any more."""
 
 RANK: tuple[Wanter, ...] = ("operator", "host", "channel")
 """Who is heard first."""
@@ -42,7 +43,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
     component: str
     version: str
-    wanted_by: Wanter
+    wanted_by: Wanter = ""
     from_version: str = ""
     """Host: the version it knows to be running, without which it may not ask for an older one."""
     digest: str = ""
