@@ -56,5 +56,7 @@ class UpdateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError("trial_answers must be at least 1")
         if not 0 <= self.trial_seconds < self.trial_limit:
             raise ValueError("trial_seconds must be shorter than trial_limit, or nothing ever passes")
+        if not (self.trial_cpu > 0 and self.trial_written > 0):
+            raise ValueError("trial_cpu and trial_written must be more than 0, or nothing ever passes")
         if self.trial_limit > 500:
             raise ValueError("trial_limit must be at most 500: after 600 s watchdog.py ends a trial of rdagent")

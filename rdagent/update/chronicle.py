@@ -109,4 +109,4 @@ class Chronicle:
         offer = self._memory.now.attempts.get(name)
         if offer is not None and offer.version == version:
             return offer
-        return Offer(component=name, version=version, digest=digest)
+        return Offer(component=name, version=version, wanted_by="", digest=digest)

@@ -43,7 +43,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
     component: str
     version: str
-    wanted_by: Wanter = ""
+    wanted_by: Wanter
     from_version: str = ""
     """Host: the version it knows to be running, without which it may not ask for an older one."""
     digest: str = ""

@@ -94,6 +94,12 @@ def test_one_older_than_the_rule_shows_no_sign_and_is_left_alone() -> None:
     assert Watch().looks(600, sign=(6, 900.0)) == [], "a sign of another process is none"
 
 
+def test_one_that_is_being_stopped_is_not_stopped_again() -> None:
+    watch = Watch()
+    watch.looks(20)
+    assert watch.looks(600, "STOPPING", sign=(7, watch.now - 3.0)) == []
+
+
 def test_a_supervisord_that_was_away_sent_no_ticks() -> None:
     watch = Watch()
     watch.looks(20)

@@ -370,6 +370,8 @@ def test_a_gap_of_half_a_minute_is_still_the_versions() -> None:
         ({"trial_seconds": 120.0}, "trial_seconds must be shorter than trial_limit"),
         ({"trial_seconds": -1.0}, "trial_seconds must be shorter than trial_limit"),
         ({"trial_answers": 0}, "trial_answers must be at least 1"),
+        ({"trial_cpu": 0.0}, "trial_cpu and trial_written must be more than 0"),
+        ({"trial_written": -1.0}, "trial_cpu and trial_written must be more than 0"),
         ({"window": "sometimes"}, "window: 'sometimes' is not days"),
     ],
 )
