@@ -3,7 +3,7 @@
 import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,18 @@ def worker_of(connection: socket.socket, fleet: list[RunningHost]) -> int | None
             fields = line.split()
             if int(fields[2].partition(":")[2], 16) == port:
                 inode = f"socket:[{fields[9]}]"
-                held = {str(one.readlink()) for one in Path(f"/proc/{worker.pid}/fd").iterdir()}
-                if inode in held:
+                if inode in open_files(worker):
                     return number
     return None
+
+
+def open_files(worker: RunningHost) -> set[str]:
+    """What its descriptors are; some are closed while one looks."""
+    found = set()
+    for one in Path(f"/proc/{worker.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.add(str(one.readlink()))
+    return found
 
 
 def test_they_listen_at_one_address_and_share_the_work(fleet: list[RunningHost]) -> None:
