@@ -207,6 +207,8 @@ class Attempts:
         seen = await self._trials.look(name)
         if not seen.answered or _is_in_force(record, seen):
             return
+        if await asyncio.to_thread(self._shelf.record, name) != record:
+            return  # it was swapped while we looked, and what answered is the other one
         self._memory.change(corrected={**self._memory.now.corrected, name: record.serial})
         logger.warning("%s %s runs, though it is not in force; it is started anew", name, seen.version)
         await self._restart(name)
