@@ -99,7 +99,7 @@ class Attempts:
         now = self._memory.now
         offer, baseline = now.attempts.get(name), now.baselines.get(name, Baseline())
         if offer is None or offer.version != target.version:
-            offer = Offer(component=name, version=target.version, wanted_by="operator", digest=target.digest)
+            offer = Offer(component=name, version=target.version, wanted_by="", digest=target.digest)
             baseline = Baseline()
         # Without that launch.py counts no try and starts the version before, again and again.
         await asyncio.to_thread(self._shelf.check_writable, name)

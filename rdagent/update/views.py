@@ -65,8 +65,9 @@ def with_story(view: UpdateView, history: Sequence[UpdateEvent], record: Record)
     What was to begin has come back since then, if it is the version that the history ends with.
     """
     why, lift = story(history, record)
-    settled = view.state == "settled" or (view.state == "waiting" and view.wanted == history[-1].version)
-    if not why or view.why or not settled:
+    if not why or view.why:
+        return view
+    if view.state != "settled" and not (view.state == "waiting" and view.wanted == history[-1].version):
         return view
     return msgspec.structs.replace(view, state="rolled back", why=why, lift=lift, since=history[-1].at)
 

@@ -91,3 +91,4 @@ def test_what_was_to_begin_has_come_back_until_something_else_is() -> None:
     another = to_view(decided(offer("0.3.0", "host")), found(), Policy(), now=NOW)
     assert with_story(another, [came_back], record) == another
     assert with_story(begins, [came_back], Record(component="telemetry")) == begins
+    assert with_story(begins, [], Record(component="telemetry")) == begins
