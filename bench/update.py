@@ -21,11 +21,12 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from agentctl.drill.findings import Findings
 from agentctl.drill.load import Load
 from agentctl.drill.progress import steps
 from agentctl.drill.report import Case, Report
 from agentctl.drill.stage import Stage
-from agentctl.drill.swap import CONFIGURATION, run
+from agentctl.drill.swap import CONFIGURATION, build, run
 from agentctl.drill.updates import Versions, until
 from agentctl.drill.variants import changed, checkout, package
 from bench import procfs
@@ -50,7 +51,9 @@ _WITHOUT_UPDATER = (
 def silence(component: str, times: int) -> tuple[Figures, Figures]:
     """Of swaps, milliseconds, by a process that asks each 10 ms: ours, and a plain restart of the base install."""
     with Stage(CONFIGURATION) as stage, steps(Console(stderr=True), times) as progress:
-        report = run(stage, component, times, progress, full=False)
+        found_out = Findings("swap")
+        run(stage, component, build(stage, component), times, progress, found_out, full=False)
+        report = found_out.report()
         if report.failed:
             raise RuntimeError(f"swaps of {component}: {report.failed[0].problem}")
         restarts = _restarts(stage, component)

@@ -8,7 +8,16 @@ import click
 from fabric import render
 from fabric.client import Client
 from fabric.errors import FabricError
-from fabric.options import client_option, json_option, root_option, rows, show, tell
+from fabric.options import (
+    client_option,
+    fast_track_option,
+    json_option,
+    root_option,
+    rows,
+    show,
+    tell,
+    warn_of_fast_track,
+)
 from fabric.packages import PACKAGE_LIMIT, check_family, family_version
 
 
@@ -57,10 +66,18 @@ def family_list(root: Path, as_json: bool) -> None:
 @click.option("--from", "from_version", default="", metavar="VERSION", help="Only for who runs it: needed to go back.")
 @click.option("--list", "listing", is_flag=True, help="What is asked for, and what the VM says of it.")
 @click.option("--clear", is_flag=True, help="Ask for it no more; without COMPONENT, for nothing any more.")
+@fast_track_option
 @client_option
 @json_option
 def want(
-    component: str, version: str, from_version: str, listing: bool, clear: bool, client: Client, as_json: bool
+    component: str,
+    version: str,
+    from_version: str,
+    listing: bool,
+    clear: bool,
+    fast_track: bool,
+    client: Client,
+    as_json: bool,
 ) -> None:
     """Ask the VM for VERSION of COMPONENT, a published family (azfabric family publish).
 
@@ -70,19 +87,19 @@ def want(
       azfabric want --list
       azfabric want --clear rdagent
     """
+    if fast_track and (listing or clear):
+        raise click.UsageError("--fast-track goes with a COMPONENT and a VERSION")
     if listing and not (clear or component):
         show(client.get("/api/components"), as_json, render.components)
     elif clear and not (listing or version):
         found = client.delete("/api/components" + (f"/{quote(component, safe='')}" if component else ""))
         tell(found, as_json, f"No version of {component or 'anything'} is asked for any more.")
     elif component and version and not (listing or clear):
-        order = {"component": component, "version": version, "from_version": from_version}
+        order = {"component": component, "version": version, "from_version": from_version, "fast_track": fast_track}
         one = client.post("/api/components", order)
         said = {"running": "It runs already."}.get(one["state"], "It is not running yet: azfabric want --list")
-        tell(
-            one,
-            as_json,
-            render.plain(f"{component} {version} is asked for, in incarnation {one['incarnation']}. {said}"),
-        )
+        where = f"by FastTrack ({one['incarnation']})" if fast_track else f"in incarnation {one['incarnation']}"
+        tell(one, as_json, render.plain(f"{component} {version} is asked for, {where}. {said}"))
+        warn_of_fast_track(client, used=fast_track)
     else:
         raise click.UsageError("name a COMPONENT and a VERSION, or say --list, or --clear [COMPONENT]")

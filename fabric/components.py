@@ -27,6 +27,8 @@ class AskedComponent(msgspec.Struct, frozen=True, kw_only=True):
     from_version: str
     incarnation: int
     """Of the goal state that said it first."""
+    fast_track: bool
+    """That was vmSettings, whose `inSvdSeqNo` this is."""
     asked_at: float
     """UTC, seconds."""
     state: Literal["asked", "running", "refused"]
@@ -64,6 +66,7 @@ def outcome(wanted: WantedComponent, told: Told) -> AskedComponent:
         version=wanted.version,
         from_version=wanted.from_version,
         incarnation=wanted.incarnation,
+        fast_track=wanted.fast_track,
         asked_at=wanted.asked_at,
         state="running" if reported == wanted.version else state,
         reported=reported,
@@ -92,7 +95,7 @@ def router(host: Host) -> APIRouter:
         openapi_extra=described.order(ComponentOrder),
     )
     async def ask(request: Request, vm: Chosen) -> Response:
-        """Ask for a version of an agent family, in a new incarnation."""
+        """Ask for a version of an agent family, in a new incarnation or by FastTrack."""
         wanted = vm.ask(await bodies.order(request, ComponentOrder))
         return bodies.json(outcome(wanted, vm.told()))
 

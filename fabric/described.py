@@ -16,6 +16,7 @@ _REASONS = {
     413: "The body is too large",
     415: "The body is not announced as JSON",
     422: "A parameter in the path or the query is not what it should be",
+    503: "Another worker of the host is at it",
     507: "The disk or the database takes no more",
 }
 _REFUSAL: dict[str, Any] = {

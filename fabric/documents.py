@@ -77,7 +77,7 @@ def extensions_config(vm: VmState, urls: Urls, thumbprint: str, *, ticks_are_mis
     root = ET.Element("Extensions", version="1.0.0.0", goalStateIncarnation=str(vm.fabric.number))
     agent = ET.SubElement(root, "GuestAgentExtension")
     families = ET.SubElement(agent, "GAFamilies")
-    for fields in _families(vm, urls):
+    for fields in _families(vm.fabric, urls):
         family = ET.SubElement(families, "GAFamily")
         for name, value in fields.items():
             if name == "uris":
@@ -142,7 +142,7 @@ def vm_settings(vm: VmState, urls: Urls, thumbprint: str, *, ticks_are_missing: 
             "extensionGoalStatesSource": "FastTrack" if fast else "Fabric",
             "onHold": bool(vm.on_hold),
             "statusUploadBlob": {"statusBlobType": "BlockBlob", "value": urls.status_blob},
-            "gaFamilies": _families(vm, urls),
+            "gaFamilies": _families(version, urls),
             "requiredFeatures": [{"name": name} for name in vm.required_features],
             "extensionGoalStates": [_fast_handler(one, urls, thumbprint) for one in version.handlers],
         }
@@ -178,9 +178,9 @@ def manifest(packages: list[tuple[str, str]]) -> bytes:
     return _document(root)
 
 
-def _families(vm: VmState, urls: Urls) -> list[dict[str, Any]]:
+def _families(version: GoalStateVersion, urls: Urls) -> list[dict[str, Any]]:
     """As vmSettings has them; in XML the names begin large."""
-    asked = {one.name: one for one in vm.components}
+    asked = {one.name: one for one in version.components or ()}
     return [
         {
             "name": name,

@@ -30,6 +30,12 @@ class Unwritable(FabricError):
     status = 507
 
 
+class Busy(FabricError):
+    """Somebody else is at it, and has been for too long."""
+
+    status = 503
+
+
 class Unfit(Unwritable):
     """The database will never take it: the text or the number is none of its own."""
 

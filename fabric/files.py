@@ -1,6 +1,7 @@
 """Files that are old or new, never between."""
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import os
@@ -17,7 +18,7 @@ class Unfinished:
 
     def __init__(self, folder: Path) -> None:
         with writable(folder):
-            descriptor, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)
+            descriptor, name = _begun(folder)
         self._path = Path(name)
         self.file: io.BufferedRandom = os.fdopen(descriptor, "w+b")
 
@@ -59,9 +60,31 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 
 def forget_unfinished(folder: Path) -> None:
-    """Remove what a host left that was killed while it wrote."""
+    """Remove what a host left that was killed while it wrote; not what another worker is writing."""
     for left in folder.glob(".*.tmp"):
-        left.unlink()
+        # It may have come to its place meanwhile.
+        with contextlib.suppress(FileNotFoundError), left.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            left.unlink()
+
+
+def _begun(folder: Path) -> tuple[int, str]:
+    """A new file, open and held for as long as it is open. Raises OSError."""
+    while True:
+        descriptor, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            if os.fstat(descriptor).st_nlink:
+                return descriptor, name
+        except OSError:
+            os.close(descriptor)
+            Path(name).unlink(missing_ok=True)
+            raise
+        # Between the two calls it was taken for a killed host's.
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,8 @@ class ComponentOrder(msgspec.Struct, forbid_unknown_fields=True):
     version: Annotated[str, msgspec.Meta(max_length=80, examples=["9.9.9.9"])]
     from_version: Annotated[str, msgspec.Meta(max_length=80)] = ""
     """Only for who runs this one: an older version is taken on this condition only."""
+    fast_track: bool = False
+    """Ask by vmSettings instead of a new incarnation."""
 
 
 class Removed(msgspec.Struct, frozen=True):

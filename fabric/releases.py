@@ -41,14 +41,14 @@ def add_routes(api: FastAPI, host: Host) -> None:
         """The versions in the component repository."""
         return bodies.json(await asyncio.to_thread(host.repository.listed))
 
-    @api.get("/api/repository/root", responses=described.answers(dict[str, Any]))
+    @api.get("/api/repository/root", responses=described.answers(dict[str, Any], 503))
     async def root() -> Response:
         """root.json: what agents are to trust. The repository is made when somebody asks for it first."""
         return Response(await asyncio.to_thread(host.repository.root), media_type="application/json")
 
     @api.put(
         "/api/repository/packages",
-        responses=described.answers(Released, 400, 403, 409, 413, 422),
+        responses=described.answers(Released, 400, 403, 409, 413, 422, 503),
         openapi_extra=described.package(),
     )
     async def publish(
@@ -68,7 +68,7 @@ def add_routes(api: FastAPI, host: Host) -> None:
 
     @api.put(
         "/api/repository/layers/{digest}",
-        responses=described.answers(LayerKept, 400, 403, 413, 422),
+        responses=described.answers(LayerKept, 400, 403, 413, 422, 503),
         openapi_extra=described.package(),
     )
     async def layer(request: Request, digest: _DIGEST) -> Response:
@@ -79,13 +79,11 @@ def add_routes(api: FastAPI, host: Host) -> None:
         return bodies.json(LayerKept(digest))
 
     @api.delete(
-        "/api/repository/packages/{component}/{version}", responses=described.answers(Released, 400, 403, 404, 422)
+        "/api/repository/packages/{component}/{version}", responses=described.answers(Released, 400, 403, 404, 422, 503)
     )
     async def withdraw(component: _COMPONENT, version: _VERSION) -> Response:
         """Recall a version: neither the repository nor the family has it any more."""
-        released = await asyncio.to_thread(host.repository.withdraw, component, version)
-        await asyncio.to_thread(host.withdraw_family, component, version)
-        return bodies.json(released)
+        return bodies.json(await asyncio.to_thread(_withdraw, host, component, version))
 
 
 async def _receive(request: Request, incoming: Unfinished) -> None:
@@ -95,8 +93,19 @@ async def _receive(request: Request, incoming: Unfinished) -> None:
 
 def _publish(host: Host, package: ComponentPackage, incoming: Unfinished, channel: str, ring: int) -> Released:
     """Blocking. Raises FabricError."""
-    released = host.repository.publish(package, incoming, channel, ring)
-    host.publish_family(package.component, package.version, incoming)
+    with host.repository.changing():
+        released = host.repository.publish(package, incoming, channel, ring)
+        host.publish_family(package.component, package.version, incoming)
+    return released
+
+
+def _withdraw(host: Host, component: str, version: str) -> Released:
+    """Blocking. Raises FabricError."""
+    with host.repository.changing():
+        released = host.repository.released(component, version)
+        # The family first: who is killed between the two can be asked again.
+        host.withdraw_family(component, version)
+        host.repository.withdraw(component, version)
     return released
 
 
@@ -104,4 +113,5 @@ def _take_layer(host: Host, digest: str, incoming: Unfinished) -> None:
     """Blocking. Raises FabricError."""
     if (found := layer_digest(incoming.file)) != digest:
         raise BadPackage(f"this is the layer {found}, not {digest}")
-    host.publish_layer(digest, host.repository.take_layer(digest, incoming))
+    with host.repository.changing():
+        host.publish_layer(digest, host.repository.take_layer(digest, incoming))

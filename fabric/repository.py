@@ -2,12 +2,16 @@
 
 The Update Framework's files lie in one folder (`roles`), targets below it: `targets/packages/COMPONENT/DIGEST.NAME` and
 `targets/layers/DIGEST.NAME`. Made when it is first asked for: until then it costs nothing.
+
+The workers of a host share the folder and remember nothing of it. Changes are made one at a time; who reads waits for
+nobody: metadata that a timestamp names stays as it is.
 """
 
+import contextlib
 import datetime
 import re
 import shutil
-import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +24,7 @@ from fabric.componentpackage import ComponentPackage
 from fabric.errors import FabricError, Refused, Unknown
 from fabric.faults import Fault
 from fabric.files import Unfinished, forget_unfinished, writable
+from fabric.locking import locked
 
 if TYPE_CHECKING:
     from fabric.roles import Roles
@@ -29,6 +34,8 @@ _RESERVED = {"root", "targets", "snapshot", "timestamp"}
 _METADATA = re.compile(r"metadata/(?P<file>([0-9]{1,9}\.)?[a-z][a-z0-9_]{0,62}\.json)")
 _TARGET = re.compile(r"targets/(packages/[a-z][a-z0-9_]{0,62}|layers)/[0-9a-f]{64}\.[a-z0-9_.-]{1,150}\.zip")
 _RENEW_WITHIN = datetime.timedelta(hours=12)
+_PATIENCE = 60.0
+"""Seconds that a change waits for the others."""
 
 
 class Released(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,29 +59,32 @@ class Released(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Repository:
-    """Blocking, but for `answer`; may be used from several threads."""
+    """Blocking; may be used from several threads, and of one folder by several workers."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Around every change: nobody else makes one meanwhile. Raises Unwritable, Busy."""
+        with locked(self._folder / "lock", _PATIENCE):
+            yield
 
     def root(self) -> bytes:
-        """What agents are to trust; the repository is made if there is none yet. Raises Unwritable, FabricError."""
-        with self._lock:
-            self._make()
-            return (self._folder / "root.json").read_bytes()
+        """What agents are to trust; the repository is made if there is none. Raises Unwritable, Busy, FabricError."""
+        self._make()
+        return (self._folder / "root.json").read_bytes()
 
     def listed(self) -> list[Released]:
         """Every version, oldest first. Raises FabricError."""
-        with self._lock:
-            if not self._is_there():
-                return []
-            found = [
-                _released(path, target)
-                for targets in self._roles().entries().values()
-                for path, target in targets.items()
-                if path.startswith("packages/")
-            ]
+        if not self._is_there():
+            return []
+        found = [
+            _released(path, target)
+            for targets in self._roles().entries().values()
+            for path, target in targets.items()
+            if path.startswith("packages/")
+        ]
         return sorted(found, key=lambda one: (one.component, [int(part) for part in one.version.split(".")]))
 
     def missing(self, layers: list[str]) -> list[str]:
@@ -82,62 +92,63 @@ class Repository:
         return [one for one in layers if self._layer(one) is None]
 
     def take_layer(self, digest: str, unfinished: Unfinished) -> Path:
-        """Keep a layer; it is a target once a package needs it. The file. Raises Unwritable, FabricError."""
-        with self._lock:
-            self._make()
-            # Packed another way it would be another file for the same content: the first stays.
-            return self._layer(digest) or self._keep(unfinished, f"layers/{digest}.zip")
+        """Keep a layer, `changing`: a target once a package needs it. The file. Raises Unwritable, FabricError."""
+        self._create()
+        # Packed another way it would be another file for the same content: the first stays.
+        return self._layer(digest) or self._keep(unfinished, f"layers/{digest}.zip")
 
     def publish(self, package: ComponentPackage, unfinished: Unfinished, channel: str, ring: int) -> Released:
-        """One version, or its new channel and ring; its layers must be here. Raises Unwritable, FabricError.
+        """One version, or its new channel and ring, `changing`; its layers must be here.
 
-        Refused: there is another package of that number already.
+        Raises Unwritable, FabricError; Refused: there is another package of that number already.
         """
-        path = f"packages/{package.component}/{package.component}-{package.version}.zip"
+        path = _package(package.component, package.version)
         if package.component in _RESERVED:
             raise FabricError(f"no component may be called {package.component}")
         from tuf.api.metadata import TargetFile
 
-        with self._lock:
-            self._make()
-            roles = self._roles()
-            earlier = roles.entries().get(package.component, {}).get(path)
-            if earlier is not None and _released(path, earlier).digest != package.digest:
-                reason = "is published with another content: one number has one content. Withdraw it first"
-                raise Refused(409, f"{package.component} {package.version} {reason}, or build a higher version")
-            layers = [one.sha256 for one in package.layers]
-            if missing := self.missing(layers):
-                raise Refused(409, f"{len(missing)} of its layers are not here, such as {missing[0]}: say --layers DIR")
-            known = {path for targets in roles.entries().values() for path in targets}
-            for one in layers:
-                if (name := f"layers/{one}.zip") not in known:
-                    roles.put(package.component, TargetFile.from_file(name, str(self._layer(one)), ["sha256"]))
-            target = TargetFile.from_file(path, str(self._keep(unfinished, path)), ["sha256"])
-            target.unrecognized_fields["custom"] = {
-                "component": package.component,
-                "version": package.version,
-                "channel": channel,
-                "ring": ring,
-                "digest": package.digest,
-                "layers": layers,
-                "floor": package.floor,
-            }
-            roles.put(package.component, target)
-            roles.save()
+        self._create()
+        roles = self._roles()
+        earlier = roles.entries().get(package.component, {}).get(path)
+        if earlier is not None and _released(path, earlier).digest != package.digest:
+            reason = "is published with another content: one number has one content. Withdraw it first"
+            raise Refused(409, f"{package.component} {package.version} {reason}, or build a higher version")
+        layers = [one.sha256 for one in package.layers]
+        if missing := self.missing(layers):
+            raise Refused(409, f"{len(missing)} of its layers are not here, such as {missing[0]}: say --layers DIR")
+        known = {path for targets in roles.entries().values() for path in targets}
+        for one in layers:
+            if (name := f"layers/{one}.zip") not in known:
+                roles.put(package.component, TargetFile.from_file(name, str(self._layer(one)), ["sha256"]))
+        target = TargetFile.from_file(path, str(self._keep(unfinished, path)), ["sha256"])
+        target.unrecognized_fields["custom"] = {
+            "component": package.component,
+            "version": package.version,
+            "channel": channel,
+            "ring": ring,
+            "digest": package.digest,
+            "layers": layers,
+            "floor": package.floor,
+        }
+        roles.put(package.component, target)
+        roles.save()
         return _released(path, target)
 
-    def withdraw(self, component: str, version: str) -> Released:
-        """Take a version away, its file too. Raises Unknown, Unwritable."""
-        path = f"packages/{component}/{component}-{version}.zip"
-        with self._lock:
-            roles = self._roles() if self._is_there() else None
-            target = roles.entries().get(component, {}).get(path) if roles is not None else None
-            if roles is None or target is None:
-                raise Unknown(f"there is no {component} {version} in the repository: azfabric publish --list")
-            roles.remove(component, path)
-            roles.save()
-            self._place(path, target.hashes["sha256"]).unlink(missing_ok=True)
+    def released(self, component: str, version: str) -> Released:
+        """One version. Raises Unknown, FabricError."""
+        path = _package(component, version)
+        target = self._roles().entries().get(component, {}).get(path) if self._is_there() else None
+        if target is None:
+            raise Unknown(f"there is no {component} {version} in the repository: azfabric publish --list")
         return _released(path, target)
+
+    def withdraw(self, component: str, version: str) -> None:
+        """Take a version away that is `released`, `changing`; its file too. Raises Unwritable, FabricError."""
+        path, roles = _package(component, version), self._roles()
+        digest = roles.entries()[component][path].hashes["sha256"]
+        roles.remove(component, path)
+        roles.save()
+        self._place(path, digest).unlink(missing_ok=True)
 
     def answer(self, request: Request, fault: Fault | None) -> Response:
         """GET and HEAD below /repository/. Blocking. Raises FabricError."""
@@ -154,34 +165,45 @@ class Repository:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _metadata(self, name: str, fault: Fault | None) -> bytes:
-        with self._lock:
-            self._make()
-            if name == "timestamp.json":
-                match fault:
-                    case Fault(fault="replayed") if (self._folder / "before.json").exists():
-                        return (self._folder / "before.json").read_bytes()
-                    case Fault(fault="expired-metadata"):
-                        return self._roles().expired()
-                self._renew()
-            try:
-                return (self._folder / "metadata" / name).read_bytes()
-            except FileNotFoundError as error:
-                raise Unknown(f"there is no metadata {name}") from error
+        self._make()
+        if name == "timestamp.json":
+            match fault:
+                case Fault(fault="replayed") if (self._folder / "before.json").exists():
+                    return (self._folder / "before.json").read_bytes()
+                case Fault(fault="expired-metadata"):
+                    return self._roles().expired()
+            self._renew()
+        try:
+            return (self._folder / "metadata" / name).read_bytes()
+        except FileNotFoundError as error:
+            raise Unknown(f"there is no metadata {name}") from error
 
     def _renew(self) -> None:
         """A timestamp is good for a day: whoever asks gets one that is good for half of that at least."""
+        if self._ends_soon():
+            with self.changing():
+                # Of several who ask, one signs.
+                if self._ends_soon():
+                    self._roles().renew()
+
+    def _ends_soon(self) -> bool:
         file = self._folder / "metadata" / "timestamp.json"
         try:
             expires = datetime.datetime.fromisoformat(msgspec.json.decode(file.read_bytes())["signed"]["expires"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FabricError(f"{file} cannot be used: {error}. Move {self._folder} away") from error
-        if expires - datetime.datetime.now(datetime.UTC) < _RENEW_WITHIN:
-            self._roles().renew()
+        return expires - datetime.datetime.now(datetime.UTC) < _RENEW_WITHIN
 
     def _is_there(self) -> bool:
         return (self._folder / "root.json").exists()
 
     def _make(self) -> None:
+        if not self._is_there():
+            with self.changing():
+                self._create()
+
+    def _create(self) -> None:
+        """While `changing`, unless it is there."""
         if not self._is_there():
             from fabric.roles import create
 
@@ -212,6 +234,11 @@ class Repository:
             shutil.copyfileobj(unfinished.file, copy.file)
             copy.place(file)
         return file
+
+
+def _package(component: str, version: str) -> str:
+    """The target's path."""
+    return f"packages/{component}/{component}-{version}.zip"
 
 
 def _released(path: str, target: Any) -> Released:

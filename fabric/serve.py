@@ -73,7 +73,8 @@ async def _serve(folder: Path, listen: Listen, extras: Extras) -> None:
         earlier = msgspec.json.decode(store.value("addresses", lambda: "{}"), type=dict[str, str])
         found = doors.bind_all(earlier)
         endpoints = Endpoints(pid=os.getpid(), **found, repository=f"{found['blob']}/repository")
-        repository = Repository(folder / "repository")
+        # Where all workers have their files, if there may be several.
+        repository = Repository((blobs if store.shared else folder) / "repository")
         host = Host(blobs, repository, store, endpoints, replaying=extras.restore is not None)
         doors.open_all(host, make_api(host, doors))
         if extras.record is not None:

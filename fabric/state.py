@@ -57,16 +57,20 @@ class WantedComponent(msgspec.Struct, kw_only=True):
     """Only for who runs this one; an agent goes back for nobody else."""
     incarnation: int = 0
     """The goal state that said it first."""
+    fast_track: bool = False
+    """By vmSettings: `incarnation` counts those."""
     asked_at: float = 0.0
     """UTC, seconds."""
 
 
 class GoalStateVersion(msgspec.Struct, kw_only=True):
-    """What one channel delivers: a tag the VM compares, a creation time, and the handlers as they were then."""
+    """What one channel delivers: a tag the VM compares, a creation time, and what was wanted then."""
 
     number: int
     ticks: int
     handlers: list[WantedHandler] = []
+    components: list[WantedComponent] | None = None
+    """None until it is a VM's: release 0.1.0 did not keep them."""
 
 
 class KeyPair(msgspec.Struct, kw_only=True):
@@ -152,6 +156,11 @@ class VmState(msgspec.Struct, kw_only=True):
     components: list[WantedComponent] = []
     """Versions asked for, by agent family."""
     probe_ports: list[int] = []
+
+    def __post_init__(self) -> None:
+        for version in (self.fabric, self.previous, self.fast_track):
+            if version is not None and version.components is None:
+                version.components = list(self.components)
 
     @property
     def handlers(self) -> list[WantedHandler]:

@@ -97,7 +97,12 @@ class Vm:
             raise Unknown(f"no package {called} is published: azfabric family publish {order.component} PACKAGE.zip")
         if order.from_version and not is_version(order.from_version):
             raise FabricError(f"{order.from_version!r} is no version")
-        component = WantedComponent(name=order.component, version=order.version, from_version=order.from_version)
+        component = WantedComponent(
+            name=order.component,
+            version=order.version,
+            from_version=order.from_version,
+            fast_track=order.fast_track,
+        )
         self.change(lambda state: wishes.ask(state, component, self.host.clock.now()))
         return component
 

@@ -16,12 +16,14 @@ def deliver(state: VmState, handlers: list[WantedHandler], *, fast_track: bool, 
     # Time may stand still or go back; what is newer must look newer.
     last = max(state.fabric.ticks, state.fast_track.ticks if state.fast_track else 0)
     ticks = max(last + 1, EPOCH_TICKS + int(now * 10_000_000))
+    components = list(state.components)
     if fast_track:
         number = state.fast_track.number + 1 if state.fast_track else 1
-        state.fast_track = GoalStateVersion(number=number, ticks=ticks, handlers=handlers)
+        state.fast_track = GoalStateVersion(number=number, ticks=ticks, handlers=handlers, components=components)
     else:
         state.previous = state.fabric
-        state.fabric = GoalStateVersion(number=state.fabric.number + 1, ticks=ticks, handlers=handlers)
+        number = state.fabric.number + 1
+        state.fabric = GoalStateVersion(number=number, ticks=ticks, handlers=handlers, components=components)
 
 
 def with_handler(state: VmState, handler: WantedHandler) -> list[WantedHandler]:
@@ -44,10 +46,11 @@ def without_handler(state: VmState, name: str, *, vanish: bool) -> list[WantedHa
 
 
 def ask(state: VmState, component: WantedComponent, now: float) -> None:
-    """Ask for this version instead of another of its family."""
+    """Ask for this version instead of another of its family, by the channel it names. Raises FabricError."""
     state.components = [*(one for one in state.components if one.name != component.name), component]
-    deliver(state, state.handlers, fast_track=False, now=now)
-    component.incarnation, component.asked_at = state.fabric.number, now
+    deliver(state, state.handlers, fast_track=component.fast_track, now=now)
+    version = state.fast_track if component.fast_track and state.fast_track is not None else state.fabric
+    component.incarnation, component.asked_at = version.number, now
 
 
 def ask_no_more(state: VmState, name: str, now: float) -> int:

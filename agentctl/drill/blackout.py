@@ -12,10 +12,11 @@ from collections.abc import Iterable, Sequence
 from agentctl import group
 from agentctl.asking import ask
 from agentctl.drill.contract import Broken
+from agentctl.drill.findings import Findings
 from agentctl.drill.hostwords import Host
 from agentctl.drill.outages import OUTAGES, Outage
 from agentctl.drill.progress import Steps
-from agentctl.drill.report import Case, Report
+from agentctl.drill.report import Case
 from agentctl.drill.stage import Stage
 from agentctl.drill.updates import SCALED, Versions, until
 from agentctl.drill.variants import checkout, package
@@ -48,28 +49,20 @@ def choose(only: Iterable[str]) -> list[Outage]:
     return [one for one in OUTAGES if not names or one.name in names]
 
 
-def run(stage: Stage, outages: Sequence[Outage], steps: Steps) -> Report:
+def run(stage: Stage, outages: Sequence[Outage], steps: Steps, findings: Findings) -> None:
     """The whole drill. Raises CommandError if it cannot be done at all."""
-    wall, began = time.time(), time.monotonic()
-    blackout = Blackout(stage)
-    cases, looks = [], 0.0
+    facts = findings.facts
+    facts["scaled down"] = f"{SCALED}; a look into the repository each {CHECK_SECONDS:g} s (1 h); brackets: a VM"
+    blackout, looks = Blackout(stage), 0.0
     for number, outage in enumerate(outages, 1):
         steps.begin(f"{outage.name}: {outage.what}")
         case = blackout.case(outage, f"1.1.{number}")
-        cases.append(case)
+        findings.cases.append(case)
         looks += case.measured.get("looks", 0.0)
+        week = f"is not waited for: it is 168 looks that fail on a VM, here {looks:g} did; no clock was moved"
+        facts["a week"] = week
         figures = ", ".join(f"{name} {value:g}" for name, value in case.measured.items())
         steps.end(f"{case.name}: {case.problem or figures}", style="" if case.ok else "red")
-    return Report(
-        drill="blackout",
-        began=wall,
-        seconds=time.monotonic() - began,
-        cases=cases,
-        facts={
-            "scaled down": f"{SCALED}; a look into the repository each {CHECK_SECONDS:g} s (1 h); brackets: a VM",
-            "a week": f"is not waited for: it is 168 looks that fail on a VM, here {looks:g} did; no clock was moved",
-        },
-    )
 
 
 class Blackout:
@@ -84,9 +77,9 @@ class Blackout:
         drop_in = stage.places.config.with_name(stage.places.config.name + ".d") / "20-drill.toml"
         drop_in.parent.mkdir()
         drop_in.write_text(f"[update]\ncheck_period = {CHECK_SECONDS}\n")
-        self._previous, self._current = (stage.install(self._build(version)) for version in ("1.0.0", "1.0.1"))
-        stage.choose(COMPONENT, self._current, previous=self._previous)
-        stage.up()
+        self._first = tuple(map(self._build, ("1.0.0", "1.0.1")))
+        self._previous, self._current = map(stage.install, self._first)
+        self._bring_up()
         self._looks: set[float] = set()
 
     def case(self, outage: Outage, version: str) -> Case:
@@ -99,9 +92,6 @@ class Blackout:
             measured = self._play(outage, built, faults, watch)
         except (Broken, CommandError, IpcError) as error:
             problem, evidence = str(error), watch.evidence()
-        finally:
-            self._heal(faults)
-        if problem:
             self._begin_anew()
         return Case(
             name=outage.name,
@@ -173,9 +163,13 @@ class Blackout:
 
     def _begin_anew(self) -> None:
         """After a failure, so that the next one is judged by itself. Raises CommandError."""
-        self._stage.stop(COMPONENT)
+        self._stage.clear()
+        self._previous, self._current = (self._stage.install(one) for one in self._first)
+        self._bring_up()
+
+    def _bring_up(self) -> None:
         self._stage.choose(COMPONENT, self._current, previous=self._previous)
-        self._stage.supervisord.start(COMPONENT)
+        self._stage.up()
 
     # -- meanwhile -----------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """The commands `agentctl drill ...`."""
 
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from agentctl.drill.report import Report, text, write_html, write_junit
 from ipc.places import COMPONENTS
 
 if TYPE_CHECKING:
+    from agentctl.drill.findings import Findings
     from agentctl.drill.progress import Steps
     from agentctl.drill.stage import Stage
 
@@ -23,39 +25,54 @@ _FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
 def drill() -> None:
     """Try beforehand what updates may do to a VM: each drill has a root, a host and a process group of its own.
 
-    Needs a checkout, no root and no network. Nothing of another root is touched, and nothing stays behind.
+    Needs a checkout, no root and no network. Nothing of another root is touched, and nothing stays behind. Interrupted,
+    a drill reports what it has found until then.
     """
 
 
-def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
+class Reporting(msgspec.Struct, frozen=True, kw_only=True):
     """Where the report goes, and whether the stage is kept: the same for every drill."""
+
+    as_json: bool
+    junit: Path | None
+    html: Path | None
+    keep: bool
+
+
+def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of a command that takes them as its last argument, `to`: a Reporting."""
+
+    @functools.wraps(command)
+    def with_reporting(*, as_json: bool, junit: Path | None, html: Path | None, keep: bool, **others: Any) -> None:
+        command(**others, to=Reporting(as_json=as_json, junit=junit, html=html, keep=keep))
+
+    wrapped: Callable[..., Any] = with_reporting
     for option in (
         click.option("--keep", is_flag=True, help="Leave the drill's folder with all logs, and say where it is."),
         click.option("--html", type=_FILE, help="Write the report as one page."),
         click.option("--junit", type=_FILE, help="Write the report as JUnit XML."),
         click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; progress goes to stderr."),
     ):
-        command = option(command)
-    return command
+        wrapped = option(wrapped)
+    return wrapped
 
 
-def conclude(report: Report, *, as_json: bool, junit: Path | None, html: Path | None) -> None:
-    """Print and write the report, and exit with 1 if anything was not as it has to be. Raises CommandError."""
+def conclude(report: Report, to: Reporting) -> None:
+    """Print and write the report. Raises CommandError."""
     # First to where it cannot fail: a drill takes minutes.
-    if as_json:
+    if to.as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:
         render.Terminal().print(text(report))
-    if junit:
-        write_junit(report, junit)
-    if html:
-        write_html(report, html)
-    sys.exit(1 if report.failed else 0)
+    if to.junit:
+        write_junit(report, to.junit)
+    if to.html:
+        write_html(report, to.html)
 
 
 @drill.command()
 @report_options
-def skew(as_json: bool, junit: Path | None, html: Path | None, keep: bool) -> None:
+def skew(to: Reporting) -> None:
     """Swap versions of the four, and run the contract suite in every combination.
 
     This checkout (N) and the last release (N-1) in all sixteen combinations, each of the four as a synthetic later
@@ -63,18 +80,12 @@ def skew(as_json: bool, junit: Path | None, html: Path | None, keep: bool) -> No
     to be refused with the reason. Takes about a minute. Exit status 1 if one combination fails.
     """
     from agentctl.drill import skew as this
-    from agentctl.drill.progress import steps
-    from agentctl.drill.stage import Stage
 
-    console = render.Terminal(stderr=as_json)
-    with Stage(this.CONFIGURATION, keep=keep) as stage:
-        if keep:
-            console.print(f"The drill's folder: {stage.root}", highlight=False)
+    def play(stage: "Stage", steps: "Steps", findings: "Findings") -> None:
         releases = this.build(stage)
-        cells = this.plan(releases)
-        with steps(console, len(cells)) as progress:
-            report = this.run(stage, releases, cells, progress)
-    conclude(report, as_json=as_json, junit=junit, html=html)
+        this.run(stage, releases, this.plan(releases), steps, findings)
+
+    _play("skew", this.CONFIGURATION, this.CELLS, play, to)
 
 
 @drill.command()
@@ -90,10 +101,7 @@ def rollback(
     only: tuple[str, ...],
     everything: bool,
     listing: bool,
-    as_json: bool,
-    junit: Path | None,
-    html: Path | None,
-    keep: bool,
+    to: Reporting,
 ) -> None:
     """Publish bad builds, have them tried, and see each found out and taken back without a hand.
 
@@ -116,7 +124,11 @@ def rollback(
             click.echo(f"{one.name:24}{one.what} ({', '.join(one.of)})")
         return
     choices = this.choose(component or "", only, everything=everything)
-    _play(CONFIGURATION, len(choices), lambda stage, steps: this.run(stage, choices, steps), as_json, junit, html, keep)
+
+    def play(stage: "Stage", steps: "Steps", findings: "Findings") -> None:
+        this.run(stage, choices, steps, findings)
+
+    _play("rollback", CONFIGURATION, len(choices), play, to)
 
 
 @drill.command()
@@ -126,29 +138,27 @@ def rollback(
     "--load/--no-load", default=True, show_default=True, help="Events, run commands and operations meanwhile."
 )
 @report_options
-def swap(
-    component: str, times: int, load: bool, as_json: bool, junit: Path | None, html: Path | None, keep: bool
-) -> None:
+def swap(component: str, times: int, load: bool, to: Reporting) -> None:
     """Swap two good builds of a component back and forth, and count what is lost, doubled, late or left behind.
 
-    Every event has to be in the journal once, every run command and operation to be done once, the others to keep
-    their processes, and nothing to grow. Every tenth swap goes through the whole updater (all of rdagent's).
+    Every event has to be in the journal once, every run command and operation to be done once and whole, the others to
+    keep their processes, nothing to grow and no process to be left over. An operation runs across each swap. Every
+    tenth swap goes through the whole updater (all of rdagent's).
     """
     from agentctl.drill import swap as this
 
-    def play(stage: "Stage", steps: "Steps") -> Report:
-        return this.run(stage, component, times, steps, full=load)
+    def play(stage: "Stage", steps: "Steps", findings: "Findings") -> None:
+        built = this.build(stage, component)
+        this.run(stage, component, built, times, steps, findings, full=load)
 
-    _play(this.CONFIGURATION, times, play, as_json, junit, html, keep)
+    _play("swap", this.CONFIGURATION, times, play, to)
 
 
 @drill.command()
 @click.option("--only", multiple=True, metavar="NAME", help="Only this outage; repeatable.")
 @click.option("--list", "listing", is_flag=True, help="The outages there are.")
 @report_options
-def blackout(
-    only: tuple[str, ...], listing: bool, as_json: bool, junit: Path | None, html: Path | None, keep: bool
-) -> None:
+def blackout(only: tuple[str, ...], listing: bool, to: Reporting) -> None:
     """Have the repository and the host's manifests away or lying, across restarts; then have them return.
 
     Nothing may change but what the status says of the repository; the version before has to come back from the disk;
@@ -163,27 +173,36 @@ def blackout(
             click.echo(f"{one.name:20}{one.what}")
         return
     outages = this.choose(only)
-    _play(CONFIGURATION, len(outages), lambda stage, steps: this.run(stage, outages, steps), as_json, junit, html, keep)
+
+    def play(stage: "Stage", steps: "Steps", findings: "Findings") -> None:
+        this.run(stage, outages, steps, findings)
+
+    _play("blackout", CONFIGURATION, len(outages), play, to)
 
 
 def _play(
-    configuration: str,
-    total: int,
-    run: "Callable[[Stage, Steps], Report]",
-    as_json: bool,
-    junit: Path | None,
-    html: Path | None,
-    keep: bool,
+    name: str, configuration: str, total: int, run: "Callable[[Stage, Steps, Findings], None]", to: Reporting
 ) -> None:
-    """On a stage of its own, with progress. Raises CommandError."""
+    """On a stage of its own, with progress; then the report, of what there is, whatever ended it.
+
+    Exits with 1 if something was not as it has to be, or was interrupted. Raises CommandError.
+    """
+    from agentctl.drill.findings import Findings
     from agentctl.drill.progress import steps
     from agentctl.drill.stage import Stage
 
-    console = render.Terminal(stderr=as_json)
-    with Stage(configuration, keep=keep) as stage:
-        if keep:
-            console.print(f"The drill's folder: {stage.root}", highlight=False)
-        console.print(f"The drill's settings: {' '.join(configuration.split())}", highlight=False, markup=False)
-        with steps(console, total) as progress:
-            report = run(stage, progress)
-    conclude(report, as_json=as_json, junit=junit, html=html)
+    console, findings = render.Terminal(stderr=to.as_json), Findings(name)
+    try:
+        with Stage(configuration, keep=to.keep) as stage, steps(console, total) as progress, findings.through(progress):
+            if to.keep:
+                console.print(f"The drill's folder: {stage.root}", highlight=False)
+            console.print(f"The drill's settings: {' '.join(configuration.split())}", highlight=False, markup=False)
+            run(stage, progress, findings)
+    except KeyboardInterrupt:
+        if not findings.begun:
+            raise
+    finally:
+        # Whatever ends it, minutes of findings are not thrown away.
+        if findings.begun:
+            conclude(findings.report(), to)
+    sys.exit(0 if findings.report().well else 1)

@@ -1,5 +1,8 @@
-"""What must not grow from swap to swap: descriptors, threads, memory, zombies, files."""
+"""What must not grow from swap to swap: descriptors, threads, memory, zombies, files and what is in them."""
 
+import os
+import re
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,8 +16,18 @@ THREADS = 16
 """A pool of threads fills while there is work."""
 MEMORY_MIB = 24.0
 FILES = 8
+"""In one folder of the root; `KEPT` has those that hold the newest ones of something."""
+KEPT = {"lib/waagent/history": 64}
+KIB_PER_SWAP = 64.0
+"""In one folder: logs and the journal grow with what goes on."""
+KIB = 8192.0
+"""In one folder, however few the swaps: SQLite's write-ahead log alone takes four."""
 _MIB = 1024.0
-_VERSIONS = "versions and layers"
+_GROUP = ("run", "state", "log", "lib", "opt")
+_OPERATION = re.compile(
+    r"\b(?:run|operation)-\d+\b|\bload\b|/operations/Microsoft\.CPlat\.Core\.RunCommandHandlerLinux-"
+)
+"""In the path of what guestagent keeps of an operation of ours (operations.py): it has limits of its own."""
 
 
 class Holdings(msgspec.Struct, frozen=True):
@@ -32,7 +45,9 @@ class Census(msgspec.Struct, frozen=True, kw_only=True):
     processes: Mapping[str, Holdings]
     zombies: int
     files: Mapping[str, int]
-    """How many, by what they are."""
+    """How many files, sockets and links, by folder below the root; without what operations of ours leave."""
+    kib: Mapping[str, float]
+    """How much is in them."""
 
 
 def census(stage: Stage) -> Census:
@@ -42,16 +57,31 @@ def census(stage: Stage) -> Census:
     if endpoints := read_endpoints(stage.deployment):
         pids["local host"] = endpoints.pid
     holdings = {name: found for name, pid in pids.items() if (found := _holdings(pid))}
-    places = stage.places
-    files = {
-        "sockets and locks": _count(places.run, "*"),
-        _VERSIONS: _count(places.installed, "**/*"),
-        "entries not yet delivered": _count(places.state, "*/entries/*"),
-    }
-    return Census(processes=holdings, zombies=_zombies(set(pids.values())), files=files)
+    files, kib = in_folders(stage.root)
+    return Census(processes=holdings, zombies=_zombies(set(pids.values())), files=files, kib=kib)
 
 
-def growth(before: Census, after: Census) -> list[str]:
+def in_folders(root: Path) -> tuple[Mapping[str, int], Mapping[str, float]]:
+    """Number and KiB of what lies in each folder that the group writes to: two levels deep, or a folder of KEPT."""
+    files, kib = Counter[str](), defaultdict[str, float](float)
+    for top in _GROUP:
+        for folder, _, names in os.walk(root / top):
+            relative = Path(folder).relative_to(root)
+            kept = (name for name in KEPT if relative.is_relative_to(name))
+            place = next(kept, "/".join(relative.parts[:2]))
+            for name in names:
+                if _OPERATION.search(f"{relative}/{name}"):
+                    continue
+                try:
+                    size = os.lstat(f"{folder}/{name}").st_size
+                except FileNotFoundError:
+                    continue
+                files[place] += 1
+                kib[place] += size / 1024
+    return files, kib
+
+
+def growth(before: Census, after: Census, swaps: int) -> list[str]:
     """What grew more than it may, a line each. A process that was swapped meanwhile is compared like the others."""
     lines = [f"{after.zombies} zombies"] if after.zombies > before.zombies else []
     for name, now in after.processes.items():
@@ -65,8 +95,11 @@ def growth(before: Census, after: Census) -> list[str]:
             if new - old > limit:
                 lines.append(f"{name}: from {old:g} to {new:g} {what}")
     for what, many in after.files.items():
-        if many - before.files[what] > FILES:
-            lines.append(f"from {before.files[what]} to {many} {what}")
+        if many - before.files.get(what, 0) > KEPT.get(what, FILES):
+            lines.append(f"from {before.files.get(what, 0)} to {many} files in {what}")
+    for what, much in after.kib.items():
+        if (grown := much - before.kib.get(what, 0.0)) > KIB + KIB_PER_SWAP * swaps:
+            lines.append(f"{grown:.0f} KiB more in {what}, in {swaps} swaps")
     return lines
 
 
@@ -77,7 +110,8 @@ def largest(before: Census, after: Census) -> dict[str, float]:
         "fds": max((now.descriptors - then.descriptors for then, now in both), default=0),
         "threads": max((now.threads - then.threads for then, now in both), default=0),
         "rss_mib": round(max((now.memory - then.memory for then, now in both), default=0.0), 1),
-        "files": max(many - before.files[what] for what, many in after.files.items()),
+        "files": max((many - before.files.get(what, 0) for what, many in after.files.items()), default=0),
+        "kib": round(max((much - before.kib.get(what, 0.0) for what, much in after.kib.items()), default=0.0)),
     }
 
 
@@ -107,7 +141,3 @@ def _zombies(parents: set[int]) -> int:
         state, parent = stat[stat.rindex(b")") + 2 :].split()[:2]
         found += state == b"Z" and int(parent) in parents
     return found
-
-
-def _count(folder: Path, pattern: str) -> int:
-    return sum(1 for _ in folder.glob(pattern))

@@ -1,27 +1,24 @@
-"""What goes on while a component is swapped: questions, events, run commands on the bus and by the host. And the count.
+"""What goes on while a component is swapped: questions, events, and operations (operations.py). And the count.
 
 Everything has a mark of its own, so that each can be looked for afterwards: there once, or an account of why not.
 """
 
 import asyncio
 import itertools
-import json
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from agentctl import __version__
+from agentctl.drill.operations import Operations, Run
 from agentctl.drill.stage import Stage
-from agentctl.view import read_endpoints
+from agentctl.drill.updates import until
 from ipc.bus import Bus
 from ipc.contract.every import Health
-from ipc.contract.guestagent import GetRun, RunScript, RunView
 from ipc.contract.telemetry import GetTimeline
 from ipc.errors import FrameError, IpcError, NoAnswer, Refused
 from ipc.record import Emitter
@@ -34,9 +31,7 @@ LOST_AFTER = 1.0
 """Seconds without an answer after which a question is lost."""
 _EVENT_SECONDS = 0.05
 _ASK_SECONDS = 2.0
-_RUN_SECONDS = 0.2
 _END_PATIENCE = 30.0
-_RUN_PATIENCE = 5.0
 _EMITTER = "agentctl"
 _NO_ANSWER = (NoAnswer, Refused, FrameError)
 
@@ -49,22 +44,6 @@ class Question(msgspec.Struct, frozen=True):
     """None: it is lost."""
 
 
-class Run(msgspec.Struct):
-    """One script; `counted` has a line for each time it ran."""
-
-    name: str
-    counted: Path
-    acknowledged: bool = False
-    """Somebody said that it is begun."""
-    outcome: str = ""
-    """What is told of it; empty while nothing is."""
-    output: str = ""
-
-    @property
-    def times(self) -> int:
-        return self.counted.read_text().count("once\n") if self.counted.exists() else 0
-
-
 class Load:
     """A `with` block around the swaps. Afterwards its lists are complete."""
 
@@ -74,34 +53,25 @@ class Load:
         self._component = component
         self._full = full
         self._folder = stage.root / "load"
-        endpoints = read_endpoints(stage.deployment)
-        self._portal = endpoints.portal if endpoints else ""
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=lambda: asyncio.run(self._live()), name="load")]
-        if full:
-            self._threads.append(threading.Thread(target=self._order_of_the_host, name="host's orders"))
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), name="load")
+        self.operations = Operations(stage, self._folder, self._stop)
         self.questions: list[Question] = []
         self.emitted: list[str] = []
         """Their ids."""
         self.recorded: Counter[str] = Counter()
         """Ids in the journal."""
-        self.runs: list[Run] = []
-        """Asked for on the bus."""
-        self.operations: list[Run] = []
-        """Asked for by the host."""
         self.trouble: list[str] = []
         """What the load itself could not do."""
 
     def __enter__(self) -> "Load":
         self._folder.mkdir(exist_ok=True)
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        self._thread.join()
 
     def hears(self, since: float) -> bool:
         """Whether something asked since then was answered. The newest are the last ones."""
@@ -120,6 +90,12 @@ class Load:
         moments = [before, *(at for at in answers if since <= at <= until), after]
         return max((later - earlier for earlier, later in itertools.pairwise(moments)), default=0.0)
 
+    def until_an_operation_runs(self, patience: float) -> list[Run]:
+        """Those that run then; none without a full load. Raises Broken."""
+        if self._full:
+            until(lambda: "" if self.operations.under_way() else "no operation is begun any more", patience)
+        return self.operations.under_way()
+
     # -- on the bus ----------------------------------------------------------------------------------------------------
 
     async def _live(self) -> None:
@@ -129,7 +105,7 @@ class Load:
                 group.create_task(self._question(bus))
                 if self._full:
                     group.create_task(self._emit(bus))
-                    group.create_task(self._run_scripts(bus))
+                    group.create_task(self.operations.live(bus))
         finally:
             bus.close()
 
@@ -170,30 +146,6 @@ class Load:
             self.recorded.update(one.id for one in timeline.entries)
             after = timeline.cursor
 
-    async def _run_scripts(self, bus: Bus) -> None:
-        while not self._stop.is_set():
-            run = self._new_run("run", self.runs)
-            script = f"{_script(run)}; echo said {run.name}"
-            try:
-                await bus.ask(RunScript(name=run.name, script=script.encode()), within=_RUN_PATIENCE)
-                run.acknowledged = True
-            except _NO_ANSWER as error:
-                # Not asked again: it may have begun, and would be done twice.
-                run.outcome = str(error)
-                await asyncio.sleep(_RUN_SECONDS)
-                continue
-            await self._follow(bus, run)
-
-    async def _follow(self, bus: Bus, run: Run) -> None:
-        until = time.monotonic() + _END_PATIENCE
-        while time.monotonic() < until:
-            view: RunView | None = await self._patiently(lambda: bus.ask(GetRun(name=run.name), within=_ASK_SECONDS))
-            if view is not None and view.state != "Running":
-                run.outcome, run.output = view.state, view.output
-                return
-            await asyncio.sleep(_EVENT_SECONDS)
-        run.outcome = f"no end within {_END_PATIENCE:g} s"
-
     async def _patiently(self, ask: Callable[[], Awaitable[A]]) -> A | None:
         try:
             return await ask()
@@ -202,37 +154,3 @@ class Load:
         except IpcError as error:
             self.trouble.append(str(error))
             return None
-
-    # -- by the host ---------------------------------------------------------------------------------------------------
-
-    def _order_of_the_host(self) -> None:
-        """One after the other: the next takes the place of the one before."""
-        while not self._stop.is_set():
-            run = self._new_run("operation", self.operations)
-            order = {"name": "load", "script": _script(run)}
-            request = urllib.request.Request(  # noqa: S310  # our own host
-                f"{self._portal}/api/runs",
-                json.dumps(order).encode(),
-                {"Content-Type": "application/json"},
-                method="POST",
-            )
-            try:
-                with urllib.request.urlopen(request, timeout=_END_PATIENCE):  # noqa: S310
-                    run.acknowledged = True
-            except OSError as error:
-                self.trouble.append(f"the host takes no order: {error}")
-                return
-            until = time.monotonic() + _END_PATIENCE
-            while not run.times and time.monotonic() < until:
-                self._stop.wait(_EVENT_SECONDS) if not self._stop.is_set() else time.sleep(_EVENT_SECONDS)
-            run.outcome = "done" if run.times else f"not begun within {_END_PATIENCE:g} s"
-
-    def _new_run(self, kind: str, among: list[Run]) -> Run:
-        name = f"{kind}-{len(among) + 1}"
-        run = Run(name, self._folder / name)
-        among.append(run)
-        return run
-
-
-def _script(run: Run) -> str:
-    return f"sleep {_RUN_SECONDS:g}; echo once >> '{run.counted}'"

@@ -15,17 +15,29 @@ class Steps:
         self._console = console
         self._total = total
         self._done = 0
+        self._now = ""
         self._task = progress.add_task("", total=total)
 
     def begin(self, what: str) -> None:
         """This is being done."""
+        self._now = what
         self._progress.update(self._task, description=what)
 
     def end(self, said: str, *, style: str = "") -> None:
         """One step is over."""
         self._done += 1
+        self._now = ""
         self._progress.advance(self._task)
+        self.say(said, style=style)
+
+    def say(self, said: str, *, style: str = "") -> None:
+        """A line of its own, of the step before."""
         self._console.print(f"[{self._done}/{self._total}] {said}", style=style, markup=False, highlight=False)
+
+    @property
+    def where(self) -> str:
+        """How far it has come, in words."""
+        return f"after {self._done} of {self._total} steps" + (f", in {self._now}" if self._now else "")
 
 
 @contextmanager

@@ -53,6 +53,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     grids: list[Grid] = []
     facts: dict[str, str] = {}
     """What it was done with: versions, machine."""
+    unfinished: str = ""
+    """Why the drill did not come to its end: what is missing was not tried. Empty if it did."""
+
+    @property
+    def well(self) -> bool:
+        """All of it was tried, and all of that is as it has to be."""
+        return not self.failed and not self.unfinished
 
     @property
     def failed(self) -> list[Case]:
@@ -82,9 +89,9 @@ def write_junit(report: Report, path: Path) -> None:
     suite = ET.Element(
         "testsuite",
         name=f"agentctl drill {report.drill}",
-        tests=str(len(report.cases)),
+        tests=str(len(report.cases) + bool(report.unfinished)),
         failures=str(len(report.failed)),
-        errors="0",
+        errors=str(int(bool(report.unfinished))),
         skipped="0",
         time=f"{report.seconds:.3f}",
         timestamp=time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(report.began)),
@@ -102,6 +109,10 @@ def write_junit(report: Report, path: Path) -> None:
         if case.measured:
             figures = "\n".join(f"{name}: {value:g}" for name, value in case.measured.items())
             ET.SubElement(one, "system-out").text = figures
+    if report.unfinished:
+        # Nobody may take what there is for all of it.
+        one = ET.SubElement(suite, "testcase", classname=f"{report.drill}.drill", name="comes to its end")
+        ET.SubElement(one, "error", message=_printable(report.unfinished))
     _write(path, ET.tostring(suite, encoding="utf-8", xml_declaration=True) + b"\n")
 
 
@@ -111,7 +122,7 @@ def write_html(report: Report, path: Path) -> None:
     facts = "".join(f"<dt>{_safe(name)}<dd>{_safe(value)}" for name, value in report.facts.items())
     grids = "".join(_html_grid(grid, cases) for grid in report.grids)
     rows = "".join(_html_row(case) for case in report.cases)
-    body = f"<h1>agentctl drill {_safe(report.drill)}</h1><p class={_class(not report.failed)}>{_safe(_words(report))}"
+    body = f"<h1>agentctl drill {_safe(report.drill)}</h1><p class={_class(report.well)}>{_safe(_words(report))}"
     page = f"{body}<dl>{facts}</dl>{grids}<h2>All cases</h2><table>{rows}</table>"
     title = f"<title>agentctl drill {_safe(report.drill)}</title>"
     _write(path, f'<!doctype html><html lang="en"><meta charset="utf-8">{title}{_STYLE}{page}</html>\n'.encode())
@@ -162,12 +173,13 @@ def _table(cases: list[Case]) -> Table:
 
 
 def _sum(report: Report) -> Text:
-    return Text(f"\n{_words(report)}", style="bold red" if report.failed else "bold green")
+    return Text(f"\n{_words(report)}", style="bold green" if report.well else "bold red")
 
 
 def _words(report: Report) -> str:
     good = len(report.cases) - len(report.failed)
-    return f"{good} of {len(report.cases)} well, in {report.seconds:.0f} s"
+    words = f"{good} of {len(report.cases)} well, in {report.seconds:.0f} s"
+    return f"{words}. Not to its end: {report.unfinished}" if report.unfinished else words
 
 
 def _html_grid(grid: Grid, cases: dict[str, Case]) -> str:

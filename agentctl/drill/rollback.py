@@ -5,15 +5,16 @@ which asks for it. The record on the disk tells when it is found out, the good v
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from agentctl.drill.badbuilds import BUILDS, BadBuild
 from agentctl.drill.contract import Broken
+from agentctl.drill.findings import Findings
 from agentctl.drill.hostwords import Host
 from agentctl.drill.progress import Steps
-from agentctl.drill.report import Case, Report
+from agentctl.drill.report import Case
 from agentctl.drill.stage import Stage
 from agentctl.drill.takenback import Expected, TakenBack
 from agentctl.drill.updates import SCALED, Versions
@@ -58,13 +59,17 @@ def choose(component: str, only: Iterable[str], *, everything: bool) -> list[Cho
     return found
 
 
-def prepare(stage: Stage, components: Iterable[str]) -> dict[str, Chosen]:
+def good_ones(stage: Stage) -> dict[str, Built]:
+    """A good version of each of the four. Raises CommandError."""
+    source = checkout(stage.root / "sources" / "good")
+    return {name: package(source, name, GOOD, stage.root / "packages", stage.key) for name in COMPONENTS}
+
+
+def bring_up(stage: Stage, built: Mapping[str, Built], components: Iterable[str]) -> dict[str, Chosen]:
     """Good versions of all four in force, the host and the group up; the host wants those of `components`.
 
     Raises CommandError.
     """
-    source = checkout(stage.root / "sources" / "good")
-    built = {name: package(source, name, GOOD, stage.root / "packages", stage.key) for name in COMPONENTS}
     good = {name: stage.install(one) for name, one in built.items()}
     for name, chosen in good.items():
         stage.choose(name, chosen)
@@ -76,25 +81,23 @@ def prepare(stage: Stage, components: Iterable[str]) -> dict[str, Chosen]:
     return good
 
 
-def run(stage: Stage, choices: Sequence[Choice], steps: Steps) -> Report:
+def run(stage: Stage, choices: Sequence[Choice], steps: Steps, findings: Findings) -> None:
     """The whole drill. Raises CommandError if it cannot be done at all."""
-    wall, began = time.time(), time.monotonic()
+    findings.facts = {"scaled down": f"{SCALED}; in brackets what a VM has"}
+    built, good = good_ones(stage), dict[str, Chosen]()
     # One more that is as the host wants it: its success must not hide what becomes of the others.
-    good = prepare(stage, {"telemetry", *(one.component for one in choices)})
-    cases = []
+    wanted = {"telemetry", *(one.component for one in choices)}
     for number, choice in enumerate(choices, 1):
         steps.begin(f"{choice.name}: {choice.build.what}")
+        if findings.cases and not findings.cases[-1].ok:
+            # Whatever it left, in versions, records, processes or the host, is not the next one's fault.
+            stage.clear()
+            good = {}
+        good = good or bring_up(stage, built, wanted)
         case = _case(stage, choice, f"1.1.{number}", good)
-        cases.append(case)
+        findings.cases.append(case)
         figures = ", ".join(f"{name.removesuffix('_s')} {value:.1f} s" for name, value in case.measured.items())
         steps.end(f"{case.name}: {case.problem or figures or 'well'}", style="" if case.ok else "red")
-    return Report(
-        drill="rollback",
-        began=wall,
-        seconds=time.monotonic() - began,
-        cases=cases,
-        facts={"scaled down": f"{SCALED}; in brackets what a VM has"},
-    )
 
 
 def _case(stage: Stage, choice: Choice, version: str, good: dict[str, Chosen]) -> Case:

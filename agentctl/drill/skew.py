@@ -4,21 +4,17 @@ Every combination of this release (N) and the one before (N-1); what a later one
 beside each of them; and a component of another major version of the protocol, which has to be refused cleanly.
 """
 
-import asyncio
-import functools
 import itertools
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from agentctl import __version__
-from agentctl.asking import ask
 from agentctl.drill import foreign, newer
-from agentctl.drill.contract import Broken, Expected, check
+from agentctl.drill.findings import Findings
 from agentctl.drill.progress import Steps
-from agentctl.drill.report import Case, Grid, Report
+from agentctl.drill.report import Grid
 from agentctl.drill.stage import Stage
 from agentctl.drill.variants import (
     Change,
@@ -31,21 +27,20 @@ from agentctl.drill.variants import (
     replaced,
     variant,
 )
-from agentctl.drill.watch import Watch
-from agentctl.errors import CommandError
+from agentctl.drill.walk import Cell, Walk
 from ipc.contract import PROTOCOL
-from ipc.contract.guestagent import GetStatus
-from ipc.errors import IpcError
 from ipc.places import COMPONENTS
 
 CONFIGURATION = "[rdagent]\nheartbeat_period = 2.0\nlook_period = 1.0\n"
 """So that a wait for the next look or heartbeat is short."""
 
-_SAMPLE_PATIENCE = 30.0
-
 _FOR_ITS_LAUNCHER = (
     'import os\nif "AZVMAGENT_IMPORTS" in os.environ:\n    os.environ["PYTHONPATH"] = os.environ["AZVMAGENT_IMPORTS"]\n'
 )
+
+
+CELLS = 25
+"""How many combinations there are in all."""
 
 
 class Releases(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,18 +56,6 @@ class Releases(msgspec.Struct, frozen=True, kw_only=True):
     """The same without new words: in 0.1.0 enumerations are closed, and a later release has to respect that."""
     foreign: Variant
     """N with another major version of the protocol."""
-
-
-class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """One combination."""
-
-    kind: str
-    chosen: Mapping[str, Variant]
-    """By component."""
-
-    @property
-    def name(self) -> str:
-        return " ".join(f"{component}={self.chosen[component].name}" for component in COMPONENTS)
 
 
 def build(stage: Stage) -> Releases:
@@ -123,78 +106,6 @@ def plan(releases: Releases) -> list[Cell]:
     ]
 
 
-def walk(stage: Stage, cells: Iterable[Cell], steps: Steps) -> list[Case]:
-    """Bring the group up as the first cell says, and go from cell to cell. Raises CommandError."""
-    cases: list[Case] = []
-    there: dict[str, Variant] = {}
-    extension = ""
-    for number, cell in enumerate(cells, 1):
-        steps.begin(cell.name)
-        began = time.monotonic()
-        if not there:
-            for name in COMPONENTS:
-                stage.choose(name, stage.install(cell.chosen[name].packages[name]))
-            stage.up(sample=True)
-            there = dict(cell.chosen)
-            extension = _extension(stage)
-        expected = Expected(
-            versions={name: cell.chosen[name].version for name in COMPONENTS},
-            extension=extension,
-            mark=f"skew-{number}",
-            folder=stage.root,
-        )
-        watch = Watch(stage, from_the_start=number == 1)
-        # After a failure everything begins anew: what one process does not say twice must not hide in the next cell.
-        anew = bool(cases) and not cases[-1].ok
-        problem = _problem(
-            stage, cell, expected, watch, [name for name in COMPONENTS if anew or there[name] != cell.chosen[name]]
-        )
-        there = dict(cell.chosen)
-        seconds = time.monotonic() - began
-        evidence = watch.evidence() if problem else []
-        cases.append(
-            Case(name=cell.name, kind=cell.kind, ok=not problem, problem=problem, seconds=seconds, evidence=evidence)
-        )
-        steps.end(f"{cell.name}: {problem or 'well'}", style="red" if problem else "")
-    return cases
-
-
-def _problem(stage: Stage, cell: Cell, expected: Expected, watch: Watch, swapped: list[str]) -> str:
-    """The first thing that is not as it has to be; empty if all is."""
-    try:
-        for name in swapped:
-            stage.stop(name)
-        for name in swapped:
-            stage.choose(name, stage.install(cell.chosen[name].packages[name]))
-            # In the cell before, the watchdog may have given up this very version.
-            stage.forgive(name)
-            stage.supervisord.start(name)
-        watch.settled()
-        if cell.kind == "foreign":
-            _foreign(stage, cell, expected, watch)
-            return ""
-        asyncio.run(check(stage.places, expected, watch.check))
-        for name in COMPONENTS:
-            if cell.chosen[name].name.startswith("N+1"):
-                watch.until_everybody_was_asked(name)
-        watch.check()
-    except (Broken, CommandError, IpcError) as error:
-        return str(error)
-    return ""
-
-
-def _foreign(stage: Stage, cell: Cell, expected: Expected, watch: Watch) -> None:
-    """Raises Broken, CommandError."""
-    alarm = functools.partial(watch.check, allowed=foreign.REASON)
-    asyncio.run(foreign.refused(stage.places, expected, alarm))
-    alarm()
-    back = next(one for name, one in cell.chosen.items() if name != foreign.ODD)
-    stage.swap(foreign.ODD, back.packages[foreign.ODD])
-    versions = {**expected.versions, foreign.ODD: back.version}
-    watch.settled()
-    asyncio.run(foreign.nothing_is_lost(stage.places, msgspec.structs.replace(expected, versions=versions), alarm))
-
-
 def grids(releases: Releases, cells: list[Cell]) -> list[Grid]:
     """The heat maps."""
     names = {frozenset((name, one.name) for name, one in cell.chosen.items()): cell.name for cell in cells}
@@ -241,24 +152,16 @@ def grids(releases: Releases, cells: list[Cell]) -> list[Grid]:
     ]
 
 
-def run(stage: Stage, releases: Releases, cells: list[Cell], steps: Steps) -> Report:
+def run(stage: Stage, releases: Releases, cells: list[Cell], steps: Steps, findings: Findings) -> None:
     """The whole drill. Raises CommandError if it cannot be done at all."""
-    wall, began = time.time(), time.monotonic()
-    cases = walk(stage, cells, steps)
-    facts = {
+    findings.grids = grids(releases, cells)
+    findings.facts = {
         "N-1": f"{releases.older.name}, as released",
         "N": f"{releases.own.name}, protocol {PROTOCOL[0]}.{PROTOCOL[1]}",
         "N+1": f"N that says what protocol {PROTOCOL[0]}.{PROTOCOL[1] + 1} may say",
         "foreign": f"N that speaks protocol {PROTOCOL[0] - 1}.0",
     }
-    return Report(
-        drill="skew",
-        began=wall,
-        seconds=time.monotonic() - began,
-        cases=cases,
-        grids=grids(releases, cells),
-        facts=facts,
-    )
+    Walk(stage, findings.cases, steps).through(cells)
 
 
 def for_this_base(source: Path) -> Path:
@@ -284,13 +187,3 @@ def later(*, words: bool) -> dict[str, Change]:
 
 def _speaks(major: int, minor: int) -> Change:
     return replaced(r"^PROTOCOL = .*$", f"PROTOCOL = ({major}, {minor})")
-
-
-def _extension(stage: Stage) -> str:
-    """The sample's name, once it is well."""
-
-    def found() -> str | None:
-        status = ask(stage.deployment, GetStatus())
-        return next((one.name for one in status.extensions if one.status == "success"), None)
-
-    return stage.until(found, "the sample extension's success", _SAMPLE_PATIENCE)

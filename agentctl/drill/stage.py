@@ -1,5 +1,6 @@
 """Where a drill plays: a root of its own with a local host, supervisord and the four, gone afterwards."""
 
+import itertools
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,8 @@ V = TypeVar("V")
 _READY_PATIENCE = 60.0
 _END_PATIENCE = 15.0
 _WORDS_PATIENCE = 60.0
+_WRITTEN = ("run", "state", "log", "lib", "opt", "fabric")
+"""Folders of a root that host and group write to."""
 _RUNS = {"STARTING", "RUNNING", "BACKOFF", "STOPPING"}
 
 
@@ -72,9 +75,13 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Who is impatient and presses Ctrl-C again must not leave a group behind.
+        on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         try:
             group.end_all(self.deployment)
         finally:
+            signal.signal(signal.SIGINT, on_interrupt)
             signal.signal(signal.SIGTERM, self._on_term)
             if not self._keep:
                 shutil.rmtree(self.root, ignore_errors=True)
@@ -93,6 +100,21 @@ class Stage:
         if sample and (done := self.azfabric("ext", "add", "--sample")).returncode != 0:
             raise CommandError(f"the sample extension could not be added:\n{done.stderr or done.stdout}")
         self.until_ready()
+
+    def clear(self) -> None:
+        """End host and group, and put away all they ever wrote: sources, packages, keys and settings are left.
+
+        Kept stages keep it, in `before-NUMBER`. Raises CommandError.
+        """
+        group.end_all(self.deployment)
+        away = next(one for number in itertools.count(1) if not (one := self.root / f"before-{number}").exists())
+        away.mkdir()
+        for name in _WRITTEN:
+            if (folder := self.root / name).exists():
+                folder.rename(away / name)
+        if not self._keep:
+            shutil.rmtree(away, ignore_errors=True)
+        self.places.installed.mkdir(mode=0o755, parents=True)
 
     def until_ready(self, patience: float = _READY_PATIENCE) -> Truth:
         """The truth, once everybody is well and the host knows. Raises CommandError with what is missing."""

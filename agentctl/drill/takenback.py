@@ -33,7 +33,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TakenBack:
-    """All raise Broken or CommandError."""
+    """All raise Broken or CommandError, and then leave everything as it is at that moment."""
 
     def __init__(self, stage: Stage, versions: Versions, host: Host, expected: Expected) -> None:
         self._stage = stage
@@ -53,17 +53,15 @@ class TakenBack:
         self._host.publish(package)
         faults = [self._host.spoil(endpoint, fault) for endpoint, fault in self._build.faults]
         self._host.want(self._component, self._bad.version)
-        try:
-            if self._build.end in {"package", "fetch"}:
-                measured = self._is_refused(own)
-            else:
-                measured = self._is_tried_and_found_out()
-                self._is_told()
-        finally:
-            # Without a word of the host's, its family's newest version counts as the channel's.
-            self._host.want(self._component, self._good.version)
-            for number in faults:
-                self._host.lift(number)
+        if self._build.end in {"package", "fetch"}:
+            measured = self._is_refused(own)
+        else:
+            measured = self._is_tried_and_found_out()
+            self._is_told()
+        # Without a word of the host's, its family's newest version counts as the channel's.
+        self._host.want(self._component, self._good.version)
+        for number in faults:
+            self._host.lift(number)
         self._good_one_is_in_force()
         if (now := self._versions.pids(but=self._component)) != others:
             raise Broken(f"others were restarted: pids were {others}, are {now}")

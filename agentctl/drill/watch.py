@@ -1,6 +1,7 @@
 """What the processes of a stage did meanwhile, though nobody asked: logs since a moment, ends and starts."""
 
 import re
+from collections.abc import Container
 from pathlib import Path
 
 from agentctl.drill import newer
@@ -37,15 +38,18 @@ class Watch:
         if not wait_until(lambda: f"{newer.SAYS} {newer.DONE}" in self.said(newer_one), _PATIENCE):
             raise Broken(f"{newer_one} did not get an answer of everybody")
 
-    def check(self, *, allowed: str = "") -> None:
-        """Nothing bad in any log, nobody started again. Raises Broken. Lines with `allowed` in them are not bad."""
+    def check(self, *, allowed: str = "", but: Container[str] = ()) -> None:
+        """Nothing bad in any log, nobody started again. Raises Broken.
+
+        `allowed`: lines with this in them are not bad. `but`: these were stopped by us.
+        """
         for name in self._logs:
             for line in self.said(name).splitlines():
                 if _BAD.search(line) and not (allowed and allowed in line):
                     raise Broken(f"{name}: {line[:_LINE_LIMIT]}")
         now = {one.name: (one.pid, one.start) for one in self._stage.supervisord.programs()}
         for name in COMPONENTS:
-            if name in self._starts and now[name] != self._starts[name]:
+            if name in self._starts and name not in but and now[name] != self._starts[name]:
                 raise Broken(f"{name}, process {self._starts[name][0]}, ended by itself")
 
     def said(self, name: str) -> str:

@@ -58,7 +58,7 @@ export function askedCards(all) {
     const [text, kind] = ASKED[one.state] ?? ASKED.asked, title = `${one.component} ${one.version}`;
     const runs = one.state === "running" ? "" : one.reported ? `, it runs ${words(one.reported, 80)}` : ", it has not said what it runs";
     return el("li", { class: "card slim", "data-key": one.component },
-      el("div", { class: "what" }, el("strong", null, title), " ", badge(text, kind), el("span", { class: "quiet" }, ` since incarnation ${one.incarnation}`,
+      el("div", { class: "what" }, el("strong", null, title), " ", badge(text, kind), el("span", { class: "quiet" }, ` since ${one.fast_track ? "FastTrack" : "incarnation"} ${one.incarnation}`,
         one.from_version ? `, from ${one.from_version} only` : "", runs),
       one.state === "refused" ? el("p", { class: "message" }, words(one.reason, 1000) || "The VM gave no reason.") : null),
       el("button", { type: "button", class: "small", "data-order": "want-no-more", "data-name": one.component, "aria-label": `Clear ${title}` }, "Clear"));

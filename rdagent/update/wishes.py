@@ -112,7 +112,8 @@ class Wishes:
     async def _ask_host(self) -> float:
         """When to ask again, by CLOCK_MONOTONIC."""
         try:
-            found = await asyncio.to_thread(read_instructions, self._client, self._find_host(), COMPONENTS)
+            known = self._instructions.in_force
+            found = await asyncio.to_thread(read_instructions, self._client, self._find_host(), COMPONENTS, known)
         except WireError as error:
             logger.debug("what the host wants of versions is not known: %s", error)
             again = self._host_pause

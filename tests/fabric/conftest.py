@@ -5,7 +5,10 @@ import contextlib
 import http.client
 import io
 import json
+import os
+import pwd
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +26,8 @@ import requests
 
 PATIENCE = 30.0
 NAME = "Contoso.Tools.Greeter"
+SERVERS = ("wireserver", "hostgaplugin", "imds", "blob")
+"""At one address for all workers."""
 
 
 def package(name: str = NAME, version: str = "1.0.0", files: dict[str, bytes] | None = None) -> bytes:
@@ -339,6 +344,70 @@ def own_host(tmp_path: Path) -> Iterator[RunningHost]:
     """For tests that end it, or need it untouched."""
     with running(tmp_path / "root") as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A URL. The server listens at a socket in its own folder only; it declines to be root."""
+    folder = Path("/tmp") / f"azvmagent-postgresql-{os.getpid()}"
+    folder.mkdir(mode=0o755)
+    programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
+    owner = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups"] if os.getuid() == 0 else []
+    if owner:
+        user = pwd.getpwnam("postgres")
+        os.chown(folder, user.pw_uid, user.pw_gid)
+    data = folder / "data"
+    making: list[str | Path] = [
+        *owner,
+        programs / "initdb",
+        "-D",
+        data,
+        "-U",
+        "azfabric",
+        "--auth=trust",
+        "-E",
+        "UTF8",
+        "--no-sync",
+    ]
+    subprocess.run(making, check=True, capture_output=True, timeout=60, cwd="/")
+    with (folder / "log").open("wb") as log:
+        serving: list[str | Path] = [
+            *owner,
+            programs / "postgres",
+            "-D",
+            data,
+            "-k",
+            folder,
+            "-c",
+            "listen_addresses=",
+            "-F",
+        ]
+        child = subprocess.Popen(serving, stdout=log, stderr=log, cwd="/")
+    try:
+        end = monotonic() + PATIENCE
+        while subprocess.run([programs / "pg_isready", "-h", folder], capture_output=True).returncode != 0:
+            assert child.poll() is None, (folder / "log").read_text()
+            assert monotonic() < end, (folder / "log").read_text()
+        yield f"postgresql://azfabric@/postgres?host={folder}"
+    finally:
+        child.terminate()
+        child.wait(PATIENCE)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def fleet(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningHost]]:
+    folder = tmp_path_factory.mktemp("fleet")
+    shared = ["--database", database, "--blobs", str(folder / "blobs")]
+    workers: list[RunningHost] = []
+    for name in ("one", "two"):
+        worker = RunningHost(folder / name)
+        ports = [f"--{server}-port={workers[0].address(server)[1]}" for server in SERVERS] if workers else []
+        worker.start(*shared, *ports)
+        workers.append(worker)
+    yield workers
+    for worker in workers:
+        assert (worker.stop(), worker.bugs()) == (0, [])
 
 
 @pytest.fixture

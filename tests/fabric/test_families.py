@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabric.components import AskedComponent, outcome
-from fabric.state import Told, WantedComponent
+from fabric.state import GoalStateVersion, Identity, Told, VmState, WantedComponent
 from tests.fabric.conftest import RunningHost, Vm, parsed, run_azfabric, vm_of
 
 BOTH = ("direct", "plugin")
@@ -34,7 +34,7 @@ def publish(host: RunningHost, family: str, version: str) -> bytes:
     return package
 
 
-def ask(host: RunningHost, component: str, version: str, **more: str) -> dict[str, Any]:
+def ask(host: RunningHost, component: str, version: str, **more: Any) -> dict[str, Any]:
     asked: dict[str, Any] = host.api(
         "POST", "/api/components", json={"component": component, "version": version, **more}
     )
@@ -142,6 +142,57 @@ def test_what_is_asked_for_is_said_in_both_channels(clean: RunningHost) -> None:
     assert of_fabric(clean)["Prod"] == unasked
     assert of_vm_settings(clean)["Prod"]["isVersionFromRSM"] is False
     assert int(vm_of(clean).incarnation) == before + 3
+
+
+def test_fast_track_says_it_in_vm_settings_alone(clean: RunningHost) -> None:
+    for version in ("9.9.9.9", "9.9.9.10"):
+        publish(clean, "Prod", version)
+    before, tag = vm_of(clean).incarnation, etag(clean)
+    asked = ask(clean, "Prod", "9.9.9.9", fast_track=True)
+    assert (asked["state"], asked["fast_track"], asked["incarnation"]) == (
+        "asked",
+        True,
+        vm_of(clean).vm_settings()["inSvdSeqNo"],
+    )
+    assert (vm_of(clean).incarnation, etag(clean) != tag) == (before, True)
+    assert "Version" not in of_fabric(clean)["Prod"]
+    assert vm_of(clean).vm_settings()["extensionGoalStatesSource"] == "FastTrack"
+    fast = of_vm_settings(clean)["Prod"]
+    assert (fast["version"], fast["isVersionFromRSM"], fast["isVMEnabledForRSMUpgrades"]) == ("9.9.9.9", True, True)
+    # The next goal state of the fabric has all that is wanted.
+    clean.add()
+    assert of_fabric(clean)["Prod"]["Version"] == of_vm_settings(clean)["Prod"]["version"] == "9.9.9.9"
+    assert vm_of(clean).vm_settings()["extensionGoalStatesSource"] == "Fabric"
+    said = run_azfabric(clean.root, "want", "Prod", "9.9.9.10", "--fast-track")
+    assert "is asked for, by FastTrack (" in said.stdout
+    run_azfabric(clean.root, "want", "--clear", "--fast-track", check=2)
+    clean.api("POST", "/api/fast-track", json={"on": False})
+    order = {"component": "Prod", "version": "9.9.9.9", "fast_track": True}
+    off = clean.call("portal", "POST", "/api/components", json=order)
+    assert (off.status_code, "FastTrack is off" in off.text) == (400, True)
+    assert [one["version"] for one in clean.api("GET", "/api/components")] == ["9.9.9.10"]
+    clean.api("POST", "/api/fast-track", json={"on": True})
+
+
+def test_the_configuration_of_the_incarnation_before_asks_for_what_it_asked(clean: RunningHost) -> None:
+    for version in ("9.9.9.9", "9.9.9.10"):
+        publish(clean, "Prod", version)
+        ask(clean, "Prod", version)
+    clean.fault("extensionsconfig", "inconsistent")
+    assert of_fabric(clean)["Prod"]["Version"] == "9.9.9.9"
+
+
+def test_a_host_of_the_release_before_asks_for_the_same() -> None:
+    """0.1.0 kept what is asked for by VM, not by document."""
+    identity = Identity(vm="a", container_id="c", deployment_id="d", tenant_key_pem="k", tenant_certificate_pem="p")
+    asked = [WantedComponent(name="Prod", version="9.9.9.9")]
+    first = GoalStateVersion(number=1, ticks=1)
+    state = msgspec.to_builtins(VmState(identity=identity, fabric=first, fast_track=first, components=asked))
+    for version in (state["fabric"], state["fast_track"]):
+        del version["components"]
+    found = msgspec.convert(state, VmState)
+    assert found.fast_track is not None
+    assert found.fabric.components == found.fast_track.components == asked
 
 
 def etag(host: RunningHost) -> str:

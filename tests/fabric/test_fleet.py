@@ -1,16 +1,10 @@
 """Several workers of one host behind one address, with a real PostgreSQL between them."""
 
-import os
-import pwd
-import shutil
 import socket
-import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import psycopg
@@ -22,6 +16,7 @@ from fabric.store import Store, database_url
 from tests.fabric.conftest import (
     NAME,
     PATIENCE,
+    SERVERS,
     RunningHost,
     Vm,
     answered,
@@ -33,72 +28,6 @@ from tests.fabric.conftest import (
 )
 from tests.fabric.test_told import keeps_the_rest
 
-SERVERS = ("wireserver", "hostgaplugin", "imds", "blob")
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A URL. The server listens at a socket in its own folder only; it declines to be root."""
-    folder = Path("/tmp") / f"azvmagent-postgresql-{os.getpid()}"
-    folder.mkdir(mode=0o755)
-    programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
-    owner = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups"] if os.getuid() == 0 else []
-    if owner:
-        user = pwd.getpwnam("postgres")
-        os.chown(folder, user.pw_uid, user.pw_gid)
-    data = folder / "data"
-    making: list[str | Path] = [
-        *owner,
-        programs / "initdb",
-        "-D",
-        data,
-        "-U",
-        "azfabric",
-        "--auth=trust",
-        "-E",
-        "UTF8",
-        "--no-sync",
-    ]
-    subprocess.run(making, check=True, capture_output=True, timeout=60, cwd="/")
-    with (folder / "log").open("wb") as log:
-        serving: list[str | Path] = [
-            *owner,
-            programs / "postgres",
-            "-D",
-            data,
-            "-k",
-            folder,
-            "-c",
-            "listen_addresses=",
-            "-F",
-        ]
-        child = subprocess.Popen(serving, stdout=log, stderr=log, cwd="/")
-    try:
-        end = monotonic() + PATIENCE
-        while subprocess.run([programs / "pg_isready", "-h", folder], capture_output=True).returncode != 0:
-            assert child.poll() is None, (folder / "log").read_text()
-            assert monotonic() < end, (folder / "log").read_text()
-        yield f"postgresql://azfabric@/postgres?host={folder}"
-    finally:
-        child.terminate()
-        child.wait(PATIENCE)
-        shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
-def fleet(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningHost]]:
-    folder = tmp_path_factory.mktemp("fleet")
-    shared = ["--database", database, "--blobs", str(folder / "blobs")]
-    workers: list[RunningHost] = []
-    for name in ("one", "two"):
-        worker = RunningHost(folder / name)
-        ports = [f"--{server}-port={workers[0].address(server)[1]}" for server in SERVERS] if workers else []
-        worker.start(*shared, *ports)
-        workers.append(worker)
-    yield workers
-    for worker in workers:
-        assert (worker.stop(), worker.bugs()) == (0, [])
-
 
 def worker_of(connection: socket.socket, fleet: list[RunningHost]) -> int | None:
     """Which of them the kernel gave a connection to: who has its other end. None: it was not taken yet."""
@@ -108,10 +37,18 @@ def worker_of(connection: socket.socket, fleet: list[RunningHost]) -> int | None
             fields = line.split()
             if int(fields[2].partition(":")[2], 16) == port:
                 inode = f"socket:[{fields[9]}]"
-                held = {str(one.readlink()) for one in Path(f"/proc/{worker.pid}/fd").iterdir()}
-                if inode in held:
+                if inode in open_files(worker):
                     return number
     return None
+
+
+def open_files(worker: RunningHost) -> set[str]:
+    """What its descriptors are; some are closed while one looks."""
+    found = set()
+    for one in Path(f"/proc/{worker.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.add(str(one.readlink()))
+    return found
 
 
 def test_they_listen_at_one_address_and_share_the_work(fleet: list[RunningHost]) -> None:

@@ -67,9 +67,10 @@ def publish(host: RunningHost, content: bytes, **query: str) -> dict[str, Any]:
 
 
 def updater(host: RunningHost, folder: Path) -> Updater:
+    """Told by this host whom to trust."""
     base = host.endpoints["repository"]
     folder.mkdir(exist_ok=True)
-    trust = (host.root / "fabric" / "repository" / "root.json").read_bytes()
+    trust = host.call("portal", "GET", "/api/repository/root").content
     return Updater(
         str(folder), f"{base}/metadata/", target_dir=str(folder), target_base_url=f"{base}/targets/", bootstrap=trust
     )

@@ -2,6 +2,7 @@
 
 import io
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from agentctl.drill.blackout import choose, run
+from agentctl.drill.findings import Findings
 from agentctl.drill.outages import OUTAGES, Outage
 from agentctl.drill.progress import steps
 from agentctl.drill.report import Report
@@ -35,10 +37,29 @@ def test_nothing_changes_and_the_wanted_version_arrives_later() -> None:
 @pytest.mark.timeout(200)
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # a group outlives who starts it
 def test_an_outage_that_is_none_makes_it_red() -> None:
+    found, (away,) = Findings("blackout"), choose(["host-gone"])
     none = Outage(name="none", what="everything is there", drill="0", rounds=((),), patience=6.0)
-    with Stage(CONFIGURATION) as stage, steps(Console(file=io.StringIO()), 1) as progress:
-        report = run(stage, [none], progress)
-    assert report.cases[0].problem == "update status says nothing of the repository, after 6 s"
+    with Stage(CONFIGURATION) as stage, steps(Console(file=io.StringIO()), 2) as progress:
+        run(stage, [none, away], progress, found)
+    assert [case.problem for case in found.cases] == ["update status says nothing of the repository, after 6 s", ""]
+
+
+@pytest.mark.parametrize("words", [("blackout", "--only", "drip"), ("rollback", "--only", "wrong-key")], ids=" ".join)
+def test_interrupted_at_once_it_says_so(words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-P", "-m", "agentctl", "drill", *words]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline().startswith("The drill's settings:")
+        child.send_signal(signal.SIGINT)
+        out, _ = child.communicate(timeout=100)
+    finally:
+        child.kill()
+        child.communicate()
+    assert child.returncode == 1
+    assert "0 of 0 well" in out
+    assert "Not to its end: interrupted after 0 of 1 steps" in out
+    assert "Traceback" not in out
 
 
 def test_what_is_chosen() -> None:

@@ -1,4 +1,4 @@
-"""`agentctl drill rollback` with three bad builds, and with one that is good: the drill has to say so."""
+"""`agentctl drill rollback` with four bad builds, and with one that is good: the drill has to say so."""
 
 import io
 import json
@@ -13,6 +13,7 @@ from defusedxml.ElementTree import parse
 from rich.console import Console
 
 from agentctl.drill.badbuilds import BUILDS, BadBuild
+from agentctl.drill.findings import Findings
 from agentctl.drill.progress import steps
 from agentctl.drill.report import Report
 from agentctl.drill.rollback import Choice, bad_package, choose, run
@@ -28,15 +29,15 @@ OUTLIVED = "ignore:subprocess .* is still running:ResourceWarning"
 """A group outlives who starts it."""
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(420)
 def test_bad_builds_are_found_out_and_taken_back(tmp_path: Path) -> None:
-    names = ("lies-about-its-version", "stops-answering", "wrong-key")
+    names = ("lies-about-its-version", "stops-answering", "prints-without-end", "wrong-key")
     only = [word for name in names for word in ("--only", name)]
     junit = tmp_path / "junit.xml"
     command = [sys.executable, "-P", "-m", "agentctl", "drill", "rollback", "guestagent", *only, "--json"]
-    done = subprocess.run([*command, "--junit", str(junit)], capture_output=True, text=True, timeout=290)
+    done = subprocess.run([*command, "--junit", str(junit)], capture_output=True, text=True, timeout=410)
     report = msgspec.json.decode(done.stdout, type=Report)
-    assert [case.problem for case in report.cases] == ["", "", ""]
+    assert [case.problem for case in report.cases] == [""] * 4
     assert done.returncode == 0, done.stderr
     assert {case.name for case in report.cases} == {f"guestagent {name}" for name in names}
     for case in report.cases:
@@ -44,22 +45,23 @@ def test_bad_builds_are_found_out_and_taken_back(tmp_path: Path) -> None:
         assert set(case.measured) == ({"detect_s", "restore_s"} if tried else {"detect_s"})
     suite = parse(junit).getroot()
     assert suite is not None
-    assert (suite.get("tests"), suite.get("failures")) == ("3", "0")
+    assert (suite.get("tests"), suite.get("failures")) == ("4", "0")
     assert "trial_seconds = 2.0" in done.stderr, "what is scaled down is said"
 
 
 @pytest.mark.timeout(200)
 @pytest.mark.filterwarnings(OUTLIVED)
 def test_a_bad_build_that_is_good_makes_it_red() -> None:
-    """So does one with another reason than the one it is there for, and what stayed does not spoil the next."""
+    """So does one with another reason than the one it is there for; the next one begins as if there had been none."""
     good = BadBuild(name="good", what="nothing is wrong with it")
-    other = msgspec.structs.replace(_named("lies-about-its-version"), reason="leaks")
-    with Stage(CONFIGURATION) as stage, steps(Console(file=io.StringIO()), 2) as progress:
-        report = run(stage, [Choice("telemetry", other), Choice("telemetry", good)], progress)
-    assert [case.ok for case in report.cases] == [False, False]
-    assert "without 'leaks'" in report.cases[0].problem
-    assert report.cases[1].problem == "it passed its trial, and is in force"
-    assert any("telemetry 1.1.2 runs" in line for line in report.cases[1].evidence)
+    lying, found = _named("lies-about-its-version"), Findings("rollback")
+    other = msgspec.structs.replace(lying, reason="leaks")
+    with Stage(CONFIGURATION) as stage, steps(Console(file=io.StringIO()), 3) as progress:
+        run(stage, [Choice("telemetry", other), Choice("telemetry", good), Choice("telemetry", lying)], progress, found)
+    assert [case.ok for case in found.cases] == [False, False, True], found.cases
+    assert "without 'leaks'" in found.cases[0].problem
+    assert found.cases[1].problem == "it passed its trial, and is in force"
+    assert any("telemetry 1.1.2 runs" in line for line in found.cases[1].evidence)
 
 
 @pytest.mark.parametrize("choice", [Choice(one.of[0], one) for one in BUILDS], ids=lambda choice: choice.name)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,23 @@ from rich.console import Console
 from agentctl import __version__
 from agentctl.drill.contract import Expected, reads
 from agentctl.drill.progress import steps
-from agentctl.drill.report import Report
-from agentctl.drill.skew import CONFIGURATION, Cell, Releases, combinations, for_this_base, grids, plan, walk
+from agentctl.drill.report import Case, Report
+from agentctl.drill.skew import CELLS, CONFIGURATION, Releases, combinations, for_this_base, grids, plan
 from agentctl.drill.stage import Stage
-from agentctl.drill.variants import Variant, appended, changed, checkout, released, replaced, variant
+from agentctl.drill.variants import (
+    Change,
+    Variant,
+    appended,
+    begun_with,
+    changed,
+    checkout,
+    released,
+    replaced,
+    variant,
+)
+from agentctl.drill.walk import Cell, Walk
 from agentctl.errors import CommandError
-from agentctl.processes import with_environment
+from agentctl.processes import process, wait_until, with_environment
 from ipc.contract import REQUESTS
 from ipc.contract.every import Describe, Health
 from ipc.contract.guestagent import CancelRun, RetryExtension, RunScript
@@ -35,6 +47,8 @@ from ipc.contract.telemetry import Record
 from ipc.message import Request
 from ipc.places import COMPONENTS
 
+OUTLIVED = "ignore:subprocess .* is still running:ResourceWarning"
+"""A group outlives who starts it."""
 RELEASED = Path(__file__).parents[2] / "packaging" / "released"
 # The suite asks these in its own way, or they change something.
 OTHERS: set[type[Request[Any]]] = {
@@ -68,23 +82,42 @@ def test_every_combination_is_well(tmp_path: Path) -> None:
     assert len(re.findall(r"(?m)^\[\d+/25\] .*: well$", done.stderr)) == 25, "each step is told of while it happens"
 
 
-def test_interrupted_it_takes_everything_away(root: Path) -> None:
-    environment = {**os.environ, "TMPDIR": str(root)}
-    command = [sys.executable, "-P", "-m", "agentctl", "drill", "skew", "--json"]
-    child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+def test_interrupted_it_takes_everything_away_and_tells_what_it_found(root: Path, tmp_path: Path) -> None:
+    files = [f"--junit={tmp_path / 'junit.xml'}", f"--html={tmp_path / 'map.html'}"]
+    command = [sys.executable, "-P", "-m", "agentctl", "drill", "skew", "--json", *files]
+    child = subprocess.Popen(
+        command,
+        env={**os.environ, "TMPDIR": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert child.stderr is not None
-        assert child.stderr.readline().startswith("[1/25]")
+        while (line := child.stderr.readline()) and not line.startswith("[1/25]"):
+            pass
         (stage,) = root.glob("azvmagent-drill.*")
-        assert with_environment("AZVMAGENT_ROOT", str(stage))
+        supervisord = process(int((stage / "run" / "supervisord.pid").read_text()))
+        assert supervisord is not None
         child.terminate()
-        child.stderr.read()
-        assert child.wait(60) == 1
+        # It has begun to take things away: who is impatient now must not make it leave the rest.
+        assert wait_until(lambda: not supervisord.alive(), 60.0)
+        child.terminate()
+        out, _ = child.communicate(timeout=60)
+        assert child.returncode == 1
     finally:
         child.kill()
         child.communicate()
     assert not with_environment("AZVMAGENT_ROOT", str(stage))
     assert list(root.iterdir()) == []
+    report = msgspec.json.decode(out, type=Report)
+    assert re.match(r"interrupted after \d of 25 steps", report.unfinished)
+    assert [case.problem for case in report.cases] == [""] * len(report.cases)
+    assert report.cases
+    suite = parse(tmp_path / "junit.xml").getroot()
+    assert suite is not None
+    assert (suite.get("tests"), suite.get("errors")) == (str(len(report.cases) + 1), "1")
+    assert "Not to its end: interrupted" in (tmp_path / "map.html").read_text()
 
 
 def test_a_folder_too_deep_for_sockets_is_refused_with_the_way_out(
@@ -99,7 +132,7 @@ def test_a_folder_too_deep_for_sockets_is_refused_with_the_way_out(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # a group outlives who starts it
+@pytest.mark.filterwarnings(OUTLIVED)
 def test_a_release_that_breaks_the_contract_is_noticed() -> None:
     """Its telemetry asks for more than the others say; the combination after that is well again."""
     mutation = {
@@ -116,12 +149,42 @@ def test_a_release_that_breaks_the_contract_is_noticed() -> None:
         mutant = variant("mutant", mutated, __version__, out, stage.key, ["telemetry"])
         sound = dict.fromkeys(COMPONENTS, older)
         cells = [Cell(kind="combination", chosen=chosen) for chosen in (sound, {**sound, "telemetry": mutant}, sound)]
-        with steps(Console(file=io.StringIO()), len(cells)) as progress:
-            before, broken, after = walk(stage, cells, progress)
+        before, broken, after = walk(stage, cells)
     assert (before.problem, after.problem) == ("", "")
     assert broken.problem.startswith("telemetry: "), broken
     assert "bad frame from" in broken.problem
     assert any("bad frame from" in line and "required field `reason`" in line for line in broken.evidence), broken
+
+
+LAST_WORDS = "import atexit\natexit.register(print, {words!r}, flush=True)\n"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings(OUTLIVED)
+def test_last_words_are_those_of_the_combination_they_were_said_in() -> None:
+    """A telemetry that ends with a complaint makes its own combination red, one that says farewell none."""
+    with Stage(CONFIGURATION) as stage:
+        sound = own(stage, "sound", "1.0.0", COMPONENTS)
+        friendly = own(stage, "friendly", "1.0.1", ["telemetry"], begun_with(LAST_WORDS.format(words="farewell")))
+        angry = own(stage, "angry", "1.0.2", ["telemetry"], begun_with(LAST_WORDS.format(words="CRITICAL all is lost")))
+        chosen = dict.fromkeys(COMPONENTS, sound)
+        rows = [chosen, {**chosen, "telemetry": friendly}, {**chosen, "telemetry": angry}, chosen]
+        found = walk(stage, [Cell(kind="combination", chosen=one) for one in rows])
+    assert [case.problem for case in found] == ["", "", "telemetry: CRITICAL all is lost", ""]
+    assert "telemetry: CRITICAL all is lost" in found[2].evidence
+
+
+def walk(stage: Stage, cells: list[Cell]) -> list[Case]:
+    cases: list[Case] = []
+    with steps(Console(file=io.StringIO()), len(cells)) as progress:
+        Walk(stage, cases, progress).through(cells)
+    return cases
+
+
+def own(stage: Stage, name: str, version: str, components: Iterable[str], change: Change | None = None) -> Variant:
+    """This checkout, its telemetry changed."""
+    source = checkout(stage.root / name, {"telemetry/__main__.py": change} if change else {})
+    return variant(name, source, version, stage.root / "packages", stage.key, components)
 
 
 def test_each_combination_is_one_swap_away_from_the_one_before() -> None:
@@ -134,6 +197,7 @@ def test_each_combination_is_one_swap_away_from_the_one_before() -> None:
 
 def test_the_heat_maps_show_every_cell_once_at_its_place() -> None:
     cells = plan(RELEASES)
+    assert len(cells) == CELLS
     shown = grids(RELEASES, cells)
     names = [name for grid in shown for row in grid.cells for name in row]
     assert sorted(names) == sorted(cell.name for cell in cells)

@@ -8,8 +8,11 @@ import pytest
 from defusedxml.ElementTree import parse
 from rich.console import Console
 
+from agentctl.drill.findings import Findings
+from agentctl.drill.progress import Steps, steps
 from agentctl.drill.report import Case, Grid, Report, text, write_html, write_json, write_junit
 from agentctl.errors import CommandError
+from ipc.supervisord import SupervisordError
 
 EVIL = "<script>alert(1)</script> [bold]]]> \x00\x1b[31m \udcff & 'x'"
 REPORT = Report(
@@ -73,3 +76,58 @@ def test_json_comes_back(tmp_path: Path) -> None:
 def test_a_report_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="cannot be written: No such file"):
         write_json(msgspec.structs.replace(REPORT, cases=[], facts={}), tmp_path / "none" / "report.json")
+
+
+def test_what_did_not_come_to_its_end_is_not_taken_for_all_of_it(tmp_path: Path) -> None:
+    report = msgspec.structs.replace(REPORT, cases=REPORT.cases[:1], unfinished=f"interrupted {EVIL}")
+    assert (report.failed, report.well) == ([], False)
+    assert "1 of 1 well, in 12 s. Not to its end: interrupted" in printed(report)
+    write_html(report, tmp_path / "report.html")
+    assert "<p class=bad>1 of 1 well" in (tmp_path / "report.html").read_text()
+    write_junit(report, tmp_path / "report.xml")
+    suite = parse(tmp_path / "report.xml").getroot()
+    assert suite is not None
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "0", "1")
+    error = suite.find("testcase/error")
+    assert error is not None
+    assert error.get("message", "").startswith("interrupted")
+
+
+@pytest.mark.parametrize(
+    ("end", "raised", "said"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt, "interrupted after 1 of 3 steps, in the second"),
+        (SupervisordError("not there"), CommandError, "supervisord: not there, after 1 of 3 steps, in the second"),
+        (CommandError("no host"), CommandError, "no host, after 1 of 3 steps, in the second"),
+        (ZeroDivisionError(), ZeroDivisionError, "a bug"),
+    ],
+)
+def test_whatever_ends_a_drill_what_was_found_is_there(
+    end: BaseException, raised: type[BaseException], said: str
+) -> None:
+    found = Findings("skew")
+    assert not found.begun
+    with (
+        pytest.raises(raised),
+        steps(Console(file=io.StringIO()), 3) as progress,
+        found.through(progress),
+    ):
+        _two_steps(progress, found, end)
+    assert found.begun
+    assert (found.report().unfinished, found.report().cases) == (said, REPORT.cases[:1])
+
+
+def test_a_drill_that_came_to_its_end_says_nothing_of_it() -> None:
+    found = Findings("skew")
+    with steps(Console(file=io.StringIO()), 1) as progress, found.through(progress):
+        progress.begin("all")
+    assert found.report().unfinished == ""
+    assert found.report().well
+
+
+def _two_steps(progress: Steps, found: Findings, end: BaseException) -> None:
+    progress.begin("the first")
+    found.cases.append(REPORT.cases[0])
+    progress.end("well")
+    progress.begin("the second")
+    raise end
