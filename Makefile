@@ -52,6 +52,7 @@ bench: packages $(VENV)/dev.stamp ## measurements beside the reference agent
 	$(BIN)/python -m bench.fleet
 	$(BIN)/python -m bench.network
 	$(BIN)/python -m bench.dhcp
+	$(BIN)/python -m bench.start
 	$(BIN)/python -m bench.update
 
 packages: ## the Debian packages the tests use (installs them as root, else says which are missing)
