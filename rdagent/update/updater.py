@@ -18,9 +18,9 @@ from rdagent.config import UpdateSettings
 from rdagent.update import policy as policies
 from rdagent.update.attempt import Attempts
 from rdagent.update.chronicle import Chronicle
-from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Wait
+from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Wait, is_same
 from rdagent.update.install import Installer, InstallError
-from rdagent.update.memory import Memory, Refusal
+from rdagent.update.memory import Memory, Refusal, still_refused
 from rdagent.update.offers import Offer
 from rdagent.update.pauses import Clock, longer, shortened
 from rdagent.update.plan import decide, order
@@ -35,7 +35,6 @@ from release.signing import Thresholds, trust_for
 from release.staging import sweep
 from wire.http import HttpClient
 
-_REFUSED_SECONDS = 86400.0
 _DAMAGED_TRIES = 3
 _TROUBLE_PAUSE, _BUG_PAUSE = 10.0, 60.0
 
@@ -189,7 +188,7 @@ class Updater:
             for name in COMPONENTS
         }
         for name, one in self.decisions.items():
-            if before.get(name) != one:
+            if not is_same(before.get(name), one):
                 self._changed(name)
         answers = [
             (isinstance(one, Refuse), one.offer, one.why if isinstance(one, Refuse) else "")
@@ -272,8 +271,8 @@ class Updater:
             return decision
         offer = decision.offer
         key = self.wishes.key(offer)
-        refused = self.memory.now.refused.get(key)
-        if refused and offer.wanted_by != "operator" and 0 <= time.time() - refused.at < _REFUSED_SECONDS:
+        refused = still_refused(self.memory.now.refused, time.time()).get(key)
+        if refused and offer.wanted_by != "operator":
             return Refuse(offer=offer, why=refused.why, lift=f"agentctl update now {offer.name}")
         retry = self._retries.get(key)
         if retry and self._clock.monotonic() < retry.at and not self._is_asked(offer):
@@ -287,8 +286,9 @@ class Updater:
         # What three times came as no package was put there so; it is not fetched for ever.
         if error.final or (error.damaged and before.tries >= _DAMAGED_TRIES - 1):
             self._retries.pop(key, None)
-            refusal = Refusal(why=error.reason, at=time.time())
-            self.memory.change(refused={**self.memory.now.refused, key: refusal})
+            now = time.time()
+            refusal = Refusal(why=error.reason, at=now)
+            self.memory.change(refused={**still_refused(self.memory.now.refused, now), key: refusal})
             self._chronicle.end("refuse", offer, ok=False, message=error.reason)
             return
         pause = longer(before.pause, self.settings.check_period)

@@ -7,6 +7,7 @@ whole week is then as long as its work.
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,6 +96,10 @@ class Wall:
         """Seconds it is ahead of the machine's."""
         return float((self._folder / "offset").read_text())
 
+    def time(self) -> float:
+        """UTC by it, seconds since the epoch."""
+        return time.time() + self.offset
+
     @property
     def waits(self) -> list[float]:
         """What the updater skipped so far, seconds each."""
@@ -138,7 +143,7 @@ class Wall:
             yield {**variables, "FAKETIME_SHARED": shared.stdout.strip()}
         finally:
             for name in (f"sem.{semaphore.lstrip('/')}", memory.lstrip("/")):
-                (Path("/dev/shm") / name).unlink(missing_ok=True)  # noqa: S108  # where shm_open(3) puts it
+                (Path("/dev/shm") / name).unlink(missing_ok=True)  # where shm_open(3) puts it
 
 
 def _library() -> Path:

@@ -1,36 +1,65 @@
-"""A week of dead repository changes nothing but one line in `update status`: the week, hour by hour.
+"""A week of dead repository changes nothing but one line in `update status`: the week, look by look.
 
 Real processes under a real supervisord. The wall clock of all of them goes through the week by libfaketime; only the
 updater's pauses are skipped instead of waited for.
 """
 
-import re
-from collections import Counter
+import datetime
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agentctl import group
+from agentctl.asking import ask
 from agentctl.drill.stage import Stage
 from agentctl.drill.updates import CONFIGURATION, Versions
 from agentctl.drill.variants import package
 from agentctl.processes import wait_until
 from ipc.contract.rdagent import UpdateView
+from ipc.contract.telemetry import GetTimeline
 from ipc.places import COMPONENTS
-from release.build import Built
-from tests.rdagent.update.lying import DAY, LyingServer, SignedRepository, reply, silent, soon
-from tests.swap.faketime import FOLDER, Wall, fast
+from release import record
+from release.environment import fingerprint
+from release.record import Bad, Record
+from release.unpack import component_folder
+from tests.rdagent.update.lying import LyingServer, Script, SignedRepository, reply, silent, soon
+from tests.swap.faketime import Wall, fast
 
-HOUR, MIB = 3600.0, 1 << 20
-PERIOD = 2 * HOUR
+HOUR, DAY = 3600.0, 86400.0
+PERIOD = 6 * HOUR
 """Between two looks; a VM has an hour. Each costs a child, so it says how long the test takes."""
-PATIENCE = 240.0
 LOOK_SECONDS = 3.0
-"""A source may take so long where it is slow; a VM's has 30 s."""
-GROWTH = 4 * MIB
+"""So long a look may take; a VM's has 30 s."""
+PATIENCE = 300.0
 OUTLIVED = "ignore:subprocess .* is still running:ResourceWarning"
 """A group outlives who starts it."""
+
+_GROWTH = 4 << 20
+_LINES = 15
+"""What a machine that is busy may make the processes say of each other meanwhile; looks are more than twice as many."""
+
+
+def _most_looks(hours: float) -> float:
+    """Each pause is three quarters of the period or more, but for the first ones."""
+    return hours * HOUR / PERIOD / 0.75 + 14
+
+
+class Now(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a dead repository may change, or may not."""
+
+    status: list[str]
+    versions: list[tuple[Record, UpdateView]]
+    pids: dict[str, int]
+    log: list[str]
+    journal: int
+    """Entries."""
+    files: dict[str, int]
+    """Bytes by path, of all that the agent keeps."""
+    resident: dict[str, int]
+    """Bytes by component."""
 
 
 class Week:
@@ -38,6 +67,7 @@ class Week:
 
     def __init__(self, stage: Stage, wall: Wall) -> None:
         self.stage, self.wall, self.versions = stage, wall, Versions(stage)
+        self.hour = 0.0
         self.server = LyingServer()
         self.signed = SignedRepository(self.server.files)
         source, out = fast(stage.root / "sources", LOOK_SECONDS), stage.root / "packages"
@@ -69,6 +99,7 @@ class Week:
 
     def until_hour(self, hour: float) -> None:
         """Have it come, looks and all."""
+        self.hour = hour
         self.wall.let_pass(hour * HOUR)
         assert wait_until(lambda: self.wall.has_passed(hour * HOUR), PATIENCE), f"hour {hour:g} does not come"
 
@@ -87,44 +118,71 @@ class Week:
         self.server.files = files
         self.signed.files = files
 
-    def status(self) -> list[str]:
-        return self.stage.agentctl("update", "status").stdout.splitlines()
+    def dead_for(self, hours: float, lie: Script, words: str) -> None:
+        """It answers so; status says that word of it, and it is asked as often as it should be."""
+        self.server.lies[""] = lie
+        asked = len(self.server.asked)
+        self.until_hour(self.hour + hours)
+        self.says(words)
+        requests = len(self.server.asked) - asked
+        # A look is one request or two.
+        assert hours * HOUR / PERIOD - 2 <= requests <= 2 * _most_looks(hours)
 
-    def view(self) -> UpdateView:
-        view = self.versions.view("telemetry")
-        assert view is not None
-        return view
+    def renew(self) -> None:
+        """Its metadata is of today, and 7.0.1 is in it."""
+        self.signed.timestamp.expires = soon(datetime.timedelta(seconds=self.wall.offset + DAY))
+        self.signed.publish("7.0.1", self.new.path.read_bytes(), digest=self.new.digest)
 
-    def in_force(self) -> dict[str, object]:
-        """Records, versions and processes: what may not change."""
-        updates = self.versions.updates()
-        assert updates is not None
-        pids = self.versions.pids()
-        views = {one.component: one for one in updates.components}
-        return {name: (self.versions.record(name), views[name], pids[name]) for name in COMPONENTS}
+    def block(self, version: str, seconds: float) -> None:
+        """It failed here just now."""
+        folder = component_folder(self.stage.places.installed, "telemetry")
+        bad = Bad("it was slow", self.wall.time() + seconds, fingerprint())
+        with record.locked(folder):
+            found = self.versions.record("telemetry")
+            record.write(folder, msgspec.structs.replace(found, bad={f"{version}+{'ab' * 32}": bad}))
 
-    def files(self) -> dict[str, int]:
-        """Bytes by path, of all that the agent keeps."""
-        places = self.stage.places
-        folders = (places.state, places.log, places.installed, places.trust, places.lib)
-        return {
-            str(path.relative_to(self.stage.root)): path.stat().st_size
-            for folder in folders
-            for path in folder.rglob("*")
-            if path.is_file()
-        }
+    def view(self, component: str) -> UpdateView:
+        return self.stage.until(lambda: self.versions.view(component), "an answer to GetUpdates", PATIENCE)
 
-    def resident(self) -> dict[str, int]:
-        """Bytes by component."""
-        pids = self.versions.pids()
-        pages = {name: Path(f"/proc/{pids[name]}/statm").read_text().split()[1] for name in COMPONENTS}
-        return {name: int(count) * 4096 for name, count in pages.items()}
+    def now(self) -> Now:
+        places, pids = self.stage.places, self.versions.pids()
+        kept = (places.state, places.log, places.installed, places.trust, places.lib)
+        paths = [path for folder in kept for path in folder.rglob("*") if path.is_file()]
+        timeline = ask(self.stage.deployment, GetTimeline(limit=1000), within=10.0)
+        return Now(
+            status=self.stage.agentctl("update", "status").stdout.splitlines(),
+            versions=[(self.versions.record(name), self.view(name)) for name in COMPONENTS],
+            pids=pids,
+            log=self.stage.log_of("rdagent").read_text().splitlines(),
+            journal=len(timeline.entries),
+            files={str(path): path.stat().st_size for path in paths},
+            resident={name: _resident(pids[name]) for name in COMPONENTS},
+        )
 
-    def log(self) -> list[str]:
-        return self.stage.log_of("rdagent").read_text().splitlines()
+    def only_one_line_differs(self, before: Now) -> None:
+        now = self.now()
+        assert (now.versions, now.pids) == (before.versions, before.pids)
+        assert len(now.status) == len(before.status)
+        different = [line for line, old in zip(now.status, before.status, strict=True) if line != old]
+        assert len(different) == 1, different
+        assert different[0].startswith("Repository unreachable since")
+        said = now.log[len(before.log) :]
+        assert sum("repository" in line for line in said) == 1, said
+        assert len(said) < _LINES, said
 
-    def publish(self, built: Built) -> None:
-        self.signed.publish(built.manifest.version, built.path.read_bytes(), digest=built.digest)
+    def nothing_piles_up(self, before: Now) -> None:
+        now = self.now()
+        assert now.journal - before.journal < _LINES
+        assert not [path for path in now.files if "/downloads/" in path or "/staging/" in path]
+        new = now.files.keys() - before.files.keys()
+        assert len(new) < 5, new
+        assert sum(now.files.values()) - sum(before.files.values()) < _GROWTH
+        grown = {name: now.resident[name] - before.resident[name] for name in COMPONENTS}
+        assert max(grown.values()) < _GROWTH, grown
+
+
+def _resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture
@@ -133,7 +191,8 @@ def week(monkeypatch: pytest.MonkeyPatch) -> Iterator[Week]:
         week = Week(stage, Wall(stage.root))
         try:
             with week.wall.environment() as environment:
-                for name, value in environment.items():
+                # As wide as it takes: one line of it is one line.
+                for name, value in {**environment, "COLUMNS": "500"}.items():
                     monkeypatch.setenv(name, value)
                 week.up()
                 yield week
@@ -143,38 +202,57 @@ def week(monkeypatch: pytest.MonkeyPatch) -> Iterator[Week]:
             week.server.close()
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings(OUTLIVED)
-def test_week(week: Week) -> None:
-    import time
-    t = time.monotonic()
-    def say(*a): print(f"{time.monotonic()-t:.1f}", *a, flush=True)
+def test_a_week_without_a_repository_changes_one_line(week: Week) -> None:
+    """Neither a step of the clock nor metadata that is out of date when it returns keeps the next version away."""
     week.until_hour(4)
-    log = week.log(); before, status, files, resident = week.in_force(), week.status(), week.files(), week.resident()
-    say(resident)
+    before = week.now()
+    waits = len(week.wall.waits)
     week.die()
-    week.until_hour(28)
-    day = week.resident()
-    f2=week.files()
-    say(day, {k: (files.get(k), v) for k, v in f2.items() if v != files.get(k)}, set(files)-set(f2))
     week.until_hour(52)
     week.says("refused")
+    pauses = week.wall.waits[waits:]
+    assert any(one < 6.0 for one in pauses), "soon at first"
+    assert max(pauses) > PERIOD / 2
+    # Host and repository, each with growing pauses.
+    assert len(pauses) < 2 * _most_looks(48)
+
     week.live()
-    week.server.lies[""] = reply(b"", "403 Forbidden")
-    week.until_hour(100)
-    week.says("403")
-    say(len(week.server.asked), Counter(week.server.asked))
-    week.server.lies[""] = reply(b"\x00\xff garbage" * 100)
-    week.until_hour(148)
-    say(week.problem(), len(week.server.asked), Counter(week.server.asked))
-    week.server.lies[""] = silent(week.server)
-    week.until_hour(154)
-    say(week.problem(), len(week.server.asked), Counter(week.server.asked))
-    week.until_hour(168)
-    f2=week.files()
-    say(week.problem(), len(week.server.asked), Counter(week.server.asked))
-    say(week.resident(), {k: (files.get(k), v) for k, v in f2.items() if v != files.get(k)}, set(files)-set(f2))
-    say("\n".join(status), "\n".join(week.status()))
-    say(before == week.in_force())
-    say("\n".join(week.log()))
-    say(week.wall.offset)
+    week.dead_for(48, reply(b"", "403 Forbidden"), "403")
+    week.dead_for(48, reply(b"\x00\xff no metadata"), "deserialize")
+    week.dead_for(20, silent(week.server), "in time")
+    assert week.wall.offset >= 7 * DAY - 1.0
+    week.only_one_line_differs(before)
+    week.nothing_piles_up(before)
+
+    # It is back, with its metadata of a week ago.
+    week.server.lies.clear()
+    week.until_hour(week.hour + 8)
+    week.says("expired")
+    week.only_one_line_differs(before)
+
+    # Somebody sets the clock.
+    week.block("7.0.9", 30 * DAY)
+    for days, held in ((-1, True), (8, False)):
+        assert week.stage.agentctl("update", "hold", "netagent", "--for", "2h").returncode == 0
+        week.wall.step(days * DAY)
+        assert week.view("netagent").held is held
+        asked = len(week.server.asked)
+        week.until_hour(week.hour + 8)
+        assert len(week.server.asked) - asked >= 2, f"after a step of {days} days nobody looks any more"
+        assert not week.view("netagent").held
+        (bad,) = week.view("telemetry").bad
+        assert bad.expires is not None
+        assert week.wall.time() < bad.expires < week.wall.time() + 30 * DAY + HOUR
+        assert week.versions.pids() == before.pids
+
+    # It is fresh again, with something new in it.
+    week.renew()
+    week.until_hour(week.hour + 8)
+    assert wait_until(lambda: week.view("telemetry").running == "7.0.1", PATIENCE), week.view("telemetry")
+    assert week.problem() == ""
+    assert week.view("telemetry").current == "7.0.1"
+    assert {name: pid for name, pid in week.versions.pids().items() if name != "telemetry"} == {
+        name: pid for name, pid in before.pids.items() if name != "telemetry"
+    }
