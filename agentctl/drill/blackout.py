@@ -67,7 +67,7 @@ def run(stage: Stage, outages: Sequence[Outage], steps: Steps) -> Report:
         cases=cases,
         facts={
             "scaled down": f"{SCALED}; a look into the repository each {CHECK_SECONDS:g} s (1 h); brackets: a VM",
-            "a week": f"is not waited for: it is some 200 looks that fail on a VM, here {looks:g} did; no clock was moved",
+            "a week": f"is not waited for: it is 200 looks that fail on a VM, here {looks:g} did; no clock was moved",
         },
     )
 

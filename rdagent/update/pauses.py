@@ -48,7 +48,7 @@ def longer(pause: float, longest: float) -> float:
 
 
 def shortened(pause: float, share: float | None = None) -> float:
-    """By up to a quarter at random: when a source that a whole fleet reads goes away, its machines must not ask in step.
+    """By up to a quarter at random: what a whole fleet reads goes away for all at once, and they must not ask in step.
 
     `share`: of that quarter, in [0, 1); None: any.
     """

@@ -1,4 +1,4 @@
-"""A wall clock of our own for all processes of a stage: libfaketime(1), preloaded. The monotonic clock is the machine's.
+"""A wall clock of our own for all processes of a stage: libfaketime, preloaded. The monotonic one is the machine's.
 
 And a version of rdagent whose updater does not wait for its next look, but moves the wall clock on by that time: its
 whole week is then as long as its work.
@@ -20,7 +20,7 @@ for each wait it has skipped: seconds."""
 
 _PLACES = ("/usr/lib", "/usr/lib64")
 _LIBRARY = "faketime/libfaketimeMT.so.1"
-_FAST = '''
+_FAST = """
 import os
 from pathlib import Path
 
@@ -53,8 +53,8 @@ class _Fast(Clock):
 
 
 Clock = _Fast
-'''
-_SLEEP = '''
+"""
+_SLEEP = """
 import time
 
 _sleep = time.sleep
@@ -68,7 +68,7 @@ def _slept(seconds):
 
 
 time.sleep = _slept
-'''
+"""
 """libfaketime 0.9.10 has clock_nanosleep(2) fail for a moment that is just over."""
 
 

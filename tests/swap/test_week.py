@@ -57,7 +57,7 @@ class Now(msgspec.Struct, frozen=True, kw_only=True):
     journal: int
     """Entries."""
     files: dict[str, int]
-    """Bytes by path, of all that the agent keeps."""
+    """Bytes by path, of what the updater, the journal and all logs keep."""
     resident: dict[str, int]
     """Bytes by component."""
 
@@ -146,7 +146,7 @@ class Week:
 
     def now(self) -> Now:
         places, pids = self.stage.places, self.versions.pids()
-        kept = (places.state, places.log, places.installed, places.trust, places.lib)
+        kept = (*map(places.state_of, ("rdagent", "telemetry")), places.log, places.installed, places.trust)
         paths = [path for folder in kept for path in folder.rglob("*") if path.is_file()]
         timeline = ask(self.stage.deployment, GetTimeline(limit=1000), within=10.0)
         return Now(
