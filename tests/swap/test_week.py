@@ -6,7 +6,7 @@ updater's pauses are skipped instead of waited for.
 
 import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -31,13 +31,14 @@ from tests.swap.faketime import Wall, fast
 HOUR, DAY = 3600.0, 86400.0
 PERIOD = 6 * HOUR
 """Between two looks; a VM has an hour. Each costs a child, so it says how long the test takes."""
-LOOK_SECONDS = 3.0
+LOOK_SECONDS = 8.0
 """So long a look may take; a VM's has 30 s."""
 PATIENCE = 300.0
 OUTLIVED = "ignore:subprocess .* is still running:ResourceWarning"
 """A group outlives who starts it."""
 
 _GROWTH = 4 << 20
+_LOOKS, _SOON = 8, 5.0
 _LINES = 15
 """What a machine that is busy may make the processes say of each other meanwhile; looks are more than twice as many."""
 
@@ -79,7 +80,9 @@ class Week:
         stage = self.stage
         drop_in = stage.places.config.with_name(stage.places.config.name + ".d") / "20-week.toml"
         drop_in.parent.mkdir()
-        drop_in.write_text(f'[update]\nrepository = "{self.server.url}"\ncheck_period = {PERIOD}\n')
+        lines = ["[rdagent]", "heartbeat_period = 5.0", "look_period = 3.0", "[update]"]
+        lines += [f'repository = "{self.server.url}"', f"check_period = {PERIOD}", ""]
+        drop_in.write_text("\n".join(lines))
         stage.places.run.mkdir(mode=0o700, parents=True)
         group.prepare(stage.deployment)
         group.start_host(stage.deployment)
@@ -104,8 +107,16 @@ class Week:
         assert wait_until(lambda: self.wall.has_passed(hour * HOUR), PATIENCE), f"hour {hour:g} does not come"
 
     def says(self, words: str) -> None:
-        """`update status` does, of the repository."""
-        assert wait_until(lambda: words in self.problem(), PATIENCE), self.problem()
+        """`update status` does, of the repository: a machine that is busy may need more than one look to hear it."""
+        self.sees(lambda: words in self.problem(), words)
+
+    def sees(self, condition: Callable[[], bool], what: str) -> None:
+        """With the next look, or one of those after it."""
+        for _ in range(_LOOKS):
+            if wait_until(condition, _SOON):
+                return
+            self.until_hour(self.hour + PERIOD / HOUR)
+        raise AssertionError(f"{what}: {self.problem()}, {self.view('telemetry')}")
 
     def die(self) -> None:
         """Connections are refused."""
@@ -219,9 +230,9 @@ def test_a_week_without_a_repository_changes_one_line(week: Week) -> None:
     assert len(pauses) < 2 * _most_looks(48)
 
     week.live()
-    week.dead_for(48, reply(b"", "403 Forbidden"), "403")
-    week.dead_for(48, reply(b"\x00\xff no metadata"), "deserialize")
-    week.dead_for(20, silent(week.server), "in time")
+    week.dead_for(54, reply(b"", "403 Forbidden"), "403")
+    week.dead_for(54, reply(b"\x00\xff no metadata"), "deserialize")
+    week.dead_for(8, silent(week.server), "in time")
     assert week.wall.offset >= 7 * DAY - 1.0
     week.only_one_line_differs(before)
     week.nothing_piles_up(before)
@@ -240,7 +251,7 @@ def test_a_week_without_a_repository_changes_one_line(week: Week) -> None:
         assert week.view("netagent").held is held
         asked = len(week.server.asked)
         week.until_hour(week.hour + 8)
-        assert len(week.server.asked) - asked >= 2, f"after a step of {days} days nobody looks any more"
+        assert len(week.server.asked) > asked, f"after a step of {days} days nobody looks any more"
         assert not week.view("netagent").held
         (bad,) = week.view("telemetry").bad
         assert bad.expires is not None
@@ -250,9 +261,10 @@ def test_a_week_without_a_repository_changes_one_line(week: Week) -> None:
     # It is fresh again, with something new in it.
     week.renew()
     week.until_hour(week.hour + 8)
-    assert wait_until(lambda: week.view("telemetry").running == "7.0.1", PATIENCE), week.view("telemetry")
+    week.sees(lambda: "7.0.1" in {week.view("telemetry").wanted, week.view("telemetry").running}, "7.0.1")
     assert week.problem() == ""
-    assert week.view("telemetry").current == "7.0.1"
+    assert wait_until(lambda: week.view("telemetry").current == "7.0.1", PATIENCE), week.view("telemetry")
+    assert wait_until(lambda: week.view("telemetry").running == "7.0.1", PATIENCE), week.view("telemetry")
     assert {name: pid for name, pid in week.versions.pids().items() if name != "telemetry"} == {
         name: pid for name, pid in before.pids.items() if name != "telemetry"
     }
