@@ -110,6 +110,8 @@ class Watchdog:
         self._fatal_at: float | None = None
         self._pause = _FIRST_PAUSE
         self._told: set[tuple[str, int]] = set()
+        self._signless = ""
+        """Why no sign of life could be shown."""
         self._rejected = 0
         """The last process that we ended because its version has failed: its end says nothing of the version now."""
 
@@ -132,6 +134,7 @@ class Watchdog:
 
     def _tick(self) -> None:
         now = time.monotonic()
+        self._show_sign(now)
         if self._fatal_at is not None and now >= self._fatal_at + self._pause:
             self._fatal_at, self._pause = None, min(self._pause * 2, _LONGEST_PAUSE)
             say("rdagent was given up by supervisord and is started again")
@@ -151,6 +154,21 @@ class Watchdog:
             if self._reject("rdagent", f"its trial had no end within {TRIAL_SECONDS:g} s"):
                 self._rejected = pid
                 os.kill(pid, signal.SIGKILL)
+
+    def _show_sign(self, now: float) -> None:
+        """Of our own life: rdagent has a watchdog that shows none any more started anew."""
+        try:
+            descriptor = os.open(self._run / "watchdog.alive", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                # One call and always the same length: a reader sees the old one or the new.
+                os.pwrite(descriptor, f"{os.getpid():<10d} {now:<20.1f}\n".encode(), 0)
+            finally:
+                os.close(descriptor)
+            self._signless = ""
+        except OSError as error:
+            if str(error) != self._signless:
+                say(f"no sign of life can be shown: {error}")
+            self._signless = str(error)
 
     def _rdagent_on_trial(self) -> str:
         """Which version; read when one of the slots is another."""

@@ -23,6 +23,7 @@ from ipc.contract.rdagent import (
 )
 from ipc.errors import FrameError, NoAnswer, Refused
 from ipc.message import R, Request
+from release.manifest import is_version, version_key
 
 _LOOK_SECONDS = 0.25
 _SILENCE = 180.0
@@ -63,7 +64,10 @@ def judge(
     name = view.component
     news = [one for one in events if one.at >= since and one.phase in _ENDS and version in {"", one.version}]
     if news:
-        return _ended(name, news[-1])
+        went_back = any(
+            one.at >= since and one.phase == "trial" and is_older(version, one.from_version) for one in events
+        )
+        return _ended(name, news[-1], unpinned=went_back and view.pinned != version)
     if view.state == "fetching":
         return Progress(component=name, state="fetching", text=f"{view.wanted}: fetched, checked, unpacked")
     if view.state == "on trial" and view.trial:
@@ -89,10 +93,25 @@ def _nothing_to_do(view: UpdateView, version: str, updates: Updates) -> Progress
     return Progress(component=view.component, state="runs" if known else "not now", text=f"{text}; {unasked}")
 
 
-def _ended(name: str, event: UpdateEvent) -> Progress:
+def is_older(version: str, other: str) -> bool:
+    """Neither is junk, nor empty, and the first comes before the second."""
+    return is_version(version) and is_version(other) and version_key(version) < version_key(other)
+
+
+def pin_command(component: str, version: str) -> str:
+    """What keeps an older version from being updated again."""
+    return f"agentctl update pin {component} {version}"
+
+
+def _ended(name: str, event: UpdateEvent, *, unpinned: bool) -> Progress:
+    """`unpinned`: it is older than what ran before, and nothing keeps it."""
     if event.phase == "commit":
         took = "" if event.seconds is None else f", after {event.seconds:.0f} s on trial"
-        return Progress(component=name, state="runs", text=f"{event.version} runs and is in force{took}")
+        text = f"{event.version} runs and is in force{took}"
+        if unpinned:
+            text, lift = f"{text}, until a newer one is taken; a pin keeps it", pin_command(name, event.version)
+            return Progress(component=name, state="runs", text=text, lift=lift)
+        return Progress(component=name, state="runs", text=text)
     if event.phase == "roll back":
         text = f"{event.version} came back: {event.message}"
         return Progress(

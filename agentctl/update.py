@@ -13,7 +13,7 @@ from agentctl import moments, records, updateview
 from agentctl.asking import ask
 from agentctl.deployment import Deployment
 from agentctl.errors import CommandError, NothingThere, WrongUse
-from agentctl.following import Progress, described, follow, until_other, until_seen
+from agentctl.following import Progress, described, follow, is_older, pin_command, until_other, until_seen
 from agentctl.options import json_option, root_option
 from agentctl.render import Terminal
 from agentctl.restart import restart
@@ -104,8 +104,8 @@ def now(component: str | None, version: str, wait: bool, deployment: Deployment,
     """Look what is there and begin at once: no window, no jitter, no ring.
 
     Without COMPONENT: whatever is wanted of all four. With VERSION: this one, be it older, down to the floor of what
-    runs. Exit status 1 if it came back, is refused, cannot begin now, or the repository could not be asked. Ctrl-C ends
-    the watching only.
+    runs; an older one stays only if it is pinned as well, before or after: agentctl update pin. Exit status 1 if it
+    came back, is refused, cannot begin now, or the repository could not be asked. Ctrl-C ends the watching only.
     """
     since = time.time()
     begun = ask(deployment, UpdateNow(component=component or "", version=version), within=10.0)
@@ -114,6 +114,9 @@ def now(component: str | None, version: str, wait: bool, deployment: Deployment,
             _print_json(begun)
         else:
             click.echo(f"Asked for. See: {deployment.command('agentctl update status')}")
+            if any(one.component == component and is_older(version, one.from_version) for one in begun.steps):
+                pinning = deployment.command(pin_command(component or "", version))
+                click.echo(f"{version} is older than what runs; a newer one is taken again, unless: {pinning}")
         return
     names = [component] if component else list(COMPONENTS)
     found = _watched(deployment, names, version, since, quiet=as_json)

@@ -71,14 +71,13 @@ class GuestAgent:
                 self._reporter.waiting = decided.waiting
                 for work in decided.works:
                     self._busy.add(work.handler.name)
+                    self._worker.expect(work)
                     group.create_task(self._do(work, current))
                 for name in decided.vanished:
                     self._busy.add(name)
                     group.create_task(self._remove(name))
                 if decided.settled and not self._busy:
                     await self._processed(current)
-                # The tasks have begun by then, and say what they do.
-                await asyncio.sleep(0)
                 self._reporter.planned()
                 self._look_again_at = self._pause_ends(decided)
 

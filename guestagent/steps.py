@@ -117,6 +117,12 @@ class Worker:
         self.doing: dict[str, Doing] = {}
         """By handler name."""
 
+    def expect(self, work: Work) -> None:
+        """Say what it begins with, though its turn may come later: no report goes out without it."""
+        for step in work.steps[:1]:
+            version = work.version or work.handler.version
+            self.doing[work.handler.name] = Doing(doing=step.doing, version=version, since=time.time())
+
     async def do(self, work: Work, asked: Asked) -> None:
         """All steps of one handler; what fails is recorded and told, and after a failed update the way back is gone."""
         name = work.handler.name

@@ -85,6 +85,11 @@ class Places(msgspec.Struct, frozen=True):
         return self.run / "rdagent.alive"
 
     @property
+    def watchdog_sign(self) -> Path:
+        """The watchdog's, for rdagent; the same."""
+        return self.run / "watchdog.alive"
+
+    @property
     def supervisor_socket(self) -> Path:
         return self.run / "supervisor.sock"
 

@@ -17,6 +17,8 @@ from ipc.record import Emitter
 from ipc.supervisord import SupervisordError
 from rdagent import __version__
 from rdagent.config import Settings
+from rdagent.counterwatch import NAME as WATCHDOG
+from rdagent.counterwatch import Counterwatch
 from rdagent.heartbeat import Heartbeat
 from rdagent.life import SignOfLife
 from rdagent.plan import NEIGHBOURS, Observed, Restart, after_start, given_up, judge, next_look, readiness
@@ -46,6 +48,8 @@ class RdAgent:
         self._emitter = emitter
         self._truth: dict[str, ComponentTruth] = {}
         self._restarts: dict[str, Restart] = {}
+        self._counterwatch = Counterwatch()
+        self._unwatched_since = 0.0
         self._sign_of_life = sign_of_life
         self.story: Callable[[str], str] = lambda _: ""
         """What else is to be said of a component that is well; the updater knows."""
@@ -85,6 +89,7 @@ class RdAgent:
             self._heartbeat.set_readiness(readiness(self._truth["guestagent"], away=away))
             # One that answers is not started a second time, whatever supervisord says.
             await self._bring_back({name: one.program for name, one in seen.items() if not one.answered})
+            await self._watch_the_watchdog()
             # While somebody is on the way, more often: the host waits for Ready.
             settled = all(one.state != "restarting" for one in self._truth.values())
             period = self._settings.look_period if settled else _UNSETTLED_SECONDS
@@ -147,12 +152,29 @@ class RdAgent:
             if waiting is not None and time.monotonic() > waiting.next_at + waiting.pause:
                 del self._restarts[name]
 
+    async def _watch_the_watchdog(self) -> None:
+        before = self._counterwatch.why
+        order = self._counterwatch.look(self._neighbours.watchdog, time.monotonic())
+        if (why := self._counterwatch.why) != before:
+            self._unwatched_since = time.time()
+            self._changed(None, self._own_truth())
+            logger.log(logging.WARNING if why else logging.INFO, "%s", why or "the watchdog is well again")
+            self._emitter.emit("Watchdog", why or "it is well again", ok=not why)
+        if order:
+            logger.warning("the watchdog is %s", "started again" if order == "start" else "stopped, and started then")
+            try:
+                await asyncio.to_thread(self._neighbours.start if order == "start" else self._neighbours.stop, WATCHDOG)
+            except SupervisordError as error:
+                logger.warning("%s: %s", WATCHDOG, error)
+
     def _own_truth(self) -> ComponentTruth:
+        why = self._counterwatch.why
         return ComponentTruth(
             name="rdagent",
-            state="ok",
+            state="degraded" if why else "ok",
+            why=why,
             version=__version__,
             pid=os.getpid(),
             health="ok",
-            since=self._component.started_at,
+            since=self._unwatched_since if why else self._component.started_at,
         )

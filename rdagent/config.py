@@ -39,6 +39,10 @@ class UpdateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """A version that is not well for `trial_seconds` by then has failed."""
     trial_memory: float = 300.0
     """MiB. A version on trial that holds more has failed."""
+    trial_cpu: float = 0.25
+    """Of one CPU, on average over `trial_seconds` in which it is not busy. Who uses more has not been well."""
+    trial_written: float = 2.0
+    """MiB a second handed to write(2), be it to a file or to its log; the same."""
     threshold: int = 1
     """So many of the known keys must have signed a package."""
     rdagent_threshold: int = 1
@@ -52,5 +56,7 @@ class UpdateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError("trial_answers must be at least 1")
         if not 0 <= self.trial_seconds < self.trial_limit:
             raise ValueError("trial_seconds must be shorter than trial_limit, or nothing ever passes")
+        if not (self.trial_cpu > 0 and self.trial_written > 0):
+            raise ValueError("trial_cpu and trial_written must be more than 0, or nothing ever passes")
         if self.trial_limit > 500:
             raise ValueError("trial_limit must be at most 500: after 600 s watchdog.py ends a trial of rdagent")

@@ -124,12 +124,17 @@ def given_up(programs: dict[str, str], restarts: dict[str, Restart], *, now: flo
             continue
         waiting = restarts.get(name)
         if waiting is None:
-            decided[name] = Restart(next_at=now + _FIRST_PAUSE, pause=_FIRST_PAUSE)
+            decided[name] = first_restart(now)
         elif now >= waiting.next_at:
             decided[name] = None
         else:
             decided[name] = waiting
     return decided
+
+
+def first_restart(now: float) -> Restart:
+    """Of a program that is given up for the first time."""
+    return Restart(next_at=now + _FIRST_PAUSE, pause=_FIRST_PAUSE)
 
 
 def after_start(restart: Restart, *, now: float) -> Restart:

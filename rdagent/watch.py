@@ -9,6 +9,7 @@ from ipc.contract.every import Describe, Health
 from ipc.errors import FrameError, NoAnswer, Refused
 from ipc.places import Places
 from ipc.supervisord import ProgramState, Supervisord, SupervisordError
+from rdagent import counterwatch
 from rdagent.plan import NEIGHBOURS, Answer, Observed
 
 # Shorter than the look's period: a look never waits for the one before.
@@ -21,15 +22,22 @@ class Neighbours:
     def __init__(self, places: Places, bus: Bus) -> None:
         self._bus = bus
         self._supervisord = Supervisord(places)
+        self._watchdog_sign = places.watchdog_sign
         self._began = time.monotonic()
         self._answers: dict[str, Answer] = {}
         self._refusals: dict[str, str] = {}
         self._first_seen: dict[str, tuple[int, float]] = {}
+        self.watchdog = counterwatch.Seen(program="")
+        """As of the last look."""
 
     async def look(self) -> dict[str, Observed]:
         """Ask everybody at once."""
         programs, answers = await asyncio.gather(
             asyncio.to_thread(self._programs), asyncio.gather(*(self._ask(name) for name in NEIGHBOURS))
+        )
+        watchdog, sign = programs.get(counterwatch.NAME), counterwatch.read_sign(self._watchdog_sign)
+        self.watchdog = counterwatch.Seen(
+            program=watchdog.statename if watchdog else "", pid=watchdog.pid if watchdog else None, sign=sign
         )
         for name, answer in zip(NEIGHBOURS, answers, strict=True):
             if answer is not None:
@@ -42,6 +50,10 @@ class Neighbours:
     def start(self, program: str) -> None:
         """Blocking. Raises SupervisordError."""
         self._supervisord.start(program)
+
+    def stop(self, program: str) -> None:
+        """Blocking; one that hangs is killed by supervisord. Raises SupervisordError."""
+        self._supervisord.stop(program)
 
     def _observed(self, name: str, program: ProgramState | None, *, answered: bool) -> Observed:
         answer = self._answers.get(name)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -304,6 +305,24 @@ def test_a_watchdog_that_is_killed_comes_back(group: Group) -> None:
     first = group.child(b"watchdog.py")
     os.kill(first, signal.SIGKILL)
     assert wait_until(lambda: group.child(b"watchdog.py") not in {0, first}, 20)
+
+
+def test_it_shows_signs_of_life_of_its_own(
+    watchdog: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """rdagent looks at them. One that cannot be written is told once, and ends nothing."""
+    dog = watchdog.Watchdog(str(tmp_path / "root"), str(tmp_path / "run"), start=lambda _: None)
+    for _ in range(2):
+        dog.event("TICK_5", {})
+    assert capfd.readouterr().err.count("no sign of life can be shown") == 1
+    (tmp_path / "run").mkdir()
+    for _ in range(2):
+        before = time.monotonic()
+        dog.event("TICK_5", {})
+        pid, at = (tmp_path / "run" / "watchdog.alive").read_text().split()
+        assert int(pid) == os.getpid()
+        assert before - 0.1 <= float(at) <= time.monotonic() + 0.1
+    assert not capfd.readouterr().err
 
 
 def test_a_trial_without_an_end(watchdog: ModuleType) -> None:

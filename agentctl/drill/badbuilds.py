@@ -1,6 +1,6 @@
 """Versions that must not stay: a good build with one thing wrong, and what has to become of each.
 
-`SLOW_LIFE` and the memory limit are scaled down: see updates.py.
+`SLOW_LIFE` and the limits of memory and CPU are scaled down: see updates.py.
 """
 
 from collections.abc import Callable
@@ -9,12 +9,14 @@ from typing import Literal
 import msgspec
 
 from agentctl.drill.misbehaviour import (
+    BURN,
     CORRUPT,
     DEAF,
     DIE,
     END_ONCE_COMMITTED,
     LEAK,
     MUTE,
+    PRINT,
     SEGV,
     SICK,
     STALL,
@@ -172,6 +174,22 @@ BUILDS: tuple[BadBuild, ...] = (
         reason="leaks",
         changes=meanwhile(LEAK),
         quick=_T,
+    ),
+    BadBuild(
+        name="burns-cpu",
+        what="answers, and never lets the processor rest",
+        reason="burns CPU",
+        changes=meanwhile(BURN),
+        of=_FOUR,
+        patience=90.0,
+    ),
+    BadBuild(
+        name="prints-without-end",
+        what="answers, and fills its log as fast as it can",
+        reason="writes without end",
+        changes=meanwhile(PRINT),
+        of=("telemetry", "rdagent"),
+        patience=90.0,
     ),
     BadBuild(
         name="corrupts-its-state",

@@ -80,6 +80,15 @@ while True:
     hoard.append(b"x" * (4 << 20))
     await asyncio.sleep(0.05)
 """
+BURN = """
+while True:
+    await asyncio.sleep(0)
+"""
+PRINT = """
+while True:
+    print("still here, " * 5000, flush=True)
+    await asyncio.sleep(0)
+"""
 SICK = """
 while True:
     component.judge(HealthReport(state="degraded", what="half of it does not work"))

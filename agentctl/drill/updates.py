@@ -23,10 +23,15 @@ trial_seconds = 2.0
 trial_answers = 3
 trial_limit = 20.0
 trial_memory = 128.0
+trial_cpu = 0.15
 """
-"""Of a drill's root: what is waited for is short, and a leak need not be large. The rules are the same."""
+"""Of a drill's root: what is waited for is short, a leak need not be large, and one that burns CPU is found out on a
+machine that has little left. The rules are the same."""
 
-SCALED = "trial 2 s (20 s), memory limit 128 MiB (300 MiB), heartbeat each second (15 s)"
+SCALED = (
+    "trial 2 s (20 s), trial limit 20 s (120 s), memory limit 128 MiB (300 MiB), CPU limit 0.15 (0.25), "
+    "heartbeat each second (15 s)"
+)
 """What of it differs from a VM's defaults, for the report."""
 
 

@@ -257,6 +257,7 @@ class UpdateEvent(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     from_version: str = ""
     wanted_by: WantedBy = ""
+    """Who wanted this version; empty if a judge took it back after its trial, or that is not known."""
     ok: bool = True
     message: str = ""
     seconds: float | None = None

@@ -99,7 +99,7 @@ class Attempts:
         now = self._memory.now
         offer, baseline = now.attempts.get(name), now.baselines.get(name, Baseline())
         if offer is None or offer.version != target.version:
-            offer = Offer(component=name, version=target.version, wanted_by="operator", digest=target.digest)
+            offer = Offer(component=name, version=target.version, wanted_by="", digest=target.digest)
             baseline = Baseline()
         # Without that launch.py counts no try and starts the version before, again and again.
         await asyncio.to_thread(self._shelf.check_writable, name)
@@ -207,6 +207,8 @@ class Attempts:
         seen = await self._trials.look(name)
         if not seen.answered or _is_in_force(record, seen):
             return
+        if await asyncio.to_thread(self._shelf.record, name) != record:
+            return  # it was swapped while we looked, and what answered is the other one
         self._memory.change(corrected={**self._memory.now.corrected, name: record.serial})
         logger.warning("%s %s runs, though it is not in force; it is started anew", name, seen.version)
         await self._restart(name)

@@ -104,9 +104,9 @@ class Chronicle:
         return record
 
     def _wanted(self, name: str, key: str) -> Offer:
-        """Who wanted the version on the bad list, if that is remembered."""
+        """With who wanted the version on the bad list, as long as it was on trial: nobody asked to have it back."""
         version, _, digest = key.partition("+")
         offer = self._memory.now.attempts.get(name)
         if offer is not None and offer.version == version:
             return offer
-        return Offer(component=name, version=version, wanted_by="operator", digest=digest)
+        return Offer(component=name, version=version, wanted_by="", digest=digest)

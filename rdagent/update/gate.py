@@ -2,7 +2,8 @@
 
 It passes by enough answers over enough time from one process that is the very version on trial. `busy` is well, and so
 is `degraded` by what lies outside, or by what degraded the version before already: another version would not mend it.
-A verdict is final.
+Who uses too much of the machine over that time is given more of it, for the backlog of a start has an end. A verdict is
+final.
 """
 
 import re
@@ -11,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from rdagent.config import UpdateSettings
+from rdagent.update.usage import Tally, Usage
 from rdagent.update.words import one_line
 
 START_LIMIT = 20.0
@@ -38,7 +40,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     now: float
     """CLOCK_MONOTONIC."""
     answered: bool
-    """To this very look. If not, only `foreign`, `stranger`, `pid` and `rss_bytes` say something."""
+    """To this very look. If not, only `foreign`, `stranger`, `pid`, `rss_bytes` and `usage` say something."""
     foreign: str = ""
     """Why it cannot be understood: it speaks another version of the protocol."""
     stranger: str = ""
@@ -54,6 +56,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is degraded."""
     rss_bytes: float | None = None
     """Resident memory; None: not known."""
+    usage: Usage | None = None
+    """None: not known."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +89,9 @@ class Gate:
         self._changes = 0
         self._degraded_at: float | None = None
         self._well_since: float | None = None
+        self._tally = Tally()
+        self._busy = False
+        self._too_much = ""
         self._verdict = Verdict()
 
     @property
@@ -99,6 +106,7 @@ class Gate:
             self._begin_anew(seen.now)
         self._looked_at = max(seen.now, self._looked_at)
         self._note_process(seen)
+        self._note_usage(seen)
         reason = self._why_failed(seen)
         if not reason and seen.answered:
             self._note_answer(seen)
@@ -115,11 +123,13 @@ class Gate:
         self._began = now
         if self._answered_at is not None:
             self._answered_at = now
+        self._tally.forget()
         self._interrupt()
         self._degraded_at = None
 
     def _interrupt(self) -> None:
         self._well_since = None
+        self._too_much = ""
         self._verdict = Verdict()
 
     def _note_process(self, seen: Observation) -> None:
@@ -127,8 +137,15 @@ class Gate:
             return
         self._changes += self._pid is not None
         self._pid = seen.pid
+        self._tally.forget()
         self._interrupt()
         self._degraded_at = None
+
+    def _note_usage(self, seen: Observation) -> None:
+        """Who is busy says with what, and until when: that is not counted, nor what it may still have been doing."""
+        was, self._busy = self._busy, seen.state == "busy" if seen.answered else self._busy
+        if seen.usage is not None:
+            self._tally.note(seen.usage, counts=not (was or self._busy))
 
     def _why_failed(self, seen: Observation) -> str:
         limit = self._settings.trial_memory
@@ -136,6 +153,8 @@ class Gate:
             return f"crashes: {self._changes + 1} processes in {self._looked_at - self._began:.0f} s"
         if seen.rss_bytes is not None and seen.rss_bytes > limit * _MIB:
             return f"leaks: it holds {seen.rss_bytes / _MIB:.0f} MiB, limit {limit:g} MiB"
+        if flooded := self._tally.why_flooded(self._settings):
+            return flooded
         if seen.foreign:
             return f"cannot be understood: {one_line(seen.foreign)}"
         if not seen.answered:
@@ -182,14 +201,22 @@ class Gate:
             return  # who does not say which process it is may be two
         if self._well_since is None:
             self._well_since = self._looked_at
+            self._tally.begin()
         well = self._looked_at - self._well_since
         self._verdict = Verdict(well_seconds=well, answers=self._verdict.answers + 1)
 
     def _is_enough(self) -> bool:
         verdict, settings = self._verdict, self._settings
-        return verdict.answers >= settings.trial_answers and verdict.well_seconds >= settings.trial_seconds
+        if verdict.answers < settings.trial_answers or verdict.well_seconds < settings.trial_seconds:
+            return False
+        if too_much := self._tally.why_too_much(verdict.well_seconds, settings):
+            self._interrupt()
+            self._too_much = too_much
+        return not too_much
 
     def _too_late(self) -> str:
+        if self._too_much:
+            return f"{self._too_much}, for {self._looked_at - self._began:.0f} s"
         needed, limit = self._settings.trial_seconds, self._settings.trial_limit
         return f"was not well for {needed:g} s on end within {limit:g} s"
 

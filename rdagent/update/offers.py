@@ -15,7 +15,8 @@ from release.manifest import is_version, version_key
 from wire.extensions import AgentFamily
 from wire.manifest import Package
 
-Wanter = Literal["operator", "host", "channel"]
+Wanter = Literal["", "operator", "host", "channel"]
+"""Empty: it is not known who did, or nobody does any more."""
 
 RANK: tuple[Wanter, ...] = ("operator", "host", "channel")
 """Who is heard first."""

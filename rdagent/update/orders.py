@@ -35,7 +35,7 @@ from rdagent.update.obstacles import floor_of
 from rdagent.update.plan import order
 from rdagent.update.policy import Policy
 from rdagent.update.updater import Updater
-from rdagent.update.views import story, to_step, to_view
+from rdagent.update.views import to_step, to_view, with_story
 from release.errors import ReleaseError
 from release.record import Record
 
@@ -176,9 +176,9 @@ class Orders:
         updater = self._updater
         # In the first look after a start a trial may go on, before anything is decided.
         decision = updater.decisions.get(name) or Settled(component=name)
-        view = to_view(decision, updater.seen(name), self._policy, now=now)
-        if not view.why:
-            view = self._with_story(view)
+        seen = updater.seen(name)
+        view = to_view(decision, seen, self._policy, now=now)
+        view = with_story(view, updater.memory.history(name, 1), seen.record)
         doing = updater.attempts.doing
         if doing is None or doing.offer.component != name:
             return view
@@ -201,14 +201,6 @@ class Orders:
             needed_seconds=updater.settings.trial_seconds,
         )
         return msgspec.structs.replace(view, trial=trial)
-
-    def _with_story(self, view: UpdateView) -> UpdateView:
-        """One that came back says so until something else happened to it."""
-        last = self._updater.memory.history(view.component, 1)
-        why, lift = story(last, self._updater.found[view.component].record)
-        if view.state == "settled" and why:
-            return msgspec.structs.replace(view, state="rolled back", why=why, lift=lift, since=last[-1].at)
-        return view
 
 
 def _no(request: Request[Any], reason: str) -> Refused:

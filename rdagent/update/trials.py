@@ -18,6 +18,7 @@ from ipc.message import Request
 from ipc.places import Places
 from ipc.supervisord import Supervisord, SupervisordError
 from rdagent.config import UpdateSettings
+from rdagent.update import procfs
 from rdagent.update.gate import Baseline, Gate, Observation, Verdict
 from release.record import Chosen
 
@@ -69,7 +70,14 @@ class Trials:
             # Only who speaks another protocol does not know how to say how it is.
             foreign = error.reason if isinstance(error, Refused) and error.code == "unsupported" else ""
             pid, _ = await asyncio.to_thread(self._running, component)
-            return Observation(now=time.monotonic(), answered=False, foreign=foreign, pid=pid, rss_bytes=_resident(pid))
+            return Observation(
+                now=time.monotonic(),
+                answered=False,
+                foreign=foreign,
+                pid=pid,
+                rss_bytes=procfs.resident(pid),
+                usage=procfs.usage(pid),
+            )
         ours, known = await asyncio.to_thread(self._running, component)
         if known and ours != described.pid:
             runs = ours if ours is not None else "none"
@@ -85,7 +93,8 @@ class Trials:
             # Who cannot reach a host that we cannot reach either is no worse than we are.
             outside=not fault and (health.outside or self._host_is_away()),
             what=fault or health.what,
-            rss_bytes=_resident(described.pid),
+            rss_bytes=procfs.resident(described.pid),
+            usage=procfs.usage(described.pid),
         )
 
     async def _probe(self, component: str) -> str:
@@ -103,17 +112,6 @@ class Trials:
             return next((one.pid or None, True) for one in self._supervisord.programs() if one.name == component)
         except (SupervisordError, StopIteration):
             return None, False
-
-
-def _resident(pid: int | None) -> float | None:
-    """VmRSS of /proc/PID/status (proc_pid_status(5)), in bytes."""
-    if pid is None:
-        return None
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
-    except (OSError, StopIteration, ValueError, IndexError):
-        return None
 
 
 def in_use() -> set[Path]:

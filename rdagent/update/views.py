@@ -59,6 +59,19 @@ def story(history: Sequence[UpdateEvent], record: Record) -> tuple[str, str]:
     return f"{last.version} was rolled back: {last.message}", lift
 
 
+def with_story(view: UpdateView, history: Sequence[UpdateEvent], record: Record) -> UpdateView:
+    """One that came back says so until something else happened to it; `record` and `history` may be newer than `view`.
+
+    What was to begin has come back since then, if it is the version that the history ends with.
+    """
+    why, lift = story(history, record)
+    if not why or view.why:
+        return view
+    if view.state != "settled" and not (view.state == "waiting" and view.wanted == history[-1].version):
+        return view
+    return msgspec.structs.replace(view, state="rolled back", why=why, lift=lift, since=history[-1].at)
+
+
 def _bad(key: str, bad: Bad) -> BadVersion:
     version, _, digest = key.partition("+")
     return BadVersion(version=version, digest=digest, reason=bad.reason, expires=bad.expires)

@@ -65,6 +65,20 @@ def test_ends() -> None:
     assert (found.over, found.ok, found.lift) == (True, False, "agentctl x")
 
 
+def test_who_went_back_is_told_what_keeps_him_there() -> None:
+    def back(version: str = "0.1.0", pinned: str = "", from_version: str = "0.2.0", began: float = SINCE) -> Progress:
+        trial = msgspec.structs.replace(event("trial", began, version), from_version=from_version)
+        # By then rdagent knows what runs now.
+        commit = msgspec.structs.replace(event("commit", version=version), from_version=version)
+        return seen(changed(running=version, pinned=pinned), version=version, events=(trial, commit))
+
+    runs = "0.1.0 runs and is in force, after 20 s on trial"
+    assert (back().text, back().ok) == (f"{runs}, until a newer one is taken; a pin keeps it", True)
+    assert back().lift == "agentctl update pin telemetry 0.1.0"
+    for kept in (back(pinned="0.1.0"), back(from_version="0.0.9"), back(from_version=""), back(began=SINCE - 1)):
+        assert (kept.text, kept.lift) == (runs, "")
+
+
 def test_nothing_to_do_is_not_said_of_a_repository_that_could_not_be_asked() -> None:
     found = seen(problem="nobody answers")
     assert (found.state, found.over, found.ok) == ("not now", True, False)

@@ -136,16 +136,17 @@ class Supervision:
         self._child: subprocess.Popen[bytes] | None = None
         self.asking = Supervisord(places)
 
-    def start(self, programs: dict[str, str], *, startsecs: int = 1) -> None:
+    def start(self, programs: dict[str, str], *, startsecs: int = 1, more: str = "") -> None:
         """Each program by name, with its command; a name alone (empty command) is a component that just lives.
 
-        What ends within `startsecs` is given up.
+        What ends within `startsecs` is given up. `more`: other sections of its configuration.
         """
         self._places.run.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._script.write_text(NEIGHBOUR)
         text = HEAD.format(run=self._places.run)
         for name, command in programs.items():
             text += PROGRAM.format(name=name, command=command or self.own(name), startsecs=startsecs)
+        text += more
         configuration = self._places.run / "supervisord.conf"
         configuration.write_text(text)
         command_line = [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(configuration)]

@@ -4,6 +4,8 @@ import asyncio
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import cast
 
 import pytest
@@ -26,9 +28,28 @@ def looked(port: int, *search: str, host: str = "127.0.0.1", seconds: float = 5.
 @pytest.fixture
 def dnsmasq() -> Iterator[int]:
     """Knows a.example, has nobody to ask about the rest."""
+    while True:
+        port = free_port()
+        with served(port) as process:
+            # Somebody else may have taken the port meanwhile: then it ends.
+            until(partial(is_settled, process, port), "dnsmasq")
+            if process.poll() is None:
+                yield port
+                return
+
+
+def is_settled(process: "subprocess.Popen[bytes]", port: int) -> bool:
+    return process.poll() is not None or looked(port, "a.example").reason == "NXDOMAIN"
+
+
+def free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.bind(("127.0.0.1", 0))
-        port = int(one.getsockname()[1])
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def served(port: int) -> Iterator["subprocess.Popen[bytes]"]:
     command = ["dnsmasq", "-d", "-C", "/dev/null", "--no-hosts", "--no-resolv", "--bind-interfaces", f"--port={port}"]
     command += [
         "--listen-address=127.0.0.1",
@@ -37,8 +58,7 @@ def dnsmasq() -> Iterator[int]:
         "--address=/b.example/1.2.3.4",
     ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        until(lambda: looked(port, "a.example").reason != "Connection refused", "dnsmasq")
-        yield port
+        yield process
         process.kill()
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rdagent.config import UpdateSettings
 from rdagent.update.gate import Baseline, Gate, Observation, Verdict
+from rdagent.update.usage import Usage
 
 DIGEST = "ab" * 32
 OTHER = "cd" * 32
@@ -210,6 +211,115 @@ def test_leaks() -> None:
     assert failed(Trial().mute(1, rss_bytes=1e12)).startswith("leaks")
 
 
+class Working(Trial):
+    """One whose process uses so much a second; it began long ago."""
+
+    cpu, written = 300.0, 1 << 40
+
+    def work(self, seconds: float, *, cpu: float = 0.0, mib: float = 0.0, **fields: Any) -> Verdict:
+        for _ in range(round(seconds)):
+            self.cpu += cpu
+            self.written += int(mib * (1 << 20))
+            self.see(1, usage=Usage(cpu_seconds=self.cpu, written={7: self.written}), **fields)
+        return self.gate.verdict
+
+
+def test_one_that_works_passes() -> None:
+    """20 events a second and one operation after the other take 0.05 of a CPU and 0.4 MiB a second."""
+    assert Working().work(21, cpu=0.24, mib=1.9).state == "passed"
+
+
+def test_burns_cpu() -> None:
+    trial = Working()
+    assert trial.work(120, cpu=1.0).state == "undecided"
+    assert failed(trial.work(1, cpu=1.0)) == "burns CPU: 1.00 of one, on end, limit 0.25, for 121 s"
+
+
+def test_writes_without_end() -> None:
+    trial = Working()
+    assert trial.work(120, mib=3.0).state == "undecided"
+    assert failed(trial.work(1, mib=3.0)) == "writes without end: 3.0 MiB a second, limit 2 MiB, for 121 s"
+
+
+def test_a_flood_is_not_waited_for() -> None:
+    """At the speed of a pipe two minutes would be 80 GiB."""
+    trial = Working()
+    assert trial.work(2, mib=900.0).state == "undecided"
+    assert failed(trial.work(1, mib=900.0)) == "writes without end: 1800 MiB so far, limit 960 MiB"
+    mute = Working()
+    assert mute.work(1, mib=900.0, answered=False).state == "undecided"
+    assert failed(mute.work(2, mib=900.0, answered=False)).startswith("writes without end")
+
+
+def test_a_backlog_has_an_end() -> None:
+    """telemetry with a hundred thousand entries to store, on a slow disk."""
+    trial = Working()
+    trial.mute(3)
+    assert trial.work(70, cpu=0.9, mib=10.0).state == "undecided"
+    assert trial.work(36, cpu=0.01).state == "passed"
+
+
+def test_a_start_of_python_is_not_counted() -> None:
+    trial = Working()
+    for _ in range(15):
+        trial.cpu += 1.0
+        trial.mute(1, usage=Usage(cpu_seconds=trial.cpu, written={7: trial.written}))
+    assert trial.work(21).state == "passed"
+
+
+def test_what_it_does_while_it_is_busy_is_not_counted() -> None:
+    """guestagent unpacks one extension after the other, and says so."""
+    trial = Working()
+    trial.work(5)
+    trial.work(5, cpu=1.0, mib=200.0, state="busy", what="Installing")
+    # It has no time to answer, and then is done.
+    trial.work(5, cpu=1.0, mib=200.0, answered=False)
+    trial.work(1, cpu=1.0, mib=200.0)
+    assert trial.work(5).state == "passed"
+    silent = Working()
+    silent.work(1)
+    assert failed(silent.work(6, mib=200.0, answered=False)).startswith("writes without end")
+
+
+def test_another_process_has_counters_of_its_own() -> None:
+    trial = Working()
+    trial.work(5)
+    trial.cpu, trial.written = 500.0, 1 << 50
+    assert trial.work(20, pid=8).state == "undecided"
+    assert trial.work(1, pid=8).state == "passed"
+
+
+def test_what_another_process_wrote_is_not_part_of_a_flood() -> None:
+    trial = Working()
+    trial.work(2, mib=900.0)
+    assert trial.work(2, mib=900.0, pid=8).state == "undecided"
+    assert failed(trial.work(1, mib=900.0, pid=8)) == "writes without end: 1800 MiB so far, limit 960 MiB"
+
+
+def test_threads_end_and_their_numbers_come_again() -> None:
+    def look(*written: int) -> Usage:
+        return Usage(cpu_seconds=1.0, written=dict(enumerate(written)))
+
+    mib = 1 << 20
+    quiet = Trial()
+    for number in range(21):  # one of many threads each second
+        quiet.see(1, usage=look(1 << 40, *[mib] * (number % 3)))
+    assert quiet.gate.verdict.state == "passed"
+    loud = Trial()
+    for number in range(121):
+        loud.see(1, usage=look(1 << 40, 6 * mib * (number % 2)))
+    assert failed(loud.gate.verdict) == "writes without end: 3.0 MiB a second, limit 2 MiB, for 121 s"
+
+
+def test_who_was_too_loud_and_then_ill_is_called_ill() -> None:
+    trial = Working()
+    trial.work(21, cpu=1.0)
+    for _ in range(6):
+        trial.work(14)
+        trial.work(4, state="degraded", what="a hiccup")
+    assert failed(trial.see(20)) == "was not well for 20 s on end within 120 s"
+
+
 def test_a_verdict_is_final() -> None:
     passed = Trial()
     passed.see(21)
@@ -239,6 +349,14 @@ def test_whoever_was_suspended_begins_his_patience_anew() -> None:
     assert failed(sick.see(1, state="degraded", what="cannot write"))
 
 
+def test_what_a_version_wrote_while_nobody_looked_is_not_held_against_it() -> None:
+    trial = Working()
+    trial.work(10)
+    trial.now += 3600
+    assert trial.work(1, mib=3600.0).state == "undecided"
+    assert trial.work(20).state == "passed"
+
+
 def test_a_gap_of_half_a_minute_is_still_the_versions() -> None:
     trial = Trial()
     trial.see(10)
@@ -252,6 +370,8 @@ def test_a_gap_of_half_a_minute_is_still_the_versions() -> None:
         ({"trial_seconds": 120.0}, "trial_seconds must be shorter than trial_limit"),
         ({"trial_seconds": -1.0}, "trial_seconds must be shorter than trial_limit"),
         ({"trial_answers": 0}, "trial_answers must be at least 1"),
+        ({"trial_cpu": 0.0}, "trial_cpu and trial_written must be more than 0"),
+        ({"trial_written": -1.0}, "trial_cpu and trial_written must be more than 0"),
         ({"window": "sometimes"}, "window: 'sometimes' is not days"),
     ],
 )
@@ -272,6 +392,7 @@ looks = st.fixed_dictionaries(
         "state": st.sampled_from(["ok", "ok", "busy", "degraded"]),
         "outside": st.booleans(),
         "rss_bytes": st.sampled_from([None, 1e7, 1e7, 1e7, 4e8]),
+        "usage": st.sampled_from([None, *(Usage(cpu_seconds=at, written={7: at << 20}) for at in (0, 1, 1, 50, 90))]),
     }
 )
 small = UpdateSettings(trial_seconds=5.0, trial_answers=3, trial_limit=20.0)
@@ -347,7 +468,8 @@ def test_a_well_version_passes_whatever_came_before_as_long_as_nothing_failed(fo
     if gate.verdict.state == "failed":
         return
     last = next((look["pid"] for look in reversed(found[:6]) if look["pid"]), 7)
-    for _ in range(7):
+    for _ in range(14):  # of two spans the second holds nothing of before
         now += 1
-        gate.observe(Observation(now=now, answered=True, version="0.2.0", digest=DIGEST, pid=last))
+        usage = Usage(cpu_seconds=60.0 + now / 8, written={7: (60 << 20) + int(now * (1 << 20))})
+        gate.observe(Observation(now=now, answered=True, version="0.2.0", digest=DIGEST, pid=last, usage=usage))
     assert gate.verdict.state == "passed"

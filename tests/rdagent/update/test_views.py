@@ -7,7 +7,7 @@ from ipc.contract.rdagent import BadVersion, PlannedUpdate, TrialView, UpdateEve
 from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Wait
 from rdagent.update.offers import Offer
 from rdagent.update.policy import Policy, hold, pin
-from rdagent.update.views import story, to_step, to_view
+from rdagent.update.views import story, to_step, to_view, with_story
 from release.record import Record, Trial
 from tests.rdagent.update import situations
 from tests.rdagent.update.situations import NOW, bad, chosen, decided, digest_of, found, offer, on_disk
@@ -80,3 +80,15 @@ def test_a_story_ends_when_something_else_happens_or_the_version_is_off_the_bad_
     for history in ([], [event("roll back"), event("commit", "0.3.0")], [event("roll back", "0.3.0")]):
         assert story(history, record) == ("", "")
     assert story([event("roll back")], Record(component="telemetry")) == ("", "")
+
+
+def test_what_was_to_begin_has_come_back_until_something_else_is() -> None:
+    """The host hears of it before the loop decides anew; who asks meanwhile hears the same."""
+    record, came_back = bad("0.2.0"), UpdateEvent(at=NOW, component="telemetry", phase="roll back", version="0.2.0")
+    begins = to_view(decided(offer("0.2.0", "host")), found(), Policy(), now=NOW)
+    shown = with_story(begins, [came_back], record)
+    assert (shown.state, shown.lift, shown.since) == ("rolled back", "agentctl update unblock telemetry 0.2.0", NOW)
+    another = to_view(decided(offer("0.3.0", "host")), found(), Policy(), now=NOW)
+    assert with_story(another, [came_back], record) == another
+    assert with_story(begins, [came_back], Record(component="telemetry")) == begins
+    assert with_story(begins, [], Record(component="telemetry")) == begins

@@ -1,0 +1,57 @@
+"""What the history says of versions that launch.py or watchdog.py took back."""
+
+import asyncio
+
+from ipc.contract.rdagent import GetUpdateHistory, UpdateEvent
+from ipc.errors import NoAnswer
+from ipc.places import Places
+from rdagent.update.memory import Memory
+from rdagent.update.offers import Offer
+from release.record import Bad, Chosen
+from tests.conftest import come_true
+from tests.rdagent.conftest import rdagent_at
+from tests.rdagent.update.lying import LyingServer
+from tests.release.product import Installed
+
+
+def told(places: Places, server: LyingServer) -> list[UpdateEvent]:
+    """The history of telemetry, once rdagent knows of one that came back."""
+    found: list[UpdateEvent] = []
+
+    async def look() -> None:
+        async with rdagent_at(places, server.url, 60.0) as watcher:
+
+            async def came_back() -> bool:
+                try:
+                    found[:] = (await watcher.bus.ask(GetUpdateHistory(component="telemetry"), within=1.0)).events
+                except NoAnswer:
+                    return False
+                return any(one.phase == "roll back" for one in found)
+
+            await come_true(came_back)
+
+    asyncio.run(look())
+    return found
+
+
+def given_up(places: Places) -> Chosen:
+    installed, bad = Installed(places.installed, "telemetry"), Chosen("1.1.0", "ab" * 32)
+    installed.folder.mkdir(parents=True)
+    installed.set(current=None, bad={bad.key: Bad("it ended again and again, though it was well at first")})
+    return bad
+
+
+def test_what_a_judge_took_back_is_nobodys_wish(places: Places, server: LyingServer) -> None:
+    given_up(places)
+    (event,) = told(places, server)
+    assert (event.version, event.wanted_by) == ("1.1.0", "")
+    assert "again and again" in event.message
+
+
+def test_of_one_that_was_on_trial_it_is_known_who_wanted_it(places: Places, server: LyingServer) -> None:
+    bad = given_up(places)
+    places.state_of("rdagent").mkdir(parents=True)
+    offer = Offer(component="telemetry", version=bad.version, wanted_by="host", digest=bad.digest)
+    Memory(places).change(attempts={"telemetry": offer})
+    (event,) = told(places, server)
+    assert (event.version, event.wanted_by) == ("1.1.0", "host")
