@@ -124,7 +124,7 @@ def test_one_that_a_killed_supervisord_left_is_replaced(group: Group) -> None:
     assert before.alive()
     after = group.up()
     assert after != before
-    assert not before.alive()
+    assert wait_until(lambda: not before.alive(), 20)
     assert group.said().count(f"telemetry takes over from process {before.pid}") == 1
     assert "already running" not in group.said()
 
@@ -138,7 +138,7 @@ def test_one_that_does_not_end_is_killed(group: Group) -> None:
     group.kill_supervisord()
     (group.root / "stubborn").unlink()
     assert group.up() != before
-    assert not before.alive()
+    assert wait_until(lambda: not before.alive(), 20)
 
 
 def test_a_forked_child_whose_parent_is_gone_is_replaced(group: Group) -> None:
@@ -151,7 +151,7 @@ def test_a_forked_child_whose_parent_is_gone_is_replaced(group: Group) -> None:
     assert not group.holder()
     os.kill(int(Path(f"/proc/{before.pid}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
     assert wait_until(lambda: bool(group.holder()), 20), group.said()
-    assert not before.alive()
+    assert wait_until(lambda: not before.alive(), 20)
 
 
 def test_who_is_started_by_hand_is_refused(group: Group) -> None:

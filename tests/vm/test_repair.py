@@ -54,7 +54,8 @@ def test_a_restarted_or_renewing_manager_is_not_fought(boot: MakeMachine, manage
         machine.until(machine.leased, f"the routes after {command}")
     machine.until(lambda: ours(machine) == [], "the end of ours beside the manager's own")
     assert machine.leased()
-    assert 1 <= len([line for line in writes() if f"proto {OURS}" in line]) <= 12, writes()
+    # Twelve when each of the manager's steps is met at once; a fight has no end.
+    assert 1 <= len([line for line in writes() if f"proto {OURS}" in line]) <= 30, writes()
     assert agent.held() == []
 
 
