@@ -59,7 +59,7 @@ def run(stage: Stage, outages: Sequence[Outage], steps: Steps, findings: Finding
         case = blackout.case(outage, f"1.1.{number}")
         findings.cases.append(case)
         looks += case.measured.get("looks", 0.0)
-        week = f"is not waited for: it is 168 looks that fail on a VM, here {looks:g} did; no clock was moved"
+        week = f"is not waited for: it is 200 looks that fail on a VM, here {looks:g} did; no clock was moved"
         facts["a week"] = week
         figures = ", ".join(f"{name} {value:g}" for name, value in case.measured.items())
         steps.end(f"{case.name}: {case.problem or figures}", style="" if case.ok else "red")

@@ -79,3 +79,10 @@ class Refuse(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 Decision = Settled | Begin | Wait | Refuse
+
+
+def is_same(one: Decision | None, other: Decision) -> bool:
+    """Whether nothing has changed but the fraction of a second by which the wall clock runs with the monotonic one."""
+    if isinstance(one, Wait) and isinstance(other, Wait) and one.until is not None and other.until is not None:
+        return abs(one.until - other.until) < 1.0 and msgspec.structs.replace(one, until=other.until) == other
+    return one == other

@@ -14,6 +14,7 @@ from rdagent.update.offers import Offer
 from rdagent.update.policy import Policy, sound
 
 _HISTORY_LIMIT = 1000
+_REFUSED_SECONDS = 86400.0
 
 logger = logging.getLogger("rdagent")
 
@@ -24,6 +25,14 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     at: float
     """UTC, seconds since the epoch."""
+
+
+def still_refused(refused: dict[str, Refusal], now: float) -> dict[str, Refusal]:
+    """Those that hold: for a day, and not if a clock that was wrong noted them later than `now` (UTC, since the epoch).
+
+    The rest is not kept: a host that names another place each day would fill the file.
+    """
+    return {key: one for key, one in refused.items() if 0 <= now - one.at < _REFUSED_SECONDS}
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,6 @@
 """The updater's loop: look what is wanted, decide, and have one version at a time prove itself."""
 
 import asyncio
-import contextlib
 import logging
 import platform
 import time
@@ -19,10 +18,11 @@ from rdagent.config import UpdateSettings
 from rdagent.update import policy as policies
 from rdagent.update.attempt import Attempts
 from rdagent.update.chronicle import Chronicle
-from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Wait
+from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Wait, is_same
 from rdagent.update.install import Installer, InstallError
-from rdagent.update.memory import Memory, Refusal
+from rdagent.update.memory import Memory, Refusal, still_refused
 from rdagent.update.offers import Offer
+from rdagent.update.pauses import Clock, longer, shortened
 from rdagent.update.plan import decide, order
 from rdagent.update.shelf import Shelf
 from rdagent.update.trials import Trials, in_use
@@ -35,8 +35,6 @@ from release.signing import Thresholds, trust_for
 from release.staging import sweep
 from wire.http import HttpClient
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 3600.0
-_REFUSED_SECONDS = 86400.0
 _DAMAGED_TRIES = 3
 _TROUBLE_PAUSE, _BUG_PAUSE = 10.0, 60.0
 
@@ -68,14 +66,16 @@ class Updater:
         emitter: Emitter,
         truth: Callable[[], dict[str, ComponentTruth]],
         host_is_away: Callable[[], bool],
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock or Clock()
         self._component = component
         self.settings = settings
         self._truth = truth
         thresholds = Thresholds(settings.threshold, settings.rdagent_threshold)
         self.shelf = Shelf(places, lambda name: trust_for(name, places.trust, thresholds))
         self.memory = Memory(places)
-        self.wishes = Wishes(places, settings, client, find_host, self.memory)
+        self.wishes = Wishes(places, settings, client, find_host, self.memory, self._clock)
         self._chronicle = Chronicle(
             self.memory,
             self.shelf,
@@ -154,9 +154,7 @@ class Updater:
             except Exception:
                 logger.exception("bug in the updater; it begins anew")
                 pause = _BUG_PAUSE
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._wake.wait()
+            await self._clock.wait(self._wake, pause)
 
     def _lie_there(self, asked: dict[str, str]) -> bool:
         """Whether all these versions are on the disk. Blocking."""
@@ -190,7 +188,7 @@ class Updater:
             for name in COMPONENTS
         }
         for name, one in self.decisions.items():
-            if before.get(name) != one:
+            if not is_same(before.get(name), one):
                 self._changed(name)
         answers = [
             (isinstance(one, Refuse), one.offer, one.why if isinstance(one, Refuse) else "")
@@ -273,29 +271,30 @@ class Updater:
             return decision
         offer = decision.offer
         key = self.wishes.key(offer)
-        refused = self.memory.now.refused.get(key)
-        if refused and offer.wanted_by != "operator" and 0 <= time.time() - refused.at < _REFUSED_SECONDS:
+        refused = still_refused(self.memory.now.refused, time.time()).get(key)
+        if refused and offer.wanted_by != "operator":
             return Refuse(offer=offer, why=refused.why, lift=f"agentctl update now {offer.name}")
         retry = self._retries.get(key)
-        if retry and time.monotonic() < retry.at and not self._is_asked(offer):
-            until = time.time() + retry.at - time.monotonic()
+        if retry and self._clock.monotonic() < retry.at and not self._is_asked(offer):
+            until = time.time() + retry.at - self._clock.monotonic()
             return Wait(offer=offer, until=until, why=retry.why, lift=f"agentctl update now {offer.component}")
         return decision
 
     def _not_had(self, offer: Offer, error: InstallError) -> None:
         key = self.wishes.key(offer)
-        before = self._retries.get(key, Retry(at=0.0, pause=_FIRST_PAUSE / 2, why=""))
+        before = self._retries.get(key, Retry(at=0.0, pause=0.0, why=""))
         # What three times came as no package was put there so; it is not fetched for ever.
         if error.final or (error.damaged and before.tries >= _DAMAGED_TRIES - 1):
             self._retries.pop(key, None)
-            refusal = Refusal(why=error.reason, at=time.time())
-            self.memory.change(refused={**self.memory.now.refused, key: refusal})
+            now = time.time()
+            refusal = Refusal(why=error.reason, at=now)
+            self.memory.change(refused={**still_refused(self.memory.now.refused, now), key: refusal})
             self._chronicle.end("refuse", offer, ok=False, message=error.reason)
             return
-        pause = min(before.pause * 2, _LONGEST_PAUSE, self.settings.check_period)
+        pause = longer(before.pause, self.settings.check_period)
         if key not in self._retries:
             self._chronicle.note("fetch", offer, ok=False, message=error.reason)
-        at = time.monotonic() + pause
+        at = self._clock.monotonic() + shortened(pause)
         self._retries[key] = Retry(at=at, pause=pause, why=error.reason, tries=before.tries + 1)
 
     def _is_asked(self, offer: Offer) -> bool:

@@ -17,12 +17,11 @@ from rdagent.config import UpdateSettings
 from rdagent.update.host import Instructions, read_instructions
 from rdagent.update.memory import Memory
 from rdagent.update.offers import Entry, Offer, collect, note_seen
+from rdagent.update.pauses import Clock, Pauses
 from rdagent.update.repository import Repository
 from rdagent.update.source import SourceError
 from wire.errors import WireError
 from wire.http import HttpClient
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 600.0
 
 logger = logging.getLogger("rdagent")
 
@@ -37,16 +36,18 @@ class Wishes:
         client: HttpClient,
         find_host: Callable[[], HostAddress],
         memory: Memory,
+        clock: Clock,
     ) -> None:
         self._settings = settings
         self._client = client
         self._find_host = find_host
         self._memory = memory
+        self._clock = clock
         self._repository = Repository(settings.repository, places) if settings.repository else None
         self._instructions = Instructions()
         self._entries: tuple[Entry, ...] = ()
-        self._host_at, self._host_pause = 0.0, _FIRST_PAUSE
-        self._repository_at, self._repository_pause = 0.0, _FIRST_PAUSE
+        self._host_at, self._host_pauses = 0.0, Pauses(settings.check_period)
+        self._repository_at, self._repository_pauses = 0.0, Pauses(settings.check_period)
         self.problems: list[str] = []
         self.repository = RepositoryView(url=settings.repository)
         self.machine = _machine()
@@ -60,7 +61,7 @@ class Wishes:
 
     async def refresh(self) -> None:
         """Look at what is due, at both at once: either may be silent, which changes nothing of what is known."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         async with asyncio.TaskGroup() as looks:
             if now >= self._host_at:
                 looks.create_task(self._look_at_host(now))
@@ -69,7 +70,7 @@ class Wishes:
 
     def seconds_to_next(self) -> float:
         due = [self._host_at] + ([self._repository_at] if self._repository is not None else [])
-        return max(min(due) - time.monotonic(), 0.1)
+        return max(min(due) - self._clock.monotonic(), 0.1)
 
     def offers(self, running: dict[str, str]) -> list[Offer]:
         """Everything that is wanted, each with the time it was first seen."""
@@ -96,14 +97,14 @@ class Wishes:
 
     async def _look_at_host(self, now: float) -> None:
         # Who says `stale` while we ask wants to be told what is so after that: once more then.
-        self._host_at, again = math.inf, now + _LONGEST_PAUSE
+        self._host_at, again = math.inf, now + self._settings.check_period
         try:
             again = await self._ask_host()
         finally:
             self._host_at = min(self._host_at, again)
 
     async def _look_at_repository(self, repository: Repository, now: float) -> None:
-        self._repository_at, again = math.inf, now + _LONGEST_PAUSE
+        self._repository_at, again = math.inf, now + self._settings.check_period
         try:
             again = await self._ask_repository(repository)
         finally:
@@ -116,14 +117,13 @@ class Wishes:
             found = await asyncio.to_thread(read_instructions, self._client, self._find_host(), COMPONENTS, known)
         except WireError as error:
             logger.debug("what the host wants of versions is not known: %s", error)
-            again = self._host_pause
-            self._host_pause = min(self._host_pause * 2, _LONGEST_PAUSE)
-            return time.monotonic() + again
+            return self._clock.monotonic() + self._host_pauses.next()
         self._instructions = found
-        self._host_pause = _FIRST_PAUSE
-        # A goal state that guestagent hears of brings us here sooner; one manifest that was away, too.
-        again = _LONGEST_PAUSE if found.problems else self._settings.check_period
-        return time.monotonic() + min(again, self._settings.check_period)
+        if found.problems:  # a manifest is away
+            return self._clock.monotonic() + self._host_pauses.next()
+        self._host_pauses.reset()
+        # A goal state that guestagent hears of brings us here sooner.
+        return self._clock.monotonic() + self._settings.check_period
 
     async def _ask_repository(self, repository: Repository) -> float:
         """The same."""
@@ -134,9 +134,7 @@ class Wishes:
             if not self.repository.problem:
                 logger.warning("the component repository: %s; what runs goes on running", error.reason)
             self.repository = msgspec.structs.replace(self.repository, checked_at=checked_at, problem=error.reason)
-            again = self._repository_pause
-            self._repository_pause = min(self._repository_pause * 2, _LONGEST_PAUSE, self._settings.check_period)
-            return time.monotonic() + again
+            return self._clock.monotonic() + self._repository_pauses.next()
         if self.repository.problem:
             logger.info("the component repository answers again")
         self._entries = tuple(
@@ -151,8 +149,8 @@ class Wishes:
             for one in answer.offered
         )
         self.repository = RepositoryView(url=self.repository.url, checked_at=checked_at, reached_at=time.time())
-        self._repository_pause = _FIRST_PAUSE
-        return time.monotonic() + self._settings.check_period
+        self._repository_pauses.reset()
+        return self._clock.monotonic() + self._settings.check_period
 
 
 def _machine() -> str:

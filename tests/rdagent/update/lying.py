@@ -43,12 +43,13 @@ def zipped(content: bytes = b"anything") -> bytes:
 class LyingServer:
     """Serves `files` by path; where a key of `lies` is part of the path, that script has the connection instead."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        """`port`: of loopback; 0: any that is free."""
         self.files: dict[str, bytes] = {}
         self.lies: dict[str, Script] = {}
         self.asked: list[str] = []
         self.ending = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._connections: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept)]

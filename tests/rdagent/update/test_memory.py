@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ipc.contract.rdagent import UpdateEvent
 from ipc.places import Places
-from rdagent.update.memory import Memory, Remembered
+from rdagent.update.memory import Memory, Refusal, Remembered, still_refused
 from rdagent.update.plan import decide
 from rdagent.update.policy import Policy, Stopped, abort_rest, expire, held, pin, sound
 from release.manifest import is_version
@@ -115,3 +115,12 @@ def test_no_document_keeps_it_from_starting(tmp_path_factory: pytest.TempPathFac
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(document))
     assert isinstance(Memory(places).now, Remembered)
+
+
+@given(st.dictionaries(st.text(max_size=3), st.floats(-2e5, 2e5)))
+def test_a_refusal_is_kept_for_a_day_and_not_if_it_is_of_the_future(ages: dict[str, float]) -> None:
+    refused = {key: Refusal(why="it is junk", at=NOW - age) for key, age in ages.items()}
+    kept = still_refused(refused, NOW)
+    assert kept == {key: refused[key] for key in kept}
+    for key in refused:
+        assert (key in kept) == (0 <= NOW - refused[key].at < 86400)
