@@ -19,7 +19,12 @@ PROGRAMS = ("rdagent", "guestagent", "netagent", "telemetry")
 
 # rdagent shows a sign of life with each of its looks, every 5 to 7 s.
 HANG_SECONDS = 15.0
-START_SECONDS = 20.0
+TRIAL_START_SECONDS = 20.0
+
+# Before its first sign a version in force, or the base install, has longer: a slow machine boots. Whoever was ended so
+# gives the next one twice the time, until one shows a sign: there is no loop of ends, however slow the machine is.
+START_SECONDS, LONGEST_START_SECONDS = 60.0, 960.0
+NO_SIGNS_BEFORE = [0, 2]
 
 # Its own gate ends a trial of rdagent within `trial_limit`, which is less; a gate that does not is what is broken.
 TRIAL_SECONDS = 600.0
@@ -65,23 +70,33 @@ class Life:
 
     def __init__(self) -> None:
         self._pid, self._seen_at, self._strikes = 0, 0.0, 0
+        self.patience = START_SECONDS
+        """What a version in force may take to its first sign, seconds."""
+        self.shown = False
+        """Whether the process of the last look has ever shown one."""
 
-    def look(self, pid: int, sign: tuple[int, float] | None, now: float, on_trial: Callable[[], bool]) -> str:
+    def look(self, pid: int, sign: tuple[int, float] | None, now: float, limit: Callable[[], float]) -> str:
         """Why it hangs, at the second look in a row that finds it so; empty if it does not.
 
-        `now`: CLOCK_MONOTONIC; `sign`: the pid that showed the last one, and when.
+        `now`: CLOCK_MONOTONIC; `sign`: the pid that showed the last one, and when; `limit`: seconds to the first one.
         """
         if pid != self._pid:
             self._pid, self._seen_at, self._strikes = pid, now, 0
         reason = ""
-        if sign and sign[0] == pid:
+        # One of the future was shown before the machine started anew.
+        self.shown = bool(sign and sign[0] == pid and sign[1] <= now)
+        if sign and self.shown:
+            self.patience = START_SECONDS
             if now - sign[1] > HANG_SECONDS:
                 reason = f"no sign of life for {now - sign[1]:.0f} s"
-        elif now - self._seen_at > START_SECONDS and on_trial():
-            # A committed version that never shows one is older than this rule.
+        elif now - self._seen_at > TRIAL_START_SECONDS and now - self._seen_at > limit():
             reason = f"no sign of life in its first {now - self._seen_at:.0f} s"
         self._strikes = self._strikes + 1 if reason else 0
-        return reason if self._strikes > 1 else ""
+        if self._strikes < 2:
+            return ""
+        if not self.shown:
+            self.patience = min(self.patience * 2, LONGEST_START_SECONDS)
+        return reason
 
 
 class Trial:
@@ -113,7 +128,8 @@ class Watchdog:
         self._signless = ""
         """Why no sign of life could be shown."""
         self._rejected = 0
-        """The last process that we ended because its version has failed: its end says nothing of the version now."""
+        """The last process that we ended because its version has failed, or before its first sign of life: its end says
+        nothing of the version in force. A good one on a slow machine must not be condemned for our impatience."""
 
     def event(self, name: str, payload: dict[str, str]) -> None:
         program = payload.get("processname", "")
@@ -141,11 +157,11 @@ class Watchdog:
             self._start("rdagent")
         if not (pid := child("rdagent")):
             return
-        if reason := self._life.look(pid, self._sign(), now, lambda: self._on_trial("rdagent")):
+        if reason := self._life.look(pid, self._sign(), now, self._first_sign_limit):
             say(f"rdagent, process {pid}, hangs: {reason}")
             # First the record, so that the next start is another version; a hung one may hold it, then its end counts.
             try:
-                if self._reject("rdagent", f"it hangs: {reason}"):
+                if self._reject("rdagent", f"it hangs: {reason}") or not self._life.shown:
                     self._rejected = pid
             finally:
                 os.kill(pid, signal.SIGKILL)
@@ -169,6 +185,16 @@ class Watchdog:
             if str(error) != self._signless:
                 say(f"no sign of life can be shown: {error}")
             self._signless = str(error)
+
+    def _first_sign_limit(self) -> float:
+        """Seconds from the start of rdagent to its first sign of life."""
+        record = launcher().read_record(self._folder("rdagent"))
+        if record["trial"]:
+            return TRIAL_START_SECONDS
+        # launch.py may have stepped back to the one before. The base install is of our release.
+        versions = [one["version"] for one in (record["current"], record["previous"]) if one]
+        is_older = any([int(part) for part in one.split(".") if part] < NO_SIGNS_BEFORE for one in versions)
+        return float("inf") if is_older else self._life.patience
 
     def _rdagent_on_trial(self) -> str:
         """Which version; read when one of the slots is another."""

@@ -13,6 +13,8 @@ from rdagent.plan import Restart, after_start, first_restart
 NAME = "watchdog"
 SILENCE_LIMIT = 20.0
 """Seconds without a sign of life, while supervisord answers: it has to show one every 5 s."""
+START_LIMIT = 60.0
+"""Seconds without a first sign of life, where an earlier watchdog has shown one: a slow machine boots."""
 GAP_LIMIT = 15.0
 """Seconds between two looks after which it is not the watchdog that was away, but we."""
 
@@ -29,7 +31,12 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """supervisord's state of it; empty if supervisord does not answer, or knows of none."""
     pid: int | None = None
     sign: tuple[int, float] | None = None
-    """The last one: the pid that showed it, and when, CLOCK_MONOTONIC. None: it is older than this rule."""
+    """The last one: the pid that showed it, and when, CLOCK_MONOTONIC. None: it may be older than this rule."""
+
+    @property
+    def has_shown(self) -> bool:
+        """Whether the process that runs has ever shown one."""
+        return self.sign is not None and self.sign[0] == self.pid
 
 
 class Counterwatch:
@@ -56,7 +63,12 @@ class Counterwatch:
             kind, why, order = "hung", f"the watchdog, process {seen.pid}, shows no sign of life", "stop"
         if kind != self._kind:
             self._kind, self.why = kind, why and f"{why}: nobody would end a rdagent that hangs"
-        return self._paced(order, now)
+        if order:
+            return order if self._is_due(now) else ""
+        # One that has shown nothing so far may hang: it is not well yet.
+        if seen.program == "RUNNING" and (seen.sign is None or seen.has_shown):
+            self._forgive(now)
+        return ""
 
     def _note(self, seen: Seen, now: float) -> None:
         """Since when the process that runs could have been heard."""
@@ -67,22 +79,24 @@ class Counterwatch:
         self._pid, self._looked_at = seen.pid, now
 
     def _is_silent(self, seen: Seen, now: float) -> bool:
-        if seen.program != "RUNNING" or self._since is None or seen.sign is None or seen.sign[0] != seen.pid:
+        if seen.program != "RUNNING" or self._since is None or seen.sign is None:
             return False
-        return now - max(seen.sign[1], self._since) > SILENCE_LIMIT
+        # The sign of an earlier one proves that the base install has watchdogs that show signs.
+        limit, heard_at = (SILENCE_LIMIT, seen.sign[1]) if seen.has_shown else (START_LIMIT, self._since)
+        return now - max(heard_at, self._since) > limit
 
-    def _paced(self, order: Order, now: float) -> Order:
-        """Each order after a longer pause, until it was well for longer than that."""
-        if not order:
-            if self._restart is not None and now > self._restart.next_at + self._restart.pause:
-                self._restart = None
-            return ""
+    def _is_due(self, now: float) -> bool:
+        """Whether an order is due: each after a longer pause, until it was well for longer than that."""
         if self._restart is None:
             self._restart = first_restart(now)
         if now < self._restart.next_at:
-            return ""
+            return False
         self._restart = after_start(self._restart, now=now)
-        return order
+        return True
+
+    def _forgive(self, now: float) -> None:
+        if self._restart is not None and now > self._restart.next_at + self._restart.pause:
+            self._restart = None
 
 
 def read_sign(path: Path) -> tuple[int, float] | None:

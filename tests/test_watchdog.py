@@ -52,26 +52,68 @@ def test_an_end_an_hour_is_no_crash_loop(watchdog: ModuleType, period: float) ->
     assert not any(hazard.count(number * period) for number in range(200))
 
 
-@pytest.mark.parametrize("on_trial", [True, False])
-def test_signs_of_life(watchdog: ModuleType, on_trial: bool) -> None:
+@pytest.mark.parametrize(("limit", "ended"), [(20.0, [1030.0, 1035.0]), (60.0, [1070.0, 1075.0]), (float("inf"), [])])
+def test_signs_of_life(watchdog: ModuleType, limit: float, ended: list[float]) -> None:
     def looks(signs: dict[float, tuple[int, float] | None], pid: int = 7) -> list[float]:
         life = watchdog.Life()
-        return [at for at, sign in signs.items() if life.look(pid, sign, at, lambda: on_trial)]
+        return [at for at, sign in signs.items() if life.look(pid, sign, at, lambda: limit)]
 
-    ticks = [1000.0 + 5 * number for number in range(8)]
+    ticks = [1000.0 + 5 * number for number in range(16)]
     assert looks({at: (7, at - 2) for at in ticks}) == []
     # Its last one is from 1002: at 1020 for the first time too old, at 1025 for the second.
-    assert looks({at: (7, min(at, 1002.0)) for at in ticks}) == [1025.0, 1030.0, 1035.0]
-    # One that never showed any; a sign of another process is none.
-    assert looks({at: (6, at) for at in ticks}) == ([1030.0, 1035.0] if on_trial else [])
-    assert looks(dict.fromkeys(ticks)) == ([1030.0, 1035.0] if on_trial else [])
+    assert looks({at: (7, min(at, 1002.0)) for at in ticks}) == ticks[5:]
+    # One that never showed any; a sign of another process, or of another start of the machine, is none.
+    assert looks(dict.fromkeys(ticks))[:2] == ended
+    assert looks({at: (6, at) for at in ticks})[:2] == ended
+    assert looks(dict.fromkeys(ticks, (7, 9000.0)))[:2] == ended
 
 
 def test_a_new_process_begins_anew(watchdog: ModuleType) -> None:
     life = watchdog.Life()
-    assert not life.look(7, (7, 1.0), 1000.0, lambda: True)
-    assert not life.look(8, (7, 1.0), 1005.0, lambda: True)
-    assert not life.look(8, (8, 1009.0), 1010.0, lambda: True)
+    assert not life.look(7, (7, 1.0), 1000.0, lambda: 20.0)
+    assert not life.look(8, (7, 1.0), 1005.0, lambda: 20.0)
+    assert not life.look(8, (8, 1009.0), 1010.0, lambda: 20.0)
+
+
+def test_a_slow_machine_gets_more_time_with_each_end(watchdog: ModuleType) -> None:
+    """Whatever a start takes, up to a quarter of an hour: it is ended a few times at most, then it may go on."""
+    life, now, lasted = watchdog.Life(), 1000.0, list[float]()
+    for pid in range(1, 8):
+        began = now
+        while not life.look(pid, None, now, lambda: float(life.patience)):
+            now += 5.0
+        lasted.append(now - began)
+    assert lasted == [70.0, 130.0, 250.0, 490.0, 970.0, 970.0, 970.0]
+    assert not life.look(9, (9, now), now, lambda: float(life.patience))
+    assert life.patience == watchdog.START_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("current", "previous", "trial", "limit"),
+    [
+        ("", "", "", 60.0),
+        ("0.2.0", "", "", 60.0),
+        ("1.0", "0.2.0", "", 60.0),
+        ("0.2.0", "", "0.3.0", 20.0),
+        ("0.1.9", "", "0.2.0", 20.0),
+        ("0.1.9", "", "", float("inf")),
+        ("0.2.0", "0.1.0", "", float("inf")),
+    ],
+)
+def test_who_shows_signs_of_life(
+    watchdog: ModuleType, tmp_path: Path, current: str, previous: str, trial: str, limit: float
+) -> None:
+    """Every rdagent since 0.2.0. One before it is left alone, also where launch.py may have stepped back to it."""
+    installed = Installed(tmp_path / "root", "rdagent")
+    installed.folder.mkdir(parents=True)
+
+    def one(version: str) -> Chosen | None:
+        return Chosen(version, "7" * 64) if version else None
+
+    on_trial = Trial(Chosen(trial, "8" * 64), 3) if trial else None
+    installed.set(current=one(current), previous=one(previous), trial=on_trial)
+    dog = watchdog.Watchdog(str(installed.root), str(tmp_path), start=lambda _: None)
+    assert dog._first_sign_limit() == limit
 
 
 def test_the_ends_of_a_version_on_trial_are_not_those_of_the_one_in_force(watchdog: ModuleType, tmp_path: Path) -> None:
@@ -213,6 +255,16 @@ class Group:
         )
         self._supervisord = process(pid)
 
+    def changed(self, words: dict[str, str]) -> Path:
+        """A watchdog of less patience, with launch.py beside it."""
+        text = WATCHDOG.read_text()
+        for old, new in words.items():
+            assert old in text
+            text = text.replace(old, new)
+        (self.folder / "watchdog.py").write_text(text)
+        (self.folder / "launch.py").write_bytes((CHECKOUT / "launch.py").read_bytes())
+        return self.folder / "watchdog.py"
+
     @property
     def started(self) -> list[str]:
         path = self.run / "started"
@@ -257,6 +309,23 @@ def test_a_rdagent_that_hangs_after_its_update(group: Group) -> None:
     assert (record.current, record.trial) == (chosen(old), None)
     assert "it hangs: no sign of life" in record.bad[chosen(new).key].reason
     assert "hangs" in group.said()
+
+
+def test_a_rdagent_in_force_that_hangs_before_its_first_sign(group: Group) -> None:
+    """It is ended and started anew, and not condemned for it, though here one end that counted would do that."""
+    main = "if not (run / 'mended').exists(): time.sleep(9999)\n" + WELL
+    old, new = group.put("1.0.0", WELL), group.put("2.0.0", main)
+    group.installed.set(current=chosen(new), previous=chosen(old))
+    slow = "\nSTART_SECONDS, LONGEST_START_SECONDS = "
+    impatient = {f"{slow}60.0, 960.0": f"{slow}1.0, 1.0", "LIMIT = 3.5": "LIMIT = 0.5"}
+    impatient["\nTRIAL_START_SECONDS = 20.0"] = "\nTRIAL_START_SECONDS = 1.0"
+    group.start(watchdog=group.changed(impatient))
+    assert wait_until(lambda: group.started.count("2.0.0") > 1, 60), group.said()
+    (group.run / "mended").touch()
+    assert wait_until((group.run / "rdagent.alive").exists, 60), group.said()
+    assert set(group.started) == {"2.0.0"}
+    assert (group.record().current, group.record().bad) == (chosen(new), {}), group.said()
+    assert "hangs: no sign of life in its first" in group.said()
 
 
 def test_a_committed_version_that_ends_again_and_again(group: Group) -> None:
@@ -343,10 +412,7 @@ def test_a_rdagent_whose_trial_has_no_end_is_replaced(
     """It shows signs of life, and never judges itself. The watchdog's own rule, with little patience."""
     old, new = group.put("1.0.0", WELL), group.put("2.0.0", WELL)
     group.installed.set(current=chosen(old), trial=Trial(chosen(new), 3))
-    impatient = group.folder / "watchdog.py"
-    impatient.write_text(WATCHDOG.read_text().replace("TRIAL_SECONDS = 600.0", "TRIAL_SECONDS = 4.0"))
-    (group.folder / "launch.py").write_bytes((CHECKOUT / "launch.py").read_bytes())
-    group.start(watchdog=impatient)
+    group.start(watchdog=group.changed({"TRIAL_SECONDS = 600.0": "TRIAL_SECONDS = 4.0"}))
     assert wait_until(lambda: group.started == ["2.0.0", "1.0.0"], 60), (group.started, group.said())
     record = group.record()
     assert (record.current, record.trial) == (chosen(old), None)

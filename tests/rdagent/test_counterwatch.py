@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ipc.component import Component
 from ipc.contract.rdagent import ComponentTruth
 from ipc.places import Places
+from rdagent import counterwatch
 from rdagent.counterwatch import Counterwatch, Seen, read_sign
 from tests.release.product import CHECKOUT
 
@@ -91,7 +92,33 @@ def test_one_that_hangs_again_and_again_is_ended_ever_more_rarely() -> None:
 
 def test_one_older_than_the_rule_shows_no_sign_and_is_left_alone() -> None:
     assert Watch().looks(600, sign=None) == []
-    assert Watch().looks(600, sign=(6, 900.0)) == [], "a sign of another process is none"
+
+
+def test_one_that_hangs_before_its_first_sign_is_stopped_and_started() -> None:
+    """An earlier one has shown signs, so this one should; it has a minute, for a slow machine boots."""
+    watch = Watch()
+    watch.looks(20)
+    last = (7, watch.now - 3.0)
+    assert watch.looks(10, "STOPPED", pid=0, sign=last) == [(10.0, "start")]
+    assert watch.looks(75, pid=8, sign=last) == [(70.0, "stop")]
+    assert watch.watch.why.startswith("the watchdog, process 8, shows no sign of life: nobody")
+    assert watch.looks(60, pid=9) == []
+    assert watch.watch.why == ""
+
+
+def test_however_slow_the_machine_is_the_watchdog_comes_up() -> None:
+    """Each that is stopped before its first sign leaves the next one more time, up to five minutes."""
+    watch, pid, state, lasted = Watch(), 7, "RUNNING", list[float]()
+    began = watch.now
+    while watch.now < 6000:
+        for _, order in watch.looks(5, state, pid=pid if state == "RUNNING" else 0, sign=(6, 900.0)):
+            if order == "stop":
+                lasted.append(watch.now - began)
+            else:
+                pid, began = pid + 1, watch.now
+            state = "RUNNING" if order == "start" else "STOPPED"
+    assert lasted[1:] == sorted(lasted[1:])
+    assert lasted[-1] >= 300
 
 
 def test_one_that_is_being_stopped_is_not_stopped_again() -> None:
@@ -219,5 +246,29 @@ def test_a_watchdog_that_hangs_is_replaced(
             await until(lambda: watched() not in {0, hung}, 90)
             await until(well(watcher))
             await until(lambda: (read_sign(places.watchdog_sign) or (0, 0.0))[0] == watched())
+
+    asyncio.run(run())
+
+
+def test_a_watchdog_that_hangs_before_its_first_sign_is_replaced(
+    places: Places, watched: Any, rdagent: Any, local_host: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counterwatch, "START_LIMIT", 10.0)
+
+    def shown_by() -> int:
+        return (read_sign(places.watchdog_sign) or (0, 0.0))[0]
+
+    async def run() -> None:
+        async with rdagent(places, local_host.wireserver, 0.5) as watcher:
+            await until(places.watchdog_sign.exists)
+            hung = watched()
+            while shown_by() == hung:  # the first; and one that supervisord told the time at once
+                os.kill(before := hung, signal.SIGKILL)
+                await until(lambda before=before: watched() not in {0, before})
+                os.kill(hung := watched(), signal.SIGSTOP)
+            await until(unwatched(watcher, f"process {hung}, shows no sign of life"), 90)
+            await until(lambda: watched() not in {0, hung}, 90)
+            await until(well(watcher))
+            await until(lambda: shown_by() == watched())
 
     asyncio.run(run())
