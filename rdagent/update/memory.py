@@ -1,6 +1,8 @@
 """What the updater remembers over its own end: the operator's words, when versions were first seen, and the history."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -56,25 +58,55 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     """By component: versions that a bundle brought, and that nobody could bring again."""
 
 
+class NotKeptError(Exception):
+    """What was to be remembered cannot be written; nothing was changed."""
+
+
 class Memory:
-    """One file for what is in force, one for the history. A full disk costs memory over a restart, never an update."""
+    """One file for what is in force, one for the history. A full disk costs memory over a restart, never an update.
+
+    What could not be written is written by the next change, or by `catch_up`.
+    """
 
     def __init__(self, places: Places) -> None:
         folder = places.state_of("rdagent")
         self._file, self._history_file = folder / "updates.json", folder / "update-history.jsonl"
         self.now = self._read()
         self._history, self._is_torn = _read_history(self._history_file)
+        self._unwritten: dict[Path, str] = {}
+        """By file that is older than what we know: why."""
 
     def change(self, **fields: object) -> None:
-        """Keep these fields of Remembered."""
+        """Keep these fields of Remembered, until we end if they cannot be written."""
         new = msgspec.structs.replace(self.now, **fields)
         if new == self.now:
             return
         self.now = new
-        try:
-            write_state(self._file, new)
-        except OSError as error:
-            logger.warning("%s cannot be written: %s", self._file, error.strerror)
+        self._write()
+
+    def keep(self, **fields: object) -> None:
+        """Like `change`, but on disk when this returns. Raises NotKeptError."""
+        before = self.now
+        self.now = msgspec.structs.replace(before, **fields)
+        if self.now == before and self._file not in self._unwritten:
+            return
+        self._write()
+        if trouble := self._unwritten.get(self._file):
+            self.now = before
+            raise NotKeptError(f"{self._file} cannot be written: {trouble}; nothing was changed")
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something is not on disk yet."""
+        return bool(self._unwritten)
+
+    def catch_up(self) -> None:
+        """Write again what could not be written."""
+        if self._file in self._unwritten:
+            self._write()
+        if self._history_file in self._unwritten:
+            with self._noting(self._history_file):
+                self._write_history()
 
     def history(self, component: str, limit: int) -> list[UpdateEvent]:
         """Oldest first."""
@@ -84,18 +116,38 @@ class Memory:
     def note(self, event: UpdateEvent) -> None:
         """One more line of the history."""
         self._history.append(event)
-        try:
+        with self._noting(self._history_file):
+            if len(self._history) > _HISTORY_LIMIT or self._history_file in self._unwritten:
+                self._write_history()
+                return
             self._history_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if len(self._history) > _HISTORY_LIMIT:
-                self._history = self._history[-_HISTORY_LIMIT // 2 :]
-                lines = b"".join(msgspec.json.encode(one) + b"\n" for one in self._history)
-                write_atomically(self._history_file, lines)
-            else:
-                with self._history_file.open("ab") as file:
-                    file.write(b"\n" * self._is_torn + msgspec.json.encode(event) + b"\n")
-                    self._is_torn = False
+            with self._history_file.open("ab") as file:
+                file.write(b"\n" * self._is_torn + msgspec.json.encode(event) + b"\n")
+                self._is_torn = False
+
+    def _write(self) -> None:
+        with self._noting(self._file):
+            write_state(self._file, self.now)
+
+    def _write_history(self) -> None:
+        """All of it, in the place of what is there. Raises OSError."""
+        if len(self._history) > _HISTORY_LIMIT:
+            self._history = self._history[-_HISTORY_LIMIT // 2 :]
+        self._history_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomically(self._history_file, b"".join(msgspec.json.encode(one) + b"\n" for one in self._history))
+        self._is_torn = False
+
+    @contextmanager
+    def _noting(self, file: Path) -> Iterator[None]:
+        """Whether it can be written, and a line of the log for as long as the reason stays the same."""
+        try:
+            yield
+            self._unwritten.pop(file, None)
         except OSError as error:
-            logger.warning("%s cannot be written: %s", self._history_file, error.strerror)
+            trouble = error.strerror or str(error)
+            if self._unwritten.get(file) != trouble:
+                logger.warning("%s cannot be written: %s", file, trouble)
+            self._unwritten[file] = trouble
 
     def _read(self) -> Remembered:
         try:

@@ -31,6 +31,7 @@ from ipc.places import COMPONENTS, Places
 from rdagent.update import policy as policies
 from rdagent.update.bundle import BundleError, Bundles
 from rdagent.update.decision import Settled
+from rdagent.update.memory import NotKeptError
 from rdagent.update.obstacles import floor_of
 from rdagent.update.plan import order
 from rdagent.update.policy import Policy
@@ -66,7 +67,7 @@ class Orders:
                 policy = policies.ask(policy, name, request.version if request.component else "")
             except ValueError as error:
                 raise _no(request, str(error)) from error
-        self._decided(policy)
+        self._kept(request, policy)
         self._updater.look_again(host=True, repository=True)
         return UpdatePlan(steps=self._steps())
 
@@ -76,7 +77,7 @@ class Orders:
             pinned = policies.pin(self._policy, request.component, request.version) if request.version else None
         except ValueError as error:
             raise _no(request, str(error)) from error
-        return self._decided(pinned or policies.unpin(self._policy, request.component))
+        return self._kept(request, pinned or policies.unpin(self._policy, request.component))
 
     async def hold(self, request: HoldUpdates) -> Updates:
         self._named(request, request.component)
@@ -84,8 +85,8 @@ class Orders:
         if request.on and request.until is not None and request.until <= now:
             raise _no(request, "that time is over already")
         if request.on:
-            return self._decided(policies.hold(self._policy, request.component, now, request.until))
-        return self._decided(policies.release(self._policy, request.component))
+            return self._kept(request, policies.hold(self._policy, request.component, now, request.until))
+        return self._kept(request, policies.release(self._policy, request.component))
 
     async def unblock(self, request: UnblockVersion) -> Updates:
         """Refused if nothing of it is on the list."""
@@ -142,8 +143,15 @@ class Orders:
     def _policy(self) -> Policy:
         return self._updater.memory.now.policy
 
+    def _kept(self, request: Request[Any], policy: Policy) -> Updates:
+        """The operator's new word is on disk before he hears that it is. Raises Refused if it cannot be written."""
+        try:
+            self._updater.memory.keep(policy=policy)
+        except NotKeptError as error:
+            raise _no(request, str(error)) from error
+        return self._decided(policy)
+
     def _decided(self, policy: Policy) -> Updates:
-        """The operator's new word is kept before he hears that it is."""
         self._updater.memory.change(policy=policy)
         self._updater.decide_anew()
         self._updater.look_again()

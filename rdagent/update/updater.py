@@ -134,6 +134,7 @@ class Updater:
             self._wake.clear()
             pause = 0.0
             try:
+                self.memory.catch_up()
                 if not self.found:  # who asks how a trial goes that an earlier life began is told
                     await asyncio.to_thread(self._take_stock)
                 await self._finish_trials()
@@ -147,7 +148,7 @@ class Updater:
                 self._trouble = ""
                 self.looked_at = began
                 if not await self._begin():
-                    pause = self._seconds_to_next()
+                    pause = min(self._seconds_to_next(), _TROUBLE_PAUSE if self.memory.is_behind else float("inf"))
             except ReleaseError as error:
                 self._note_trouble(str(error))
                 pause = _TROUBLE_PAUSE

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ipc.contract.rdagent import UpdateEvent
 from ipc.places import Places
-from rdagent.update.memory import Memory, Refusal, Remembered, still_refused
+from rdagent.update.memory import Memory, NotKeptError, Refusal, Remembered, still_refused
 from rdagent.update.plan import decide
 from rdagent.update.policy import Policy, Stopped, abort_rest, expire, held, pin, sound
 from release.manifest import is_version
@@ -72,6 +72,46 @@ def test_a_folder_in_its_place_costs_memory_over_a_restart_alone(places: Places,
     memory.note(UpdateEvent(at=NOW, component="telemetry", phase="commit"))
     assert memory.now.policy.pins == {"telemetry": "0.2.0"}
     assert len(memory.history("", 10)) == 1
+
+
+def test_an_operators_word_that_cannot_be_kept_is_refused(places: Places) -> None:
+    """And what else could not be written is written as soon as it can be."""
+    file = places.state_of("rdagent") / "updates.json"
+    file.mkdir(parents=True)
+    memory = Memory(places)
+    word = pin(memory.now.policy, "telemetry", "0.2.0")
+    with pytest.raises(NotKeptError, match=r"updates.json cannot be written: Is a directory; nothing was changed"):
+        memory.keep(policy=word)
+    assert memory.now == Remembered()
+    memory.change(restarting="netagent")
+    memory.catch_up()
+    assert memory.is_behind
+    # A word that changes nothing is no better kept than the rest.
+    with pytest.raises(NotKeptError):
+        memory.keep(policy=memory.now.policy)
+    file.rmdir()
+    memory.catch_up()
+    assert not memory.is_behind
+    assert Memory(places).now == Remembered(restarting="netagent")
+    memory.keep(policy=word)
+    assert Memory(places).now == Remembered(restarting="netagent", policy=word)
+
+
+def test_a_history_that_could_not_be_written_is_written_later(places: Places, caplog: pytest.LogCaptureFixture) -> None:
+    file = places.state_of("rdagent") / "update-history.jsonl"
+    file.mkdir(parents=True)
+    memory = Memory(places)
+    for number in range(3):
+        memory.note(UpdateEvent(at=NOW, component="telemetry", phase="commit", version=f"0.{number}.0"))
+        memory.catch_up()
+    assert memory.is_behind
+    assert caplog.text.count("cannot be written") == 1
+    file.rmdir()
+    memory.catch_up()
+    assert [one.version for one in Memory(places).history("", 10)] == ["0.0.0", "0.1.0", "0.2.0"]
+    memory.note(UpdateEvent(at=NOW, component="telemetry", phase="commit", version="0.3.0"))
+    assert [one.version for one in Memory(places).history("", 10)][-1] == "0.3.0"
+    assert not memory.is_behind
 
 
 def test_of_a_torn_history_the_rest_is_kept(places: Places) -> None:

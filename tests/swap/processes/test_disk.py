@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from ipc.contract.rdagent import UpdateNow, UpdateView
+from ipc.contract.rdagent import HoldUpdates, PinVersion, UpdateNow, UpdateView
+from ipc.errors import Refused
+from ipc.message import Request
 from tests.swap.processes.product import BASE, TRIAL, Root
 
 pytestmark = pytest.mark.timeout(180)
@@ -24,8 +26,15 @@ class SmallDisk:
         """Bring the group up on it."""
         self.root.places.installed.mkdir(parents=True)
         rootless = [] if os.geteuid() == 0 else ["--map-root-user"]
-        script = 'mount -t tmpfs -o size=2m,mode=0755 versions "$0" && exec "$@"'
-        self.root.up("unshare", "--mount", *rootless, "sh", "-c", script, str(self.root.places.installed))
+        self.memory.mkdir(mode=0o700, parents=True)
+        script = 'mount -t tmpfs -o size=2m,mode=0755 versions "$0" && mount -t tmpfs -o size=1m,mode=0700 memory "$1"'
+        command = ["sh", "-c", f'{script} && shift && exec "$@"', str(self.root.places.installed), str(self.memory)]
+        self.root.up("unshare", "--mount", *rootless, *command)
+
+    @property
+    def memory(self) -> Path:
+        """Another small one: what rdagent remembers."""
+        return self.root.places.state_of("rdagent")
 
     def remount(self, options: str) -> None:
         self.inside("mount", "-o", f"remount,{options}", str(self.root.places.installed))
@@ -47,6 +56,11 @@ def disk(memory: Path) -> Iterator[SmallDisk]:
     root.down()
 
 
+def pinned(root: Root, component: str) -> str:
+    view = root.view(component)
+    return view.pinned if view else ""
+
+
 def waiting(root: Root, component: str) -> Callable[[], UpdateView | None]:
     def look() -> UpdateView | None:
         view = root.view(component)
@@ -62,7 +76,7 @@ def test_a_full_disk_waits_and_loses_nothing(disk: SmallDisk, shop: Any) -> None
     root.host.post("/api/components", {"component": "telemetry", "version": "0.92.0", "from_version": ""})
     view = root.until(waiting(root, "telemetry"), "it to wait for room")
     assert "No space left on device" in view.why
-    disk.remount("size=40m")
+    disk.remount("size=10m")
     root.until(lambda: (one := waiting(root, "telemetry")()) and "MiB are needed" in one.why, "it to wait for more")
     assert root.pids() == before
     assert root.version("telemetry") == BASE
@@ -95,3 +109,22 @@ def test_60_read_only_while_on_trial(disk: SmallDisk, shop: Any) -> None:
     root.until(lambda: (view := root.view("telemetry")) and view.current == "0.93.0", "the commit")
     assert root.pids()["telemetry"] != pid
     assert root.until(lambda: root.view("telemetry"), "rdagent to answer").bad == []
+
+
+def test_an_operators_word_on_a_full_disk_is_refused_and_not_lost(disk: SmallDisk) -> None:
+    """He hears "done" only of what is still there after a kill."""
+    root, fill = disk.root, str(disk.memory / "fill")
+    full = "updates.json cannot be written: No space left on device; nothing was changed"
+    disk.inside("sh", "-c", f"cat /dev/zero > {fill} 2>/dev/null || true")
+    words: list[Request[Any]] = [PinVersion(component="netagent", version="0.2.0"), HoldUpdates(), UpdateNow()]
+    for word in words:
+        with pytest.raises(Refused, match=full):
+            root.ask(word)
+    updates = root.until(root.updates, "rdagent to answer")
+    assert not updates.held
+    assert not pinned(root, "netagent")
+    disk.inside("rm", fill)
+    root.ask(PinVersion(component="netagent", version="0.2.0"))
+    pid = root.kill("rdagent")
+    root.until(lambda: root.pids().get("rdagent", pid) not in {0, pid}, "the next rdagent")
+    root.until(lambda: pinned(root, "netagent") == "0.2.0", "the pin")
