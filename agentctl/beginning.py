@@ -9,6 +9,7 @@ import sys
 import time
 
 from agentctl import __version__
+from agentctl.asking import why_mute
 from agentctl.deployment import Deployment
 from agentctl.errors import CommandError, NothingThere
 from ipc.bus import Bus
@@ -54,7 +55,8 @@ async def present(bus: Bus, deployment: Deployment) -> Description:
     try:
         return await bus.ask(Describe(), to="guestagent", within=_LOOK_SECONDS)
     except NoAnswer as error:
-        raise NothingThere(f"guestagent does not answer. Start the agent with: {deployment.up_command}") from error
+        what_next = why_mute(deployment, "guestagent") or f"Start the agent with: {deployment.up_command}"
+        raise NothingThere(f"guestagent does not answer. {what_next}") from error
 
 
 def no(refusal: Refused) -> CommandError:

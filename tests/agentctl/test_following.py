@@ -44,6 +44,8 @@ def test_on_the_way() -> None:
     trial = TrialView(version="0.2.0", digest="", tries_left=2, well_seconds=12.3, needed_seconds=20)
     found = seen(changed(state="on trial", trial=trial))
     assert (found.state, found.text, found.over) == ("on trial", "0.2.0: well for 12 s of 20 s", False)
+    just_begun = TrialView(version="0.2.0", digest="", tries_left=3)
+    assert seen(changed(state="on trial", trial=just_begun)).text == "0.2.0: it begins"
     assert seen(changed(state="waiting", wanted="0.2.0")).text == "0.2.0 is next"
     behind = PlannedUpdate(component="telemetry", from_version="0.1.0", blocked="netagent is on trial")
     found = seen(changed(state="waiting", why="a version of netagent is on trial"), step=behind)
