@@ -14,20 +14,35 @@ def resident(pid: int | None) -> float | None:
 
 
 def usage(pid: int | None) -> Usage | None:
-    """utime and stime of proc_pid_stat(5), and wchar of proc_pid_io(5) for each thread."""
+    """utime and stime of proc_pid_stat(5), and wchar of proc_pid_io(5): of each thread, and of the process.
+
+    The kernel adds what a thread wrote to its process when the thread ends, and what a child wrote when it is waited
+    for, together with the child's page faults and times. Nobody begins a program without a page fault.
+    """
     if pid is None:
         return None
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-        # The command name may hold blanks and parentheses: behind the last one comes the third field.
-        fields = stat[stat.rindex(b")") + 2 :].split()
-        cpu_seconds = (int(fields[11]) + int(fields[12])) / _TICKS
+        cpu_seconds, waited_for = _of_stat(pid)
         threads = [int(one.name) for one in Path(f"/proc/{pid}/task").iterdir()]
+        read = {thread: _number(Path(f"/proc/{pid}/task/{thread}/io"), "wchar:") for thread in threads}
+        in_all = _number(Path(f"/proc/{pid}/io"), "wchar:")
+        quiet = _of_stat(pid)[1] == waited_for
     except (OSError, ValueError, IndexError):
         return None
-    read = {thread: _number(Path(f"/proc/{pid}/task/{thread}/io"), "wchar:") for thread in threads}
-    written = {thread: int(count) for thread, count in read.items() if count is not None}
-    return Usage(cpu_seconds=cpu_seconds, written=written)
+    return Usage(
+        cpu_seconds=cpu_seconds,
+        written={thread: int(count) for thread, count in read.items() if count is not None},
+        in_all=int(in_all) if in_all is not None and quiet else None,
+        waited_for=waited_for,
+    )
+
+
+def _of_stat(pid: int) -> tuple[float, tuple[int, ...]]:
+    """Seconds on the processor; and cminflt, cmajflt, cutime and cstime. Raises OSError, ValueError, IndexError."""
+    stat = Path(f"/proc/{pid}/stat").read_bytes()
+    # The command name may hold blanks and parentheses: behind the last one comes the third field.
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS, tuple(int(fields[number]) for number in (8, 10, 13, 14))
 
 
 def _number(path: Path, name: str, factor: int = 1) -> float | None:

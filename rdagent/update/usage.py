@@ -17,7 +17,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: float
     """In user and in kernel mode, of all its threads; of no child."""
     written: Mapping[int, int] = {}
-    """Bytes handed to write(2), by thread. The counter of the whole process would have those of its ended children."""
+    """Bytes handed to write(2), by thread that lives."""
+    in_all: int | None = None
+    """Of the whole process: also of threads that have ended, and of children it has waited for. None: not known."""
+    waited_for: tuple[int, ...] = ()
+    """What else it took over from children it has waited for. The same in two looks: there was none in between."""
 
 
 class Tally:
@@ -45,12 +49,9 @@ class Tally:
         if last is None or not counts:
             return
         self._cpu += max(usage.cpu_seconds - last.cpu_seconds, 0.0)
-        for thread, written in usage.written.items():
-            # A number may be given to a second thread; that one began at 0.
-            before = last.written.get(thread, 0)
-            more = written - before if written >= before else written
-            self._written += more
-            self._in_all += more
+        more = _written_between(last, usage)
+        self._written += more
+        self._in_all += more
 
     def why_flooded(self, settings: UpdateSettings) -> str:
         """One line; empty if it did not write far more than it could be given the time for."""
@@ -67,3 +68,12 @@ class Tally:
         if cpu > settings.trial_cpu:
             return f"burns CPU: {cpu:.2f} of one, on end, limit {settings.trial_cpu:g}"
         return ""
+
+
+def _written_between(last: Usage, now: Usage) -> int:
+    """Bytes, of no child. Where one was waited for in between, without those of threads that have ended."""
+    if last.in_all is not None and now.in_all is not None and last.waited_for == now.waited_for:
+        return max(now.in_all - last.in_all, 0)
+    # A number may be given to a second thread; that one began at 0.
+    known = ((written, last.written.get(thread, 0)) for thread, written in now.written.items())
+    return sum(written - before if written >= before else written for written, before in known)

@@ -296,6 +296,24 @@ def test_what_another_process_wrote_is_not_part_of_a_flood() -> None:
     assert failed(trial.work(1, mib=900.0, pid=8)) == "writes without end: 1800 MiB so far, limit 960 MiB"
 
 
+def test_each_write_in_a_thread_of_its_own() -> None:
+    """Seen in the counter of the process; where a child was waited for in between, that counter says nothing."""
+    mib = 1 << 20
+
+    def look(second: int, children: int) -> Usage:
+        in_all = (40 * second + 1000 * children) * mib
+        return Usage(cpu_seconds=1.0, written={7: 0}, in_all=in_all, waited_for=(children,))
+
+    trial = Trial()
+    for second in range(121):
+        trial.see(1, usage=look(second, second // 5))  # one child each five seconds
+    assert failed(trial.see(1, usage=look(121, 25))).startswith("writes without end: ")
+    parent = Trial()
+    for second in range(30):
+        parent.see(1, usage=look(0, second))
+    assert parent.gate.verdict.state == "passed"
+
+
 def test_threads_end_and_their_numbers_come_again() -> None:
     def look(*written: int) -> Usage:
         return Usage(cpu_seconds=1.0, written=dict(enumerate(written)))

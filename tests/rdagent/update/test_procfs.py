@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from agentctl.processes import wait_until
+from rdagent.config import UpdateSettings
 from rdagent.update import procfs
+from rdagent.update.usage import Tally
 
 _MIB = 1 << 20
 
@@ -25,6 +27,10 @@ for line in sys.stdin:
         subprocess.run([sys.executable, "-c", code], stderr=pipe, check=True)
     if what == "thread":
         threading.Thread(target=lambda: (write(int(mib)), threading.Event().wait()), daemon=True).start()
+    if what == "ends":
+        thread = threading.Thread(target=write, args=[int(mib)])
+        thread.start()
+        thread.join()
     print("done", flush=True)
 """
 BURNS = "while True: pass"
@@ -60,6 +66,21 @@ def test_what_its_threads_wrote_is_seen_and_what_its_children_wrote_is_not() -> 
         assert 3 <= written(child) < 4
         order(child, "thread 5")
         assert wait_until(lambda: 8 <= written(child) < 9, 30)
+
+
+def test_what_threads_wrote_that_have_ended_is_seen_and_what_children_wrote_is_not() -> None:
+    """The gate counts 32 MiB for these settings as a flood: four times what a trial of 8 s may write."""
+    settings = UpdateSettings(trial_written=1.0, trial_seconds=1.0, trial_limit=8.0)
+    tally, seen = Tally(), list[str]()
+    with running(WRITES) as child:
+        for word in ("self 1", "child 50", "ends 20", "child 50", "ends 20", "self 1"):
+            order(child, word)
+            usage = procfs.usage(child.pid)
+            assert usage
+            tally.note(usage, counts=True)
+            seen.append(tally.why_flooded(settings))
+    assert seen[:4] == [""] * 4
+    assert seen[4:] == [f"writes without end: {mib} MiB so far, limit 32 MiB" for mib in (40, 41)]
 
 
 def test_its_time_on_the_processor_is_seen() -> None:
