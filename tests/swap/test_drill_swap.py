@@ -13,17 +13,16 @@ import pytest
 from defusedxml.ElementTree import parse
 from rich.console import Console
 
+from agentctl.drill.belonging import of_root
 from agentctl.drill.findings import Findings
 from agentctl.drill.holding import held
 from agentctl.drill.leaks import Census, Holdings, growth, in_folders
-from agentctl.drill.leftovers import of_root
 from agentctl.drill.operations import Run, what_is_wrong
 from agentctl.drill.progress import steps
 from agentctl.drill.report import Case, Report
 from agentctl.drill.stage import Stage
 from agentctl.drill.swap import CONFIGURATION, build, is_whole, run
 from agentctl.drill.variants import Change, begun_with, replaced
-from agentctl.processes import end
 
 COMMAND = [sys.executable, "-P", "-m", "agentctl", "drill", "swap", "--json"]
 OUTLIVED = "ignore:subprocess .* is still running:ResourceWarning"
@@ -146,8 +145,8 @@ def found_out(component: str, times: int, changes: dict[str, Change], *, full: b
     with Stage(CONFIGURATION) as stage, steps(Console(file=io.StringIO()), times) as progress:
         run(stage, component, build(stage, component, changes), times, progress, found, full=full)
         assert found.cases[0].problem == ""
-        # Those that threw their environment away are not found by it.
-        end(of_root(stage.root), 5.0)
+        left = of_root(stage.root)
+    assert not any(one.alive() for one in left), "also those that threw their environment away are ended"
     return found.cases
 
 
