@@ -135,9 +135,7 @@ class Blackout:
         if outage.kind == "one way left":
             return self._arrives(target)
         self._one_life(outage, before)
-        self._kill(outage)
-        self._stage.until(self._all_pids, "supervisord to start everybody again", _PATIENCE)
-        pids = self._versions.pids()
+        pids = self._kill(outage)
         until(lambda: self._who_is_not_back(outage), _PATIENCE)
         until(lambda: "" if self._versions.view(COMPONENT) else "update status knows of no versions", _STATUS_PATIENCE)
         reborn = COMPONENTS if outage.everything else ("rdagent",)
@@ -216,10 +214,6 @@ class Blackout:
         self._looks.until_more(LOOKS, outage.patience)
         self._nothing_changed(outage, before)
 
-    def _all_pids(self) -> bool:
-        pids = self._versions.pids()
-        return all(pids.get(name) for name in COMPONENTS)
-
     def _nothing_changed(self, outage: Outage, before: Mapping[str, Sight]) -> None:
         """Raises Broken."""
         after = sights(self._stage, self._versions, _PATIENCE)
@@ -238,8 +232,11 @@ class Blackout:
                 return f"{one.name} is {one.state}: {one.why}"
         return ""
 
-    def _kill(self, outage: Outage) -> None:
-        """SIGKILL, of rdagent or of everything; all of it is started again."""
+    def _kill(self, outage: Outage) -> dict[str, int]:
+        """SIGKILL, of rdagent or of everything; all of it is started again, as these processes.
+
+        Raises Broken, CommandError.
+        """
         pids = self._versions.pids()
         if outage.everything:
             pids["supervisord"] = self._stage.supervisord.pid()
@@ -252,6 +249,14 @@ class Blackout:
             raise Broken("a process outlives SIGKILL")
         if outage.everything:
             group.start_supervisord(self._stage.deployment)
+        gone = {one.pid for one in doomed}
+
+        def anew() -> dict[str, int] | None:
+            now = self._versions.pids()
+            return now if all(now.get(name) and now[name] not in gone for name in COMPONENTS) else None
+
+        # supervisord tells of a process that has ended until it has heard of its end.
+        return self._stage.until(anew, "supervisord to start everybody again", _PATIENCE)
 
     def _goes_back(self) -> float:
         """From the disk, by the operator's word. Raises Broken, CommandError."""
