@@ -98,7 +98,7 @@ def skew(to: Reporting) -> None:
 
     This checkout (N) and the last release (N-1) in all sixteen combinations, each of the four as a synthetic later
     release (N+1: unknown keys, events, requests and words) beside both, and one that speaks another protocol, which has
-    to be refused with the reason. Takes about a minute. Exit status 1 if one combination fails.
+    to be refused with the reason. Takes about two minutes. Exit status 1 if one combination fails.
     """
     from agentctl.drill import skew as this
 
@@ -129,7 +129,7 @@ def rollback(
     Each is built, signed, published and asked for by the local host. Then the version before has to answer again, the
     bad one to be on the bad list with a reason, the operator and the host to be told, no other component to be
     restarted, and the bad one not to be tried when it is offered again. Without an option the quick ones of telemetry,
-    in two or three minutes; COMPONENT alone: all of that one; --all takes about 12 minutes. Exit status 1 if one stays.
+    in two or three minutes; COMPONENT alone: all of that one; --all takes about 15 minutes. Exit status 1 if one stays.
 
     \b
       agentctl drill rollback
