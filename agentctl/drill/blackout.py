@@ -49,6 +49,8 @@ _SHORT = {
 _PATIENCE = 60.0
 _STATUS_PATIENCE = 5.0
 """A source that does not answer is waited for longer."""
+_ENDS = 3
+"""So many times a version of rdagent may end: with the fourth the watchdog takes it back, see watchdog.py."""
 _LIVES = 2
 """Of rdagent in one case."""
 _ONE_LINE = "the component repository:"
@@ -106,6 +108,8 @@ class Blackout:
 
     def case(self, outage: Outage, version: str) -> Case:
         """One outage from its begin to its end; afterwards `version` is in force."""
+        if self._ended == _ENDS:
+            self._begin_anew()
         began, measured, evidence, problem = time.monotonic(), dict[str, float](), list[str](), ""
         self._looks = Looks(self._versions, fail=outage.kind in {"away", "host gone"})
         watch = Watch(self._stage)
@@ -185,12 +189,13 @@ class Blackout:
             self._host.lift(faults.pop())
 
     def _begin_anew(self) -> None:
-        """After a failure, so that the next one is judged by itself. Raises CommandError."""
+        """With a fresh group, so that the next one is judged by itself. Raises CommandError."""
         self._stage.clear()
         self._previous, self._current = (self._stage.install(one) for one in self._first)
         self._bring_up()
 
     def _bring_up(self) -> None:
+        self._ended = 0  # rdagent, as the watchdog counts
         self._stage.choose("rdagent", self._stage.install(self._rdagent))
         self._stage.choose(COMPONENT, self._current, previous=self._previous)
         self._stage.up()
@@ -247,6 +252,8 @@ class Blackout:
             one.signal(signal.SIGKILL)
         if not wait_until(lambda: not any(one.alive() for one in doomed), _PATIENCE):
             raise Broken("a process outlives SIGKILL")
+        # The watchdog goes with supervisord, and knows of nothing afterwards.
+        self._ended = 0 if outage.everything else self._ended + 1
         if outage.everything:
             group.start_supervisord(self._stage.deployment)
         gone = {one.pid for one in doomed}

@@ -107,7 +107,9 @@ def test_operations_go_on_across_swaps_of_guestagent() -> None:
     cases = {case.name: case.measured for case in report.cases}
     across = cases["an operation runs across every swap"]
     assert (across["overlapped"], across["of_swaps"]) == (3, 3)
-    assert cases["every run command once"]["overlapped"] + cases["every operation of the host once"]["overlapped"] >= 2
+    assert (
+        cases["every run command once"]["overlapped"] + cases["every operation of the host once"]["overlapped"] >= 1
+    ), "one may last across all three"
 
 
 @pytest.mark.timeout(300)
