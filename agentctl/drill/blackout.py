@@ -2,40 +2,55 @@
 
 Meanwhile another version is wanted. Nothing may change but what the status says of the repository and of that wish; the
 version before has to come back from the disk when it is asked for; and after the return the wanted one has to arrive
-without a hand. What a week would bring is many looks that fail: they are done one after the other, each two seconds.
+without a hand. What a week would bring is many looks that fail: some are done one after the other in each life of
+rdagent, before it is killed and after that, and in neither may it or anybody else end.
 """
 
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
 
 from agentctl import group
 from agentctl.asking import ask
 from agentctl.drill.contract import Broken
 from agentctl.drill.findings import Findings
 from agentctl.drill.hostwords import Host
+from agentctl.drill.looks import Looks
 from agentctl.drill.outages import OUTAGES, Outage
 from agentctl.drill.progress import Steps
 from agentctl.drill.report import Case
 from agentctl.drill.stage import Stage
+from agentctl.drill.unchanged import Sight, sights, what_changed
 from agentctl.drill.updates import SCALED, Versions, until
-from agentctl.drill.variants import checkout, package
+from agentctl.drill.variants import Change, changed, checkout, package, replaced
 from agentctl.drill.watch import Watch
 from agentctl.errors import CommandError, WrongUse
 from agentctl.processes import end, process, wait_until
-from ipc.contract.rdagent import RollBack, Updates
+from ipc.contract.rdagent import RollBack
 from ipc.errors import IpcError
 from ipc.places import COMPONENTS
 from release.build import Built
 from release.record import Chosen
 
 COMPONENT = "telemetry"
-CHECK_SECONDS = 2.0
-"""Between two looks into the repository; a VM has an hour."""
+CHECK_SECONDS = 1.0
+"""The longest pause between two looks into the repository; a VM has an hour."""
+LOOKS = 3
+"""That fail in each life of rdagent, at least."""
+_LOOK_SECONDS, _MANIFEST_SECONDS = 5, 4
+_SHORT = {
+    "rdagent/update/repository.py": replaced("^LOOK_SECONDS = 30.0$", f"LOOK_SECONDS = {_LOOK_SECONDS}.0"),
+    "rdagent/update/host.py": replaced("^_MANIFEST_SECONDS = 20.0$", f"_MANIFEST_SECONDS = {_MANIFEST_SECONDS}.0"),
+}
+"""Changes of rdagent: one look at a source that does not answer takes half a minute on a VM."""
 
 _PATIENCE = 60.0
 _STATUS_PATIENCE = 5.0
 """A source that does not answer is waited for longer."""
+_ENDS = 3
+"""So many times a version of rdagent may end: with the fourth the watchdog takes it back, see watchdog.py."""
 _LIVES = 2
 """Of rdagent in one case."""
 _ONE_LINE = "the component repository:"
@@ -49,11 +64,18 @@ def choose(only: Iterable[str]) -> list[Outage]:
     return [one for one in OUTAGES if not names or one.name in names]
 
 
-def run(stage: Stage, outages: Sequence[Outage], steps: Steps, findings: Findings) -> None:
-    """The whole drill. Raises CommandError if it cannot be done at all."""
+def run(
+    stage: Stage,
+    outages: Sequence[Outage],
+    steps: Steps,
+    findings: Findings,
+    changes: Mapping[str, Change] | None = None,
+) -> None:
+    """The whole drill; `changes` are made in rdagent. Raises CommandError if it cannot be done at all."""
     facts = findings.facts
-    facts["scaled down"] = f"{SCALED}; a look into the repository each {CHECK_SECONDS:g} s (1 h); brackets: a VM"
-    blackout, looks = Blackout(stage), 0.0
+    scaled = f"a look into the repository each {CHECK_SECONDS:g} s (1 h), of {_LOOK_SECONDS} s at most (30 s)"
+    facts["scaled down"] = f"{SCALED}; {scaled}, a manifest {_MANIFEST_SECONDS} s (20 s); brackets: a VM"
+    blackout, looks = Blackout(stage, changes or {}), 0.0
     for number, outage in enumerate(outages, 1):
         steps.begin(f"{outage.name}: {outage.what}")
         case = blackout.case(outage, f"1.1.{number}")
@@ -68,7 +90,7 @@ def run(stage: Stage, outages: Sequence[Outage], steps: Steps, findings: Finding
 class Blackout:
     """One stage, with one version in force and one to go back to, case after case."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, changes: Mapping[str, Change]) -> None:
         """Brings all up. Raises CommandError."""
         self._stage = stage
         self._versions = Versions(stage)
@@ -79,13 +101,18 @@ class Blackout:
         drop_in.write_text(f"[update]\ncheck_period = {CHECK_SECONDS}\n")
         self._first = tuple(map(self._build, ("1.0.0", "1.0.1")))
         self._previous, self._current = map(stage.install, self._first)
+        hasty = changed(checkout(stage.root / "hasty", _SHORT), changes)
+        self._rdagent = package(hasty, "rdagent", "1.0.1", stage.root / "packages", stage.key)
         self._bring_up()
-        self._looks: set[float] = set()
+        self._looks = Looks(self._versions, fail=True)
 
     def case(self, outage: Outage, version: str) -> Case:
         """One outage from its begin to its end; afterwards `version` is in force."""
+        if self._ended == _ENDS:
+            self._begin_anew()
         began, measured, evidence, problem = time.monotonic(), dict[str, float](), list[str](), ""
-        self._looks, watch = set(), Watch(self._stage)
+        self._looks = Looks(self._versions, fail=outage.kind in {"away", "host gone"})
+        watch = Watch(self._stage)
         faults: list[int] = []
         try:
             built = self._build(version)
@@ -106,20 +133,20 @@ class Blackout:
     def _play(self, outage: Outage, built: Built, faults: list[int], watch: Watch) -> dict[str, float]:
         """`faults`: filled with those in force. Raises Broken, CommandError."""
         self._stage.until_ready()
-        before = self._snapshot()
+        before = sights(self._stage, self._versions, _PATIENCE)
         target = Chosen(built.manifest.version, built.digest)
         self._begin(outage, built, faults)
         if outage.kind == "one way left":
             return self._arrives(target)
-        until(lambda: self._what_is_not_noticed(outage), outage.patience)
-        self._nothing_changed(outage, before, restarted=set())
-        self._kill(outage)
+        self._one_life(outage, before)
+        pids = self._kill(outage)
         until(lambda: self._who_is_not_back(outage), _PATIENCE)
         until(lambda: "" if self._versions.view(COMPONENT) else "update status knows of no versions", _STATUS_PATIENCE)
-        until(lambda: self._what_is_not_noticed(outage), outage.patience)
-        self._nothing_changed(outage, before, restarted=set(COMPONENTS) if outage.everything else {"rdagent"})
+        reborn = COMPONENTS if outage.everything else ("rdagent",)
+        after = {name: msgspec.structs.replace(before[name], pid=pids[name]) for name in reborn}
+        self._one_life(outage, {**before, **after})
         back = self._goes_back()
-        if (lines := watch.said("rdagent").count(_ONE_LINE)) > _LIVES + 1:
+        if (lines := watch.said("rdagent").count(_ONE_LINE)) > _LIVES:
             raise Broken(f"the log tells of the repository {lines} times, in {_LIVES} lives of rdagent")
         self._returns(outage, built, faults)
         return {"back_s": back, **self._arrives(target), "looks": float(len(self._looks))}
@@ -141,7 +168,7 @@ class Blackout:
                 self._host.publish(built.path)
                 self._host.want(COMPONENT, built.manifest.version)
             if len(outage.rounds) > 1:
-                self._until_looked()
+                self._looks.until_more(2, outage.patience)
         if outage.kind == "withdrawn":
             self._host.withdraw(COMPONENT, built.manifest.version)
 
@@ -162,19 +189,21 @@ class Blackout:
             self._host.lift(faults.pop())
 
     def _begin_anew(self) -> None:
-        """After a failure, so that the next one is judged by itself. Raises CommandError."""
+        """With a fresh group, so that the next one is judged by itself. Raises CommandError."""
         self._stage.clear()
         self._previous, self._current = (self._stage.install(one) for one in self._first)
         self._bring_up()
 
     def _bring_up(self) -> None:
+        self._ended = 0  # rdagent, as the watchdog counts
+        self._stage.choose("rdagent", self._stage.install(self._rdagent))
         self._stage.choose(COMPONENT, self._current, previous=self._previous)
         self._stage.up()
 
     # -- meanwhile -----------------------------------------------------------------------------------------------------
 
     def _what_is_not_noticed(self, outage: Outage) -> str:
-        updates = self._updates()
+        updates = self._looks.see()
         if updates is None or not updates.components:
             return "rdagent does not tell of updates"
         if outage.kind in {"away", "host gone"} and not updates.repository.problem:
@@ -184,44 +213,17 @@ class Blackout:
             return f"update status does not say why {view.wanted} is not there, it is {view.state}"
         return ""
 
-    def _until_looked(self) -> None:
-        """Two looks from now on: the first may have begun before."""
-        seen = len(self._looks)
+    def _one_life(self, outage: Outage, before: Mapping[str, Sight]) -> None:
+        """Several looks fail, and nothing changes. Raises Broken, CommandError."""
+        until(lambda: self._what_is_not_noticed(outage), outage.patience)
+        self._looks.until_more(LOOKS, outage.patience)
+        self._nothing_changed(outage, before)
 
-        def missing() -> str:
-            self._updates()
-            return "" if len(self._looks) >= seen + 2 else "rdagent does not look into the repository any more"
-
-        until(missing, _PATIENCE)
-
-    def _updates(self) -> Updates | None:
-        updates = self._versions.updates()
-        if updates and updates.repository.checked_at and updates.repository.problem:
-            self._looks.add(updates.repository.checked_at)
-        return updates
-
-    def _snapshot(self) -> dict[str, object]:
-        """What may not change: by component its record as it lies on the disk, and its process."""
-
-        updates = self._stage.until(self._whole_status, "update status to know what everybody runs", _PATIENCE)
-        views = {one.component: (one.running, one.current, one.previous, one.bad) for one in updates.components}
-        pids = self._versions.pids()
-        return {name: (self._versions.record(name), views.get(name), pids.get(name)) for name in COMPONENTS}
-
-    def _whole_status(self) -> Updates | None:
-        updates = self._versions.updates()
-        whole = updates is not None and len(updates.components) == len(COMPONENTS)
-        return updates if updates and whole and all(one.running for one in updates.components) else None
-
-    def _nothing_changed(self, outage: Outage, before: dict[str, object], restarted: set[str]) -> None:
+    def _nothing_changed(self, outage: Outage, before: Mapping[str, Sight]) -> None:
         """Raises Broken."""
-        after = self._snapshot()
-        for name in COMPONENTS:
-            old, new = before[name], after[name]
-            if name in restarted:
-                old, new = old[:2], new[:2]  # type: ignore[index]  # the pid is the last
-            if old != new:
-                raise Broken(f"{name} was {old}, is {new}")
+        after = sights(self._stage, self._versions, _PATIENCE)
+        if changes := [told for name in COMPONENTS if (told := what_changed(name, before[name], after[name]))]:
+            raise Broken("; ".join(changes))
         if outage.kind != "host gone":
             self._stage.until_ready()
 
@@ -235,8 +237,11 @@ class Blackout:
                 return f"{one.name} is {one.state}: {one.why}"
         return ""
 
-    def _kill(self, outage: Outage) -> None:
-        """SIGKILL, of rdagent or of everything; all of it is started again."""
+    def _kill(self, outage: Outage) -> dict[str, int]:
+        """SIGKILL, of rdagent or of everything; all of it is started again, as these processes.
+
+        Raises Broken, CommandError.
+        """
         pids = self._versions.pids()
         if outage.everything:
             pids["supervisord"] = self._stage.supervisord.pid()
@@ -247,8 +252,18 @@ class Blackout:
             one.signal(signal.SIGKILL)
         if not wait_until(lambda: not any(one.alive() for one in doomed), _PATIENCE):
             raise Broken("a process outlives SIGKILL")
+        # The watchdog goes with supervisord, and knows of nothing afterwards.
+        self._ended = 0 if outage.everything else self._ended + 1
         if outage.everything:
             group.start_supervisord(self._stage.deployment)
+        gone = {one.pid for one in doomed}
+
+        def anew() -> dict[str, int] | None:
+            now = self._versions.pids()
+            return now if all(now.get(name) and now[name] not in gone for name in COMPONENTS) else None
+
+        # supervisord tells of a process that has ended until it has heard of its end.
+        return self._stage.until(anew, "supervisord to start everybody again", _PATIENCE)
 
     def _goes_back(self) -> float:
         """From the disk, by the operator's word. Raises Broken, CommandError."""

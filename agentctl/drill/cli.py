@@ -1,6 +1,7 @@
 """The commands `agentctl drill ...`."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgspec
 
 from agentctl import render
 from agentctl.drill.report import Report, text, write_html, write_junit
+from agentctl.errors import CommandError
 from ipc.places import COMPONENTS
 
 if TYPE_CHECKING:
@@ -57,17 +59,36 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def check(to: Reporting) -> None:
+    """Whether the report can go there: a drill takes minutes. Raises CommandError."""
+    for path in (to.junit, to.html):
+        if path and not (path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)):
+            why = "nothing can be written into" if path.parent.is_dir() else "there is no folder"
+            raise CommandError(f"the report {path} could not be written: {why} {path.parent}")
+
+
 def conclude(report: Report, to: Reporting) -> None:
-    """Print and write the report. Raises CommandError."""
-    # First to where it cannot fail: a drill takes minutes.
+    """Print and write the report, each form of it, whatever becomes of the others. Raises CommandError."""
+    problems = []
+    acts = [functools.partial(_print, report, to)]
+    acts += [functools.partial(write_junit, report, to.junit)] if to.junit else []
+    acts += [functools.partial(write_html, report, to.html)] if to.html else []
+    for act in acts:
+        try:
+            act()
+        except OSError as error:
+            problems.append(f"the report cannot be printed: {error.strerror}")
+        except CommandError as error:
+            problems.append(str(error))
+    if problems:
+        raise CommandError("; ".join(problems))
+
+
+def _print(report: Report, to: Reporting) -> None:
     if to.as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:
         render.Terminal().print(text(report))
-    if to.junit:
-        write_junit(report, to.junit)
-    if to.html:
-        write_html(report, to.html)
 
 
 @drill.command()
@@ -77,7 +98,7 @@ def skew(to: Reporting) -> None:
 
     This checkout (N) and the last release (N-1) in all sixteen combinations, each of the four as a synthetic later
     release (N+1: unknown keys, events, requests and words) beside both, and one that speaks another protocol, which has
-    to be refused with the reason. Takes about a minute. Exit status 1 if one combination fails.
+    to be refused with the reason. Takes about two minutes. Exit status 1 if one combination fails.
     """
     from agentctl.drill import skew as this
 
@@ -108,7 +129,7 @@ def rollback(
     Each is built, signed, published and asked for by the local host. Then the version before has to answer again, the
     bad one to be on the bad list with a reason, the operator and the host to be told, no other component to be
     restarted, and the bad one not to be tried when it is offered again. Without an option the quick ones of telemetry,
-    in two or three minutes; COMPONENT alone: all of that one; --all takes about 12 minutes. Exit status 1 if one stays.
+    in two or three minutes; COMPONENT alone: all of that one; --all takes about 15 minutes. Exit status 1 if one stays.
 
     \b
       agentctl drill rollback
@@ -191,6 +212,7 @@ def _play(
     from agentctl.drill.progress import steps
     from agentctl.drill.stage import Stage
 
+    check(to)
     console, findings = render.Terminal(stderr=to.as_json), Findings(name)
     try:
         with Stage(configuration, keep=to.keep) as stage, steps(console, total) as progress, findings.through(progress):

@@ -13,10 +13,18 @@ from typing import Any
 import msgspec
 
 from agentctl import __version__
+from agentctl.drill.goalstates import GoalStates
 from ipc.bus import Bus
 from ipc.contract import PROTOCOL
 from ipc.contract.every import Describe, Description, Health, Hello
-from ipc.contract.guestagent import ExplainExtension, GetExtension, GetRun, GetStatus, RunScript
+from ipc.contract.guestagent import (
+    ExplainExtension,
+    GetExtension,
+    GetRun,
+    GetStatus,
+    GoalStateArrived,
+    RunScript,
+)
 from ipc.contract.netagent import GetNetwork, PlanNetwork
 from ipc.contract.rdagent import GetTruth, GetUpdateHistory, GetUpdatePlan, GetUpdates, Truth
 from ipc.contract.telemetry import GetTimeline
@@ -49,6 +57,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """A word no earlier suite on this root used."""
     folder: Path
     """Where the script may write."""
+    portal: str = ""
+    """Base URL of the local host's."""
 
 
 def reads(expected: Expected) -> Iterator[Request[Any]]:
@@ -88,10 +98,12 @@ class Suite:
         self._until = time.monotonic() + PATIENCE
         self._described: dict[str, Description] = {}
         self._heard: dict[str, str] = {}
+        self._goal_states: list[str] = []
 
     async def run(self) -> None:
         for name in COMPONENTS:
             self._bus.on(Hello, self._hello, of=name)
+        self._bus.on(GoalStateArrived, lambda event: self._goal_states.append(event.goal_state))
         await asyncio.gather(*map(self.meet, COMPONENTS))
         await self._everybody_is_well()
         await self.runs_once()
@@ -99,6 +111,7 @@ class Suite:
             await self._answered(request)
         await asyncio.gather(*map(self.is_in_the_journal, COMPONENTS))
         await self._events_come()
+        await self._goal_state_arrives()
 
     def _hello(self, event: Hello) -> None:
         self._heard[event.component] = event.version
@@ -164,6 +177,18 @@ class Suite:
     async def _events_come(self) -> None:
         while missing := [name for name in COMPONENTS if self._heard.get(name) != self._expected.versions[name]]:
             await self.pause(f"no event of {missing[0]} arrives")
+
+    async def _goal_state_arrives(self) -> None:
+        """A new one is read, everybody hears of it, and rdagent tells the host of its number."""
+        self._until, host = time.monotonic() + PATIENCE, GoalStates(self._expected.portal)
+        before = (await self.ask(GetStatus())).goal_state
+        await asyncio.to_thread(host.renew)
+        while (now := (await self.ask(GetStatus())).goal_state) == before:
+            await self.pause(f"guestagent reads no goal state after {before}")
+        while now not in self._goal_states:
+            await self.pause(f"guestagent does not say that {now} arrived")
+        while not now.endswith(f"_{await asyncio.to_thread(host.told)}"):
+            await self.pause(f"rdagent does not tell the host that it read {now}")
 
     async def pause(self, problem: str) -> None:
         """Between two looks. Raises Broken with the problem when patience has ended, or when there is a graver one."""

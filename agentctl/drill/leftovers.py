@@ -1,10 +1,9 @@
 """Processes of a stage that nothing explains: not run by supervisord, not the host, and no operation goes on."""
 
-from pathlib import Path
-
 from agentctl import group
+from agentctl.drill.belonging import of_root
 from agentctl.drill.stage import Stage
-from agentctl.processes import Process, command_line, process, wait_until
+from agentctl.processes import Process, command_line, wait_until
 from agentctl.view import read_endpoints
 
 _WORDS = 160
@@ -18,22 +17,6 @@ def left_over(stage: Stage, patience: float) -> list[str]:
     found = _unexplained(stage)
     wait_until(lambda: not any(one.alive() for one in found), patience)
     return [f"{one.pid}: {' '.join(command_line(one.pid))[:_WORDS].strip()}" for one in sorted(found) if one.alive()]
-
-
-def of_root(root: Path) -> set[Process]:
-    """By the variable each inherits, and by their words and folders, for one that threw its environment away."""
-    found, place = set(), str(root)
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            folder = (entry / "cwd").readlink()
-        except OSError:
-            continue
-        pid = int(entry.name)
-        if folder.is_relative_to(place) or any(word.startswith(f"{place}/") for word in command_line(pid)):
-            found.add(pid)
-    return {one for pid in found if (one := process(pid))}
 
 
 def _unexplained(stage: Stage) -> set[Process]:

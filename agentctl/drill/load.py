@@ -70,6 +70,10 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.finish()
+
+    def finish(self) -> None:
+        """Nothing new is begun; returns once everything that was begun has ended."""
         self._stop.set()
         self._thread.join()
 

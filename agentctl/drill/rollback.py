@@ -41,8 +41,10 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 def choose(component: str, only: Iterable[str], *, everything: bool) -> list[Choice]:
-    """What to try: rdagent's own last, for it judges the others. Raises WrongUse for a name there is not."""
+    """What to try: rdagent's own last, for it judges the others. Raises WrongUse for a name there is not, or both."""
     names = tuple(only)
+    if names and everything:
+        raise WrongUse("--all and --only do not go together: leave one of them out")
     if unknown := set(names) - {one.name for one in BUILDS}:
         raise WrongUse(f"there is no bad build {min(unknown)!r}; see: agentctl drill rollback --list")
     found = []

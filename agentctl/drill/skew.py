@@ -31,7 +31,7 @@ from agentctl.drill.walk import Cell, Walk
 from ipc.contract import PROTOCOL
 from ipc.places import COMPONENTS
 
-CONFIGURATION = "[rdagent]\nheartbeat_period = 2.0\nlook_period = 1.0\n"
+CONFIGURATION = "[rdagent]\nheartbeat_period = 1.0\nlook_period = 1.0\n\n[guestagent]\ngoal_state_period = 1.0\n"
 """So that a wait for the next look or heartbeat is short."""
 
 _FOR_ITS_LAUNCHER = (

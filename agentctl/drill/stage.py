@@ -1,23 +1,25 @@
 """Where a drill plays: a root of its own with a local host, supervisord and the four, gone afterwards."""
 
+import contextlib
 import itertools
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from agentctl import group
 from agentctl.asking import ask
 from agentctl.deployment import Deployment
+from agentctl.drill.belonging import of_root
+from agentctl.drill.holding import ENDINGS, handled, interrupted, passed_over
 from agentctl.errors import CommandError
-from agentctl.processes import wait_until
+from agentctl.processes import end, wait_until
 from ipc.contract.rdagent import GetTruth, Truth
 from ipc.errors import UnsafeDirectory
 from ipc.lock import make_private_directory
@@ -33,6 +35,7 @@ V = TypeVar("V")
 
 _READY_PATIENCE = 60.0
 _END_PATIENCE = 15.0
+_STRAY_PATIENCE = 2.0
 _WORDS_PATIENCE = 60.0
 _WRITTEN = ("run", "state", "log", "lib", "opt", "fabric")
 """Folders of a root that host and group write to."""
@@ -68,23 +71,23 @@ class Stage:
         self.places.installed.mkdir(mode=0o755, parents=True)
         write_key(self.key_file, self.key).replace(self.places.trust / "drill.pub")
         self.places.config.write_text(self._configuration)
-        # Ended by SIGTERM, we still take everything away.
-        self._on_term = signal.signal(signal.SIGTERM, _interrupted)
+        # Whatever ends us, we still take everything away; Ctrl-C is KeyboardInterrupt as it is.
+        self._handled = contextlib.ExitStack()
+        self._handled.enter_context(handled(interrupted, ENDINGS[1:]))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # Who is impatient and presses Ctrl-C again must not leave a group behind.
-        on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        try:
-            group.end_all(self.deployment)
-        finally:
-            signal.signal(signal.SIGINT, on_interrupt)
-            signal.signal(signal.SIGTERM, self._on_term)
-            if not self._keep:
-                shutil.rmtree(self.root, ignore_errors=True)
+        with self._handled, passed_over():
+            try:
+                group.end_all(self.deployment)
+                # Also what threw away the variable by which the others are known.
+                end(of_root(self.root), _STRAY_PATIENCE)
+            finally:
+                if not self._keep:
+                    shutil.rmtree(self.root, ignore_errors=True)
 
     # -- host and group ------------------------------------------------------------------------------------------------
 
@@ -231,7 +234,3 @@ class Stage:
         return subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False, timeout=_WORDS_PATIENCE
         )
-
-
-def _interrupted(*_: object) -> NoReturn:
-    raise KeyboardInterrupt

@@ -5,6 +5,7 @@ the updater has it do. Every so many-th goes through the whole updater, from the
 commit. rdagent becomes another version by exec, which nobody but its updater has it do: there every swap is whole.
 """
 
+import contextlib
 import itertools
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from agentctl.drill.updates import Versions, until
 from agentctl.drill.variants import Change, checkout, package
 from agentctl.drill.watch import Watch
 from agentctl.errors import CommandError
+from agentctl.processes import wait_until
 from ipc.contract.rdagent import UpdateNow
 from ipc.errors import IpcError
 from release.build import Built
@@ -42,6 +44,8 @@ WHOLE_EVERY = 10
 
 _VERSIONS = ("1.0.1", "1.0.2")
 _PATIENCE = 40.0
+_STAND_PATIENCE = 20.0
+_COMES = {"STARTING", "RUNNING"}
 _WARM_UP = 4
 """Swaps before the first count: pools fill, caches warm."""
 
@@ -51,7 +55,7 @@ def run(
 ) -> None:
     """The whole drill. Raises CommandError if it cannot be done at all.
 
-    Interrupted between two swaps, it finds out about those that were done.
+    Interrupted, or with a swap that fails, it finds out about those that were done.
     """
     findings.facts = {
         "component": component,
@@ -63,33 +67,66 @@ def run(
     versions = prepare(stage, component, built)
     before, watch = Versions(stage).pids(but=component), Watch(stage)
     load, done, problem, interrupt = Load(stage, component, full=full), Done(), "", None
-    try:
-        with load:
-            try:
-                for number, target in zip(range(times), itertools.cycle(versions), strict=False):
-                    steps.begin(f"swap {number + 1}: {component} becomes {target.version}")
-                    if number == min(_WARM_UP, times // 2):
-                        done.counted_at, done.counted = number, leaks.census(stage)
-                    with held():
-                        whole = component == "rdagent" or is_whole(number)
-                        one = swap(stage, load, component, target, whole=whole)
-                        done.swaps.append(one)
-                        steps.end(f"{target.version} after {one.ended - one.began:.2f} s")
-                stage.until_ready()
-            except (Broken, CommandError, IpcError) as error:
-                problem = str(error)
-            except KeyboardInterrupt as error:
-                interrupt = error
-    finally:
-        findings.cases.append(_swaps_case(component, done.swaps, times, problem, watch))
-    if not problem and done.swaps:
-        findings.cases += accounts.silence(load, done.swaps)
-        findings.cases += accounts.load(load, done.swaps) if full else []
-        findings.cases += [accounts.others(before, Versions(stage).pids(but=component))]
-        findings.cases += [accounts.heartbeats(stage, findings.began, time.time())]
-        findings.cases += accounts.what_is_left(stage, done)
+    with load:
+        try:
+            for number, target in zip(range(times), itertools.cycle(versions), strict=False):
+                steps.begin(f"swap {number + 1}: {component} becomes {target.version}")
+                if number == min(_WARM_UP, times // 2):
+                    done.counted_at, done.counted = number, leaks.census(stage)
+                with held():
+                    whole = component == "rdagent" or is_whole(number)
+                    one = swap(stage, load, component, target, whole=whole)
+                    done.swaps.append(one)
+                    steps.end(f"{target.version} after {one.ended - one.began:.2f} s")
+            stage.until_ready()
+        except (Broken, CommandError, IpcError) as error:
+            problem = str(error)
+        except KeyboardInterrupt as error:
+            interrupt = error
+        finally:
+            findings.cases.append(_swaps_case(component, done.swaps, times, problem, watch))
+        with held():
+            if problem or interrupt:
+                _stand_again(stage, component, versions[(len(done.swaps) - 1) % 2])
+            load.finish()
+            if done.swaps or problem:
+                _account(stage, component, load, done, before, findings, full=full)
     if interrupt is not None:
         raise interrupt
+
+
+def _account(
+    stage: Stage, component: str, load: Load, done: Done, before: dict[str, int], findings: Findings, *, full: bool
+) -> None:
+    """Of what went on until then, also when a swap failed. Raises IpcError."""
+    if done.swaps:
+        findings.cases += accounts.silence(load, done.swaps)
+    findings.cases += accounts.load(load, done.swaps) if full else []
+    findings.cases += [accounts.others(before, Versions(stage).pids(but=component))]
+    findings.cases += [accounts.heartbeats(stage, findings.began, time.time())]
+    findings.cases += accounts.what_is_left(stage, done)
+
+
+def _stand_again(stage: Stage, component: str, last: Chosen) -> None:
+    """After a swap that did not come to its end: what goes on needs somebody to end it.
+
+    `last`: the version that ran before. If that does not help, the account says so.
+    """
+    versions = Versions(stage)
+
+    def stands() -> bool:
+        record = versions.record(component)
+        chosen = record.current
+        return chosen is not None and not record.trial and not _what_is_missing(versions, component, chosen)
+
+    with contextlib.suppress(CommandError, IpcError):
+        # The updater may be at it still.
+        wait_until(lambda: stands() or stage.program(component).statename not in _COMES, _STAND_PATIENCE)
+        if not stands():
+            stage.stop(component)
+            stage.choose(component, last)
+            stage.supervisord.start(component)
+            wait_until(stands, _STAND_PATIENCE)
 
 
 def is_whole(number: int) -> bool:

@@ -20,6 +20,7 @@ from agentctl.drill.stage import Stage
 from agentctl.drill.variants import Variant
 from agentctl.drill.watch import Watch
 from agentctl.errors import CommandError
+from agentctl.view import read_endpoints
 from ipc.contract.every import Describe
 from ipc.contract.guestagent import GetStatus
 from ipc.errors import IpcError
@@ -54,6 +55,7 @@ class Walk:
         """Of one cell, until the processes that the next one swaps were stopped."""
         self._allowed = ""
         self._extension = ""
+        self._portal = ""
 
     def through(self, cells: Iterable[Cell]) -> None:
         """Bring the group up as the first cell says, and go from cell to cell. Raises CommandError."""
@@ -66,6 +68,7 @@ class Walk:
                 extension=self._extension,
                 mark=f"skew-{number}",
                 folder=self._stage.root,
+                portal=self._portal,
             )
             problem = self._problem(cell, expected, swapped)
             self._there = dict(cell.chosen)
@@ -88,6 +91,8 @@ class Walk:
         self._stage.up(sample=True)
         self._watch = Watch(self._stage, from_the_start=True)
         self._extension = _extension(self._stage)
+        endpoints = read_endpoints(self._stage.deployment)
+        self._portal = endpoints.portal if endpoints else ""
         return []
 
     def _leave(self, cell: Cell) -> list[str]:

@@ -90,6 +90,8 @@ def test_what_is_chosen() -> None:
     assert [one.name for one in choose("rdagent", ["hangs"], everything=False)] == ["rdagent hangs"]
     with pytest.raises(WrongUse, match="there is no bad build 'nonsense'"):
         choose("", ["nonsense"], everything=False)
+    with pytest.raises(WrongUse, match="--all and --only do not go together"):
+        choose("", ["hangs"], everything=True)
 
 
 def test_the_list_needs_no_group() -> None:

@@ -13,17 +13,17 @@ import pytest
 from defusedxml.ElementTree import parse
 from rich.console import Console
 
+from agentctl.drill import swap as the_drill
+from agentctl.drill.belonging import of_root
 from agentctl.drill.findings import Findings
 from agentctl.drill.holding import held
 from agentctl.drill.leaks import Census, Holdings, growth, in_folders
-from agentctl.drill.leftovers import of_root
 from agentctl.drill.operations import Run, what_is_wrong
 from agentctl.drill.progress import steps
 from agentctl.drill.report import Case, Report
 from agentctl.drill.stage import Stage
 from agentctl.drill.swap import CONFIGURATION, build, is_whole, run
-from agentctl.drill.variants import Change, begun_with, replaced
-from agentctl.processes import end
+from agentctl.drill.variants import Change, begun_with, checkout, package, replaced
 
 COMMAND = [sys.executable, "-P", "-m", "agentctl", "drill", "swap", "--json"]
 OUTLIVED = "ignore:subprocess .* is still running:ResourceWarning"
@@ -107,7 +107,9 @@ def test_operations_go_on_across_swaps_of_guestagent() -> None:
     cases = {case.name: case.measured for case in report.cases}
     across = cases["an operation runs across every swap"]
     assert (across["overlapped"], across["of_swaps"]) == (3, 3)
-    assert cases["every run command once"]["overlapped"] + cases["every operation of the host once"]["overlapped"] >= 2
+    assert (
+        cases["every run command once"]["overlapped"] + cases["every operation of the host once"]["overlapped"] >= 1
+    ), "one may last across all three"
 
 
 @pytest.mark.timeout(300)
@@ -146,12 +148,36 @@ def found_out(component: str, times: int, changes: dict[str, Change], *, full: b
     with Stage(CONFIGURATION) as stage, steps(Console(file=io.StringIO()), times) as progress:
         run(stage, component, build(stage, component, changes), times, progress, found, full=full)
         assert found.cases[0].problem == ""
-        # Those that threw their environment away are not found by it.
-        end(of_root(stage.root), 5.0)
+        left = of_root(stage.root)
+    assert not any(one.alive() for one in left), "also those that threw their environment away are ended"
     return found.cases
 
 
-def test_interrupted_it_tells_of_the_swaps_that_were_done(tmp_path: Path) -> None:
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings(OUTLIVED)
+def test_a_swap_that_fails_leaves_an_account_of_what_went_on_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second version never answers."""
+    monkeypatch.setattr(the_drill, "_PATIENCE", 12.0)
+    found = Findings("swap")
+    with Stage(CONFIGURATION) as stage, steps(Console(file=io.StringIO()), 5) as progress:
+        _, other = build(stage, "telemetry")
+        source = checkout(stage.root / "deaf", {"telemetry/__main__.py": begun_with("import time\ntime.sleep(999)")})
+        deaf = package(source, "telemetry", "1.0.3", stage.root / "packages", stage.key)
+        run(stage, "telemetry", [deaf, other], 5, progress, found, full=True)
+    (swaps, *others) = found.cases
+    assert swaps.name == "0 of 5 swaps of telemetry"
+    assert swaps.problem == "telemetry does not answer, after 12 s"
+    assert {case.kind for case in others} >= {"events", "operations", "others", "heartbeat", "leaks"}
+    (events,) = (case for case in others if case.kind == "events")
+    assert events.measured["count"] > 20
+    assert events.problem == "", "what was spooled meanwhile arrives at the version before"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "signals", [(signal.SIGINT,), (signal.SIGINT, signal.SIGTERM)], ids=["once", "again in the swap"]
+)
+def test_interrupted_it_tells_of_the_swaps_that_were_done(tmp_path: Path, signals: tuple[signal.Signals, ...]) -> None:
     junit = tmp_path / "junit.xml"
     command = [*COMMAND, "--component", "telemetry", "--times", "500", "--junit", str(junit)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -159,8 +185,9 @@ def test_interrupted_it_tells_of_the_swaps_that_were_done(tmp_path: Path) -> Non
         assert child.stderr is not None
         while (line := child.stderr.readline()) and not line.startswith("[2/500]"):
             pass
-        child.send_signal(signal.SIGINT)
-        out, _ = child.communicate(timeout=150)
+        for one in signals:
+            child.send_signal(one)
+        out, _ = child.communicate(timeout=250)
     finally:
         child.kill()
         child.communicate()

@@ -156,6 +156,27 @@ def test_a_release_that_breaks_the_contract_is_noticed() -> None:
     assert any("bad frame from" in line and "required field `reason`" in line for line in broken.evidence), broken
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings(OUTLIVED)
+def test_an_event_that_the_last_release_cannot_read_is_noticed_in_each_combination() -> None:
+    """It is said only when a goal state arrives: one has to arrive in each."""
+    said = replaced(r"GoalStateArrived\(goal_state=.*\)\)$", "GoalStateArrived(goal_state=1))")
+    with Stage(CONFIGURATION) as stage:
+        out = stage.root / "packages"
+        version, source = released(stage.root / "older")
+        older = variant("older", for_this_base(source), version, out, stage.key)
+        sound = own(stage, "sound", "1.0.0", ["telemetry"])
+        mutated = checkout(stage.root / "mutated", {"guestagent/__main__.py": said})
+        mutant = variant("mutant", mutated, __version__, out, stage.key, ["guestagent"])
+        everybody = dict.fromkeys(COMPONENTS, older)
+        with_mutant = {**everybody, "guestagent": mutant}
+        rows = [everybody, with_mutant, {**with_mutant, "telemetry": sound}, everybody]
+        found = walk(stage, [Cell(kind="combination", chosen=one) for one in rows])
+    assert [case.ok for case in found] == [True, False, False, True], found
+    for case in found[1:3]:
+        assert re.match(r"(rdagent|netagent): .*bad frame from", case.problem), case
+
+
 LAST_WORDS = """
 from ipc import ending
 

@@ -1,0 +1,34 @@
+"""How often the updater looked into the repository in vain: as it tells itself, by the time of each look."""
+
+from agentctl.drill.updates import Versions, until
+from ipc.contract.rdagent import Updates
+
+
+class Looks:
+    """Since the making. Only what is asked for meanwhile is seen."""
+
+    def __init__(self, versions: Versions, *, fail: bool) -> None:
+        """`fail`: only those count that did; else the lists are there, and what they name is away."""
+        self._versions = versions
+        self._fail = fail
+        self._at: set[float] = set()
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def see(self) -> Updates | None:
+        """What the updater says now; None if it does not answer."""
+        updates = self._versions.updates()
+        if updates and (at := updates.repository.checked_at) and (updates.repository.problem or not self._fail):
+            self._at.add(at)
+        return updates
+
+    def until_more(self, times: int, patience: float) -> None:
+        """So many from now on; the first of them may have begun before. Raises Broken."""
+        enough = len(self._at) + times
+
+        def missing() -> str:
+            self.see()
+            return "" if len(self._at) >= enough else "rdagent does not look into the repository any more"
+
+        until(missing, patience)
