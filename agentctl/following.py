@@ -23,7 +23,7 @@ from ipc.contract.rdagent import (
 )
 from ipc.errors import FrameError, NoAnswer, Refused
 from ipc.message import R, Request
-from release.manifest import is_version, version_key
+from release.manifest import is_version, same_version, version_key
 
 _LOOK_SECONDS = 0.25
 _SILENCE = 180.0
@@ -62,12 +62,13 @@ def judge(
     as rdagent's are; `events`: of this component, oldest first.
     """
     name = view.component
-    news = [one for one in events if one.at >= since and one.phase in _ENDS and version in {"", one.version}]
+    mine = [one for one in events if one.at >= since and (not version or same_version(one.version, version))]
+    news = [one for one in mine if one.phase in _ENDS]
     if news:
         went_back = any(
             one.at >= since and one.phase == "trial" and is_older(version, one.from_version) for one in events
         )
-        return _ended(name, news[-1], unpinned=went_back and view.pinned != version)
+        return _ended(name, news[-1], unpinned=went_back and not same_version(view.pinned, version))
     if view.state == "fetching":
         return Progress(component=name, state="fetching", text=f"{view.wanted}: fetched, checked, unpacked")
     if view.state == "on trial" and view.trial:
@@ -78,7 +79,7 @@ def judge(
         return Progress(component=name, state="looking", text="what is there?")
     if view.state == "waiting":
         return _waiting(view, plan)
-    if view.state == "settled" or view.wanted in {"", view.running}:
+    if view.state == "settled" or not view.wanted or same_version(view.wanted, view.running):
         return _nothing_to_do(view, version, updates)
     return Progress(component=name, state="refused", text=view.why, lift=view.lift)
 
@@ -126,6 +127,8 @@ def _ended(name: str, event: UpdateEvent, *, unpinned: bool) -> Progress:
 def _waiting(view: UpdateView, plan: UpdatePlan) -> Progress:
     name = view.component
     step = next((one for one in plan.steps if one.component == name), None)
+    if view.why and step is not None and step.at is None and view.running and view.lift:
+        return Progress(component=name, state="not now", text=view.why, lift=view.lift)  # not by itself
     if not view.why or step is None or step.at is None:
         return Progress(component=name, state="waiting", text=view.why or f"{view.wanted} is next")
     text = f"{view.why} (again at {moments.shown(step.at)})"

@@ -11,7 +11,7 @@ from ipc.contract.rdagent import BadVersion, TrialView, UpdateView
 from ipc.places import COMPONENTS
 from release import record as records
 from release.errors import ReleaseError
-from release.manifest import is_version, version_key
+from release.manifest import is_version, same_version, version_key
 from release.record import Record
 from release.unpack import component_folder
 
@@ -25,7 +25,9 @@ def unblock(deployment: Deployment, component: str, version: str) -> None:
     """Take it (empty: all) off the bad list. Raises CommandError."""
 
     def free(record: Record) -> Record:
-        left = {key: bad for key, bad in record.bad.items() if version and key.partition("+")[0] != version}
+        left = {
+            key: bad for key, bad in record.bad.items() if version and not same_version(key.partition("+")[0], version)
+        }
         if left == record.bad:
             raise CommandError(f"{f'{component} {version}'.strip()} is not on the bad list: agentctl update status")
         return msgspec.structs.replace(record, bad=left)

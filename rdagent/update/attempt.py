@@ -78,6 +78,7 @@ class Attempts:
             target = await self._installer.install(offer)
         finally:
             self.doing = None
+        offer = msgspec.structs.replace(offer, version=target.version)
         seconds = time.monotonic() - began
         self._chronicle.note("stage", offer, message="it lies on the disk, whole and checked", seconds=seconds)
         baseline = await self._trials.baseline(name)

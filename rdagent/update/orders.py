@@ -37,6 +37,7 @@ from rdagent.update.policy import Policy
 from rdagent.update.updater import Updater
 from rdagent.update.views import to_step, to_view, with_story
 from release.errors import ReleaseError
+from release.manifest import same_version
 from release.record import Record
 
 
@@ -95,7 +96,7 @@ class Orders:
             left = {
                 key: bad
                 for key, bad in record.bad.items()
-                if request.version and key.partition("+")[0] != request.version
+                if request.version and not same_version(key.partition("+")[0], request.version)
             }
             if left == record.bad:
                 what = f"{name} {request.version}".strip()

@@ -30,6 +30,7 @@ from rdagent.update.views import story
 from rdagent.update.wishes import Wishes
 from release.environment import fingerprint
 from release.errors import ReleaseError
+from release.manifest import same_version
 from release.record import Record
 from release.signing import Thresholds, trust_for
 from release.staging import sweep
@@ -159,7 +160,9 @@ class Updater:
     def _lie_there(self, asked: dict[str, str]) -> bool:
         """Whether all these versions are on the disk. Blocking."""
         there = {name: {one.version for one in self.shelf.on_disk(name)} for name in asked}
-        return bool(asked) and all(version in there[name] for name, version in asked.items())
+        return bool(asked) and all(
+            any(same_version(version, one) for one in there[name]) for name, version in asked.items()
+        )
 
     def _note_trouble(self, trouble: str) -> None:
         """One line for as long as it is the same: a read-only disk stays so for hours."""
