@@ -10,6 +10,7 @@ import msgspec
 from agentctl import __version__, moments
 from agentctl.deployment import Deployment
 from agentctl.errors import NothingThere
+from agentctl.rights import is_there
 from ipc.bus import Bus
 from ipc.contract.every import Describe, Description
 from ipc.contract.rdagent import (
@@ -173,7 +174,7 @@ async def _look(bus: Bus, names: Sequence[str], version: str, since: float) -> l
 
 def described(deployment: Deployment, component: str) -> Description | None:
     """What runs now; None if it does not answer."""
-    if not deployment.places.run.is_dir():
+    if not is_there(deployment):
         return None
 
     async def once(bus: Bus) -> Description | None:
