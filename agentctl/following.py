@@ -122,7 +122,7 @@ def _ended(name: str, event: UpdateEvent, *, unpinned: bool) -> Progress:
             text=text,
             lift=f"agentctl update unblock {name} {event.version}",
         )
-    return Progress(component=name, state="refused", text=f"{event.version}: {event.message}")
+    return Progress(component=name, state="refused", text=f"{event.version}: {event.message}", lift=event.lift)
 
 
 def _waiting(view: UpdateView, plan: UpdatePlan) -> Progress:

@@ -28,12 +28,16 @@ _STAGE_SECONDS = 300.0
 class InstallError(Exception):
     """It cannot be had."""
 
-    def __init__(self, reason: str, *, final: bool, damaged: bool = False) -> None:
-        """`final`: another try would end the same way; `damaged`: perhaps it was damaged on its way."""
+    def __init__(self, reason: str, *, final: bool, damaged: bool = False, problem: Problem | None = None) -> None:
+        """`final`: another try would end the same way; `damaged`: perhaps it was damaged on its way.
+
+        `problem`: what the check of the package ended with.
+        """
         super().__init__(reason)
         self.reason = reason
         self.final = final
         self.damaged = damaged
+        self.problem = problem
 
 
 class Installer:
@@ -131,7 +135,9 @@ class Installer:
             return answer
         damaged = answer.problem == "damaged"
         final = answer.problem in {"untrusted", "unfit"} or (damaged and damage_is_final)
-        raise InstallError(f"{_WORDS[answer.problem]}: {answer.reason}", final=final, damaged=damaged)
+        raise InstallError(
+            f"{_WORDS[answer.problem]}: {answer.reason}", final=final, damaged=damaged, problem=answer.problem
+        )
 
 
 _WORDS: dict[Problem, str] = {

@@ -49,6 +49,7 @@ class Orders:
         self._bundles = Bundles(places, updater.installer, updater.memory, self._floor)
 
     async def get_updates(self, _: GetUpdates) -> Updates:
+        self._updater.hear_of_keys()
         doing, found = self._updater.attempts.doing, self._updater.found
         if doing is not None and (name := doing.offer.component) in found:
             # The loop takes stock again only when this has ended.

@@ -42,6 +42,16 @@ def decide(
     return _best(decisions)
 
 
+def answer_to_host(decisions: Iterable[Decision]) -> Settled | Wait | Refuse | None:
+    """The one it hears of, of those about what it asked for: rather what is refused, then what waits, then what runs.
+
+    None: nothing is decided about it, or it is being tried.
+    """
+    kinds = (Refuse, Wait, Settled)
+    asked = [one for one in decisions if isinstance(one, kinds) and one.offer and one.offer.wanted_by == "host"]
+    return min(asked, key=lambda one: kinds.index(type(one)), default=None)
+
+
 def order(decisions: Iterable[Decision]) -> list[Decision]:
     """As they are to be begun, one after the other."""
     return sorted(decisions, key=lambda one: (_place(one.component), one.component))

@@ -61,6 +61,8 @@ def test_ends() -> None:
     assert found.lift == "agentctl update unblock telemetry 0.2.0"
     found = seen(events=(event("refuse", message="not for us"),))
     assert (found.state, found.ok) == ("refused", False)
+    unsigned = msgspec.structs.replace(event("refuse"), lift="agentctl package trust KEY.pub")
+    assert seen(events=(unsigned,)).lift == "agentctl package trust KEY.pub"
     assert seen(events=(event("commit"),), version="0.2").ok  # 0.2 and 0.2.0 are one version
     assert seen().text == "nothing to do, 0.1.0 runs"
     # One that came back before, and nobody wants another.

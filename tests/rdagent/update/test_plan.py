@@ -12,7 +12,7 @@ from rdagent.config import UpdateSettings
 from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Wait
 from rdagent.update.jitter import jitter
 from rdagent.update.offers import Offer
-from rdagent.update.plan import ORDER, decide, order
+from rdagent.update.plan import ORDER, answer_to_host, decide, order
 from rdagent.update.policy import Policy, abort_rest, ask, go_on, hold, pin
 from release.manifest import is_version, same_version, version_key
 from release.record import Record, Trial
@@ -293,6 +293,18 @@ def test_who_waits_for_a_time_finds_no_other_no_at_its_end() -> None:
     assert waits(decided(offer(ring=0), policy=held))[0] is None
     night = UpdateSettings(window="03:00-04:00", jitter=0.0)
     assert refused(decided(offer("1.0.0", disallow_major=True), settings=night))
+
+
+def test_what_the_host_hears() -> None:
+    held = decided(offer(wanted_by="host"), policy=hold(NOTHING_SAID, "", NOW, NOW + 60))
+    runs = decided(offer("0.1.0", "host"))
+    failed = decided(offer(wanted_by="host"), here=found(record=bad("0.2.0")))
+    others = [decided(), decided(offer(ring=0)), decided(offer("0.3.0", "host"))]
+    assert isinstance(held, Wait)
+    assert answer_to_host([*others, runs]) == runs
+    assert answer_to_host([runs, held, *others]) == held
+    assert answer_to_host([held, failed, runs]) == failed
+    assert answer_to_host(others) is None
 
 
 def test_the_order_of_a_release() -> None:
