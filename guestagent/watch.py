@@ -65,6 +65,7 @@ class HostWatch:
         self._history = history
         self._emitter = emitter
         self._in_force = InForce(state, arrived, changed)
+        self._meeting = asyncio.Lock()
         self._keyring = Keyring(lib, state)
         self._problems: dict[str, str] = {}
         self._certificates_pause = 0.0
@@ -209,11 +210,13 @@ class HostWatch:
     async def _ask_goal_state(self, known: str, wait: float) -> GoalState:
         """Ids are fresh with each answer, the incarnation changed or not. Raises HostError, DocumentError."""
         goal_state = await asyncio.to_thread(read_goal_state, self.wireserver(), known, wait, self._client.pause)
-        before = self.goal_state
-        if await self._in_force.meet(goal_state) and before is not None:
-            self._emitter.emit("GoalState", f"{goal_state.instance_id} begins anew, not as {before.instance_id}")
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(fasttrack.forget, self._lib)
+        # The other channel's loop goes on when all that was another VM's is forgotten.
+        async with self._meeting:
+            before = self.goal_state
+            if await self._in_force.meet(goal_state) and before is not None:
+                self._emitter.emit("GoalState", f"{goal_state.instance_id} begins anew, not as {before.instance_id}")
+                with contextlib.suppress(OSError):
+                    await asyncio.to_thread(fasttrack.forget, self._lib)
         self._known_to_host.set()
         return goal_state
 

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ TRIES = 3
 SLOTS = ("state.0", "state.1")
 LOCK = "state.lock"
 _SIZE_LIMIT = 1 << 20
+_LOCK_SECONDS, _LOCK_LOOK_SECONDS = 3.0, 0.02
 _CLOCK_SECONDS = 3600.0
 """So far a clock may be put back without a word."""
 
@@ -188,7 +190,11 @@ def _newest(folder: Path) -> tuple[Record | None, dict[str, Any]]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold this from reading to writing: `launch.py` counts its tries meanwhile. Raises DiskTrouble, RottenTree."""
+    """Hold this from reading to writing: `launch.py` counts its tries meanwhile.
+
+    Raises DiskTrouble, RottenTree, and RecordError when somebody else holds it for 3 s: one that hangs may have to be
+    ended by whoever waits here.
+    """
     try:
         check_private(folder)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -196,10 +202,24 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise DiskTrouble(f"{folder / LOCK} cannot be locked", error) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, folder / LOCK)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                text = f"{path} is held by another process for {_LOCK_SECONDS:g} s, `fuser -v {path}` names it"
+                raise RecordError(text) from None
+            time.sleep(_LOCK_LOOK_SECONDS)
+        else:
+            return
 
 
 def write(folder: Path, record: Record, disk: Disk | None = None) -> Record:

@@ -83,7 +83,10 @@ class Attempts:
         self._chronicle.note("stage", offer, message="it lies on the disk, whole and checked", seconds=seconds)
         baseline = await self._trials.baseline(name)
         now = self._memory.now
-        self._memory.change(attempts={**now.attempts, name: offer}, baselines={**now.baselines, name: baseline})
+        # If it comes back once more, that is a story of its own.
+        known_bad = {**now.known_bad, name: [key for key in now.known_bad.get(name, []) if key != target.key]}
+        attempts, baselines = {**now.attempts, name: offer}, {**now.baselines, name: baseline}
+        self._memory.change(attempts=attempts, baselines=baselines, known_bad=known_bad)
         try:
             await asyncio.to_thread(self._shelf.change, name, partial(_begun, target=target))
         except ReleaseError as error:

@@ -105,7 +105,7 @@ class Orders:
             return msgspec.structs.replace(record, bad=left)
 
         try:
-            self._updater.shelf.change(name, free)
+            await asyncio.to_thread(self._updater.shelf.change, name, free)
         except ReleaseError as error:
             raise _no(request, str(error)) from error
         self._updater.forget_refusals(name)

@@ -62,7 +62,7 @@ def test_a_full_disk_waits_and_loses_nothing(disk: SmallDisk, shop: Any) -> None
     root.host.post("/api/components", {"component": "telemetry", "version": "0.92.0", "from_version": ""})
     view = root.until(waiting(root, "telemetry"), "it to wait for room")
     assert "No space left on device" in view.why
-    disk.remount("size=40m")
+    disk.remount("size=12m")
     root.until(lambda: (one := waiting(root, "telemetry")()) and "MiB are needed" in one.why, "it to wait for more")
     assert root.pids() == before
     assert root.version("telemetry") == BASE

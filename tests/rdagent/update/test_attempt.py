@@ -1,4 +1,4 @@
-"""What runs and is not in force is started anew; what was swapped while we looked is not."""
+"""Attempts, with processes that are only said to run."""
 
 import asyncio
 import time
@@ -13,10 +13,12 @@ from rdagent.update.chronicle import Chronicle
 from rdagent.update.gate import Observation
 from rdagent.update.install import Installer
 from rdagent.update.memory import Memory
+from rdagent.update.offers import Offer
 from rdagent.update.shelf import Shelf
 from rdagent.update.trials import Trials
+from release.record import Chosen
 from release.signing import Trust
-from tests.rdagent.update.situations import chosen
+from tests.rdagent.update.situations import chosen, offer
 
 
 class Look(Trials):
@@ -52,3 +54,41 @@ def test_only_what_was_not_in_force_all_the_while(places: Places, *, swapped: bo
     )
     asyncio.run(attempts.correct("telemetry"))
     assert memory.now.corrected == ({} if swapped else {"telemetry": shelf.record("telemetry").serial})
+
+
+class Shelved(Installer):
+    """All is on the disk already."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def install(self, offer: Offer) -> Chosen:
+        return chosen(offer.version)
+
+
+def test_a_version_that_is_tried_once_more_has_a_story_of_its_own(places: Places) -> None:
+    """rdagent's own ends are told by whoever comes up next, unless they are told already."""
+    shelf, memory = Shelf(places, lambda _: Trust(())), Memory(places)
+    memory.change(known_bad={"rdagent": [chosen("0.1.0").key, chosen("0.2.0").key], "telemetry": [chosen("0.2.0").key]})
+    look, reborn = Look(shelf, swapped=False), list[bool]()
+    attempts = Attempts(
+        places,
+        shelf,
+        memory,
+        cast("Chronicle", Quiet()),
+        Shelved(),
+        look,
+        running=dict,
+        changed=lambda _: None,
+        be_reborn=lambda: reborn.append(True),
+    )
+    asyncio.run(attempts.make(offer("0.2.0", "host", component="rdagent")))
+    assert reborn == [True]
+    assert memory.now.known_bad == {"rdagent": [chosen("0.1.0").key], "telemetry": [chosen("0.2.0").key]}
+
+
+class Quiet:
+    """What is told is not looked at."""
+
+    def note(self, *_: object, **__: object) -> None:
+        pass
