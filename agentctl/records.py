@@ -5,12 +5,13 @@ from pathlib import Path
 
 import msgspec
 
-from agentctl.deployment import Deployment
+from agentctl.deployment import Deployment, supervisord_configuration
 from agentctl.errors import CommandError
 from ipc.contract.rdagent import BadVersion, TrialView, UpdateView
 from ipc.places import COMPONENTS
 from release import record as records
 from release.errors import ReleaseError
+from release.floor import check_step_back
 from release.manifest import is_version, same_version, version_key
 from release.record import Record
 from release.unpack import component_folder
@@ -36,7 +37,8 @@ def unblock(deployment: Deployment, component: str, version: str) -> None:
 
 
 def step_back(deployment: Deployment, component: str, reason: str) -> str:
-    """The version before is in force at the next start; the one that is given up. Raises CommandError.
+    """The version before is in force at the next start; the one that is given up. Raises CommandError, also where
+    that is below the floor of the current one.
 
     rdagent fills in later where and until when it is bad.
     """
@@ -45,7 +47,10 @@ def step_back(deployment: Deployment, component: str, reason: str) -> str:
     def back(record: Record) -> Record:
         failed = record.trial.target if record.trial else record.current
         given_up.append(failed.version if failed else "")
-        return records.reject(record, reason) if record.trial else records.step_back(record, reason)
+        if record.trial:
+            return records.reject(record, reason)
+        check_step_back(deployment.places.installed, supervisord_configuration().parent, record)
+        return records.step_back(record, reason)
 
     _change(deployment, component, back)
     return given_up[0]

@@ -191,6 +191,7 @@ def unblock(component: str, version: str, deployment: Deployment, as_json: bool)
 @json_option
 def rollback(component: str, reason: str, deployment: Deployment, as_json: bool) -> None:
     """Go back to the version before, from the disk, and wait until it answers. The current one goes on the bad list.
+    Refused below the floor of the current one: what that wrote, an older one cannot read.
 
     It needs neither the repository nor the host. Where rdagent does not answer, the record is changed and supervisord
     starts COMPONENT anew; where supervisord does not either, the record says what starts next.

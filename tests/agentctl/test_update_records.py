@@ -11,8 +11,10 @@ import pytest
 from ipc.component import Component
 from ipc.places import Places
 from release import record as records
+from release.build import build
 from release.record import Bad, Chosen, Record, Trial
 from release.unpack import component_folder
+from tests.release.product import CHECKOUT, KEY, Installed
 
 ONE, TWO = Chosen("0.1.0", "1" * 64), Chosen("0.2.0", "2" * 64)
 
@@ -106,3 +108,15 @@ def test_a_rdagent_that_does_not_know_of_versions(root: Path) -> None:
         assert "rdagent 0.0.9 does not answer" in found.stderr
         assert "older than this agentctl" in found.stderr
     assert now(root).current == TWO
+
+
+def test_not_below_the_floor(tmp_path: Path) -> None:
+    installed = Installed(Places.under(tmp_path).installed, "telemetry")
+    built = build(CHECKOUT, "telemetry", tmp_path / "dist", [KEY], version="9.0.0", floor="9.0.0")
+    installed.put(built)
+    current = Chosen("9.0.0", built.digest)
+    before = installed.set(current=current, previous=ONE)
+    refused = agentctl(tmp_path, "update", "rollback", "telemetry")
+    assert refused.returncode == 1
+    assert "telemetry 0.1.0 is below 9.0.0, the floor of telemetry 9.0.0" in refused.stderr
+    assert now(tmp_path) == before
