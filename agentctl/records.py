@@ -14,6 +14,7 @@ from release.errors import ReleaseError
 from release.floor import check_step_back
 from release.manifest import is_version, same_version, version_key
 from release.record import Record
+from release.tree import check_layer, check_version
 from release.unpack import component_folder
 
 
@@ -25,12 +26,14 @@ def views(deployment: Deployment) -> list[UpdateView]:
 def unblock(deployment: Deployment, component: str, version: str) -> None:
     """Take it (empty: all) off the bad list. Raises CommandError."""
 
+    status = deployment.command("agentctl update status")
+
     def free(record: Record) -> Record:
         left = {
             key: bad for key, bad in record.bad.items() if version and not same_version(key.partition("+")[0], version)
         }
         if left == record.bad:
-            raise CommandError(f"{f'{component} {version}'.strip()} is not on the bad list: agentctl update status")
+            raise CommandError(f"{f'{component} {version}'.strip()} is not on the bad list: {status}")
         return msgspec.structs.replace(record, bad=left)
 
     _change(deployment, component, free)
@@ -54,6 +57,20 @@ def step_back(deployment: Deployment, component: str, reason: str) -> str:
 
     _change(deployment, component, back)
     return given_up[0]
+
+
+def why_another_runs(deployment: Deployment, component: str, version: str) -> str:
+    """Why `version` runs and not the one in force by the record; empty if that one runs."""
+    root, folder = deployment.places.installed, component_folder(deployment.places.installed, component)
+    record = records.read(folder)
+    if record is None or (current := record.current) is None or same_version(current.version, version):
+        return ""
+    try:
+        for layer in check_version(folder / "versions" / current.version, current.digest).layers:
+            check_layer(root / "deps" / layer.sha256, layer)
+    except (OSError, ReleaseError) as error:
+        return f"{current.version} is in force and cannot be started, it is damaged on the disk ({error})"
+    return f"{current.version} is in force and was not started; its log lies under {deployment.places.log}"
 
 
 def _change(deployment: Deployment, component: str, change: Callable[[Record], Record]) -> None:

@@ -24,8 +24,7 @@ def check_step_back(root: Path, base: Path | None, record: Record) -> None:
     where = "" if previous else ", the base install,"
     raise Unfit(
         f"{record.component} {version}{where} is below {floor}, the floor of {record.component} "
-        f"{record.current.version}: what that wrote it cannot read. Only a version from {floor} on can follow: "
-        f"agentctl update now {record.component} VERSION"
+        f"{record.current.version}: what that wrote it cannot read. Only a version from {floor} on can follow"
     )
 
 

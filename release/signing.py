@@ -17,6 +17,7 @@ from release.manifest import SIZE_LIMIT, digest
 # A signature for this must never be valid for something else that is signed with the same key.
 _PURPOSE = b"azvmagent package manifest 1\n"
 
+_THERE = "is there already; a key is never written over, choose another name"
 _KEY_BYTES = 4096
 """More than any key file has."""
 
@@ -130,6 +131,8 @@ def _decode(signatures: bytes) -> dict[str, str]:
 def write_key(path: Path, key: SecretKey) -> Path:
     """Write the key (0600) and, with `.pub` added, its public half. Never over another one. Raises KeyFileError."""
     public = path.with_name(path.name + ".pub")
+    if public.exists() or public.is_symlink():  # before the secret lies there
+        raise KeyFileError(public, _THERE)
     for file, content, mode in ((path, key, 0o600), (public, key.public(), 0o644)):
         try:
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -138,7 +141,7 @@ def write_key(path: Path, key: SecretKey) -> Path:
                 opened.flush()
                 os.fsync(opened.fileno())
         except FileExistsError:
-            raise KeyFileError(file, "is there already; a key is never written over, choose another name") from None
+            raise KeyFileError(file, _THERE) from None
         except OSError as error:
             raise KeyFileError(file, f"cannot be written: {error.strerror}") from error
     return public

@@ -15,6 +15,9 @@ from release import record as records
 from release.environment import fingerprint
 from release.record import Record
 
+_TRIALS_WITHIN = 100
+"""Lines of the history."""
+
 logger = logging.getLogger("rdagent")
 
 
@@ -62,7 +65,7 @@ class Chronicle:
                 component=offer.component,
                 phase=phase,
                 version=offer.version,
-                from_version=self._running().get(offer.component, ""),
+                from_version=self._before(offer),
                 wanted_by=offer.wanted_by,
                 ok=ok,
                 message=message,
@@ -74,6 +77,18 @@ class Chronicle:
         logger.log(logging.INFO if ok else logging.WARNING, "%s", words)
         self._emitter.emit("Update", words, ok=ok, subject=offer.component, subject_version=offer.version)
         self._changed(offer.component)
+
+    def _before(self, offer: Offer) -> str:
+        """The version that ran before it: once it runs itself, the one that its trial began from."""
+        running = self._running().get(offer.component, "")
+        if running != offer.version:
+            return running
+        trials = [
+            one
+            for one in self._memory.history(offer.component, _TRIALS_WITHIN)
+            if one.phase == "trial" and one.version == offer.version
+        ]
+        return trials[-1].from_version if trials else ""
 
     def end(
         self,

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from agentctl.deployment import choose
+from agentctl.records import why_another_runs
 from ipc.component import Component
 from ipc.places import Places
 from release import record as records
@@ -120,3 +122,28 @@ def test_not_below_the_floor(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "telemetry 0.1.0 is below 9.0.0, the floor of telemetry 9.0.0" in refused.stderr
     assert now(tmp_path) == before
+
+
+def test_a_refusal_for_a_program(root: Path) -> None:
+    for words in ("unblock telemetry 7.0", "rollback netagent"):
+        refused = agentctl(root, "update", *words.split(), "--json")
+        answer = json.loads(refused.stdout)
+        assert (refused.returncode, answer["ok"], bool(answer["why"])) == (1, False, True)
+        assert answer["why"] in refused.stderr
+    absent = agentctl(root, "bundle", "import", "x.zip", "--json")
+    assert (absent.returncode, json.loads(absent.stdout)["ok"]) == (3, False)
+
+
+def test_why_another_version_runs_than_is_in_force(tmp_path: Path) -> None:
+    installed = Installed(Places.under(tmp_path).installed, "telemetry")
+    built = build(CHECKOUT, "telemetry", tmp_path / "dist", [KEY], version="9.0.0")
+    installed.put(built)
+    installed.set(current=Chosen("9.0.0", built.digest))
+    deployment = choose(tmp_path)
+    assert why_another_runs(deployment, "telemetry", "9.0") == ""
+    assert "was not started; its log lies under" in why_another_runs(deployment, "telemetry", "0.2.0")
+    (installed.tree("9.0.0") / "telemetry" / "__init__.py").write_text("rotten")
+    why = why_another_runs(deployment, "telemetry", "0.2.0")
+    assert why.startswith("9.0.0 is in force and cannot be started, it is damaged on the disk")
+    assert "telemetry/__init__.py" in why
+    assert why_another_runs(deployment, "netagent", "0.2.0") == ""
