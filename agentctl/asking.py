@@ -5,6 +5,7 @@ import asyncio
 from agentctl import __version__
 from agentctl.deployment import Deployment
 from agentctl.errors import CommandError, NothingThere, TooOld
+from agentctl.rights import is_there
 from ipc.bus import Bus
 from ipc.errors import FrameError, NoAnswer, Refused
 from ipc.message import R, Request
@@ -12,7 +13,9 @@ from ipc.supervisord import Supervisord, SupervisordError
 
 
 def ask(deployment: Deployment, request: Request[R], *, to: str = "", within: float = 5.0) -> R:
-    """The answer; `to` as for Bus.ask. Raises NothingThere (nobody answers), CommandError (the answer is no)."""
+    """The answer; `to` as for Bus.ask. Raises NothingThere (nobody answers), CommandError (the answer is no, or we have
+    no right to ask).
+    """
 
     async def talk() -> R:
         bus = Bus(deployment.places, "agentctl", __version__)
@@ -23,7 +26,7 @@ def ask(deployment: Deployment, request: Request[R], *, to: str = "", within: fl
 
     see = f"See: {deployment.command('agentctl status')}; start the group with: {deployment.up_command}"
     who = to or request.speaker
-    if not deployment.places.run.is_dir():
+    if not is_there(deployment):
         # Nobody is on the way who would be worth waiting for.
         raise NothingThere(f"No agent runs here.\n{see}")
     try:

@@ -11,7 +11,7 @@ import msgspec
 from agentctl.asking import ask
 from agentctl.deployment import Deployment
 from agentctl.errors import CommandError, WrongUse
-from agentctl.options import json_option, root_option
+from agentctl.options import json_option, root_option, told_as_json
 from ipc.contract.rdagent import ImportBundle
 from ipc.places import COMPONENTS
 from ipc.settings import SettingsError, read_tables
@@ -95,7 +95,8 @@ def import_(file: Path, deployment: Deployment, as_json: bool) -> None:
     They lie on the disk then, unpacked and checked; none begins before `agentctl update now COMPONENT VERSION`, and
     none below the floor of what runs. Exit status 1 if one is refused.
     """
-    taken = ask(deployment, ImportBundle(path=str(file.absolute())), within=_IMPORT_WITHIN)
+    with told_as_json(as_json):
+        taken = ask(deployment, ImportBundle(path=str(file.absolute())), within=_IMPORT_WITHIN)
     lines = [
         f"{one} lies on the disk. Begin: {deployment.command(f'agentctl update now {one}')}" for one in taken.versions
     ]

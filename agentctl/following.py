@@ -10,6 +10,7 @@ import msgspec
 from agentctl import __version__, moments
 from agentctl.deployment import Deployment
 from agentctl.errors import NothingThere
+from agentctl.rights import is_there
 from ipc.bus import Bus
 from ipc.contract.every import Describe, Description
 from ipc.contract.rdagent import (
@@ -23,7 +24,7 @@ from ipc.contract.rdagent import (
 )
 from ipc.errors import FrameError, NoAnswer, Refused
 from ipc.message import R, Request
-from release.manifest import is_version, version_key
+from release.manifest import is_version, same_version, version_key
 
 _LOOK_SECONDS = 0.25
 _SILENCE = 180.0
@@ -62,12 +63,13 @@ def judge(
     as rdagent's are; `events`: of this component, oldest first.
     """
     name = view.component
-    news = [one for one in events if one.at >= since and one.phase in _ENDS and version in {"", one.version}]
+    mine = [one for one in events if one.at >= since and (not version or same_version(one.version, version))]
+    news = [one for one in mine if one.phase in _ENDS]
     if news:
         went_back = any(
             one.at >= since and one.phase == "trial" and is_older(version, one.from_version) for one in events
         )
-        return _ended(name, news[-1], unpinned=went_back and view.pinned != version)
+        return _ended(name, news[-1], unpinned=went_back and not same_version(view.pinned, version))
     if view.state == "fetching":
         return Progress(component=name, state="fetching", text=f"{view.wanted}: fetched, checked, unpacked")
     if view.state == "on trial" and view.trial:
@@ -80,7 +82,7 @@ def judge(
         return Progress(component=name, state="looking", text="what is there?")
     if view.state == "waiting":
         return _waiting(view, plan)
-    if view.state == "settled" or view.wanted in {"", view.running}:
+    if view.state == "settled" or not view.wanted or same_version(view.wanted, view.running):
         return _nothing_to_do(view, version, updates)
     return Progress(component=name, state="refused", text=view.why, lift=view.lift)
 
@@ -122,12 +124,14 @@ def _ended(name: str, event: UpdateEvent, *, unpinned: bool) -> Progress:
             text=text,
             lift=f"agentctl update unblock {name} {event.version}",
         )
-    return Progress(component=name, state="refused", text=f"{event.version}: {event.message}")
+    return Progress(component=name, state="refused", text=f"{event.version}: {event.message}", lift=event.lift)
 
 
 def _waiting(view: UpdateView, plan: UpdatePlan) -> Progress:
     name = view.component
     step = next((one for one in plan.steps if one.component == name), None)
+    if view.why and step is not None and step.at is None and view.running and view.lift:
+        return Progress(component=name, state="not now", text=view.why, lift=view.lift)  # not by itself
     if not view.why or step is None or step.at is None:
         return Progress(component=name, state="waiting", text=view.why or f"{view.wanted} is next")
     text = f"{view.why} (again at {moments.shown(step.at)})"
@@ -172,7 +176,7 @@ async def _look(bus: Bus, names: Sequence[str], version: str, since: float) -> l
 
 def described(deployment: Deployment, component: str) -> Description | None:
     """What runs now; None if it does not answer."""
-    if not deployment.places.run.is_dir():
+    if not is_there(deployment):
         return None
 
     async def once(bus: Bus) -> Description | None:

@@ -1,10 +1,14 @@
 """Options that every command has."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from agentctl.deployment import Deployment, choose
+from agentctl.errors import CommandError
 
 
 def _deployment(_: click.Context, __: click.Parameter, root: Path | None) -> Deployment:
@@ -20,3 +24,14 @@ root_option = click.option(
     help="Everything the agent keeps lies under this directory.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
+
+
+@contextmanager
+def told_as_json(as_json: bool) -> Iterator[None]:
+    """A refusal as JSON on standard output, too: `ok` is false, `why` says why. Standard error has it as ever."""
+    try:
+        yield
+    except CommandError as error:
+        if as_json:
+            click.echo(json.dumps({"ok": False, "why": str(error)}, indent=2))
+        raise

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import msgspec
 
-from agentctl.deployment import Deployment
+from agentctl.deployment import Deployment, supervisord_configuration
 from agentctl.errors import CommandError
 from ipc.contract.rdagent import BadVersion, TrialView, UpdateView
 from ipc.places import COMPONENTS
 from release import record as records
 from release.errors import ReleaseError
-from release.manifest import is_version, version_key
+from release.floor import check_step_back
+from release.manifest import is_version, same_version, version_key
 from release.record import Record
+from release.tree import check_layer, check_version
 from release.unpack import component_folder
 
 
@@ -24,17 +26,22 @@ def views(deployment: Deployment) -> list[UpdateView]:
 def unblock(deployment: Deployment, component: str, version: str) -> None:
     """Take it (empty: all) off the bad list. Raises CommandError."""
 
+    status = deployment.command("agentctl update status")
+
     def free(record: Record) -> Record:
-        left = {key: bad for key, bad in record.bad.items() if version and key.partition("+")[0] != version}
+        left = {
+            key: bad for key, bad in record.bad.items() if version and not same_version(key.partition("+")[0], version)
+        }
         if left == record.bad:
-            raise CommandError(f"{f'{component} {version}'.strip()} is not on the bad list: agentctl update status")
+            raise CommandError(f"{f'{component} {version}'.strip()} is not on the bad list: {status}")
         return msgspec.structs.replace(record, bad=left)
 
     _change(deployment, component, free)
 
 
 def step_back(deployment: Deployment, component: str, reason: str) -> str:
-    """The version before is in force at the next start; the one that is given up. Raises CommandError.
+    """The version before is in force at the next start; the one that is given up. Raises CommandError, also where
+    that is below the floor of the current one.
 
     rdagent fills in later where and until when it is bad.
     """
@@ -43,10 +50,27 @@ def step_back(deployment: Deployment, component: str, reason: str) -> str:
     def back(record: Record) -> Record:
         failed = record.trial.target if record.trial else record.current
         given_up.append(failed.version if failed else "")
-        return records.reject(record, reason) if record.trial else records.step_back(record, reason)
+        if record.trial:
+            return records.reject(record, reason)
+        check_step_back(deployment.places.installed, supervisord_configuration().parent, record)
+        return records.step_back(record, reason)
 
     _change(deployment, component, back)
     return given_up[0]
+
+
+def why_another_runs(deployment: Deployment, component: str, version: str) -> str:
+    """Why `version` runs and not the one in force by the record; empty if that one runs."""
+    root, folder = deployment.places.installed, component_folder(deployment.places.installed, component)
+    record = records.read(folder)
+    if record is None or (current := record.current) is None or same_version(current.version, version):
+        return ""
+    try:
+        for layer in check_version(folder / "versions" / current.version, current.digest).layers:
+            check_layer(root / "deps" / layer.sha256, layer)
+    except (OSError, ReleaseError) as error:
+        return f"{current.version} is in force and cannot be started, it is damaged on the disk ({error})"
+    return f"{current.version} is in force and was not started; its log lies under {deployment.places.log}"
 
 
 def _change(deployment: Deployment, component: str, change: Callable[[Record], Record]) -> None:

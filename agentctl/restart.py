@@ -11,6 +11,7 @@ from agentctl.deployment import Deployment
 from agentctl.errors import CommandError, NothingThere
 from agentctl.group import running
 from agentctl.processes import wait_until
+from agentctl.rights import check_rights
 from ipc.bus import Bus
 from ipc.contract.every import Describe, Description
 from ipc.contract.rdagent import GetTruth
@@ -24,6 +25,7 @@ _RUNS = {"STARTING", "RUNNING", "BACKOFF", "STOPPING"}
 
 def restart(deployment: Deployment, component: str) -> Description:
     """Stop and start it, and wait until it answers with another pid. Raises CommandError, NothingThere."""
+    check_rights(deployment)
     supervisord = Supervisord(deployment.places)
     try:
         before = {program.name: program.pid for program in supervisord.programs()}

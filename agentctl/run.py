@@ -17,6 +17,7 @@ import msgspec
 from agentctl import __version__, beginning
 from agentctl.deployment import Deployment
 from agentctl.errors import CommandError, WrongUse
+from agentctl.rights import check_rights
 from ipc.bus import Bus
 from ipc.contract.guestagent import (
     RUN_SCRIPT_LIMIT,
@@ -93,6 +94,7 @@ def begin(deployment: Deployment, wanted: Wanted) -> RunStarted:
         if not equals or not name:
             raise WrongUse(f"--parameter {one!r}: write NAME=VALUE")
         parameters.append(RunParameter(name=name, value=value))
+    check_rights(deployment)
     with _travelling(deployment, wanted) as (script, path):
         request = RunScript(
             name=wanted.name,
@@ -163,6 +165,7 @@ async def _follow(deployment: Deployment, name: str, number: int, follower: Foll
 
 
 async def _ask_once(deployment: Deployment, request: Request[R], within: float) -> R:
+    check_rights(deployment)
     bus = Bus(deployment.places, "agentctl", __version__)
     try:
         # A short question first: nobody waits long for somebody who is not there.

@@ -14,9 +14,10 @@ from agentctl.asking import ask
 from agentctl.deployment import Deployment
 from agentctl.errors import CommandError, NothingThere, WrongUse
 from agentctl.following import Progress, described, follow, is_older, pin_command, until_other, until_seen
-from agentctl.options import json_option, root_option
+from agentctl.options import json_option, root_option, told_as_json
 from agentctl.render import Terminal
 from agentctl.restart import restart
+from ipc.contract.every import Description
 from ipc.contract.rdagent import (
     GetUpdateHistory,
     GetUpdatePlan,
@@ -62,9 +63,9 @@ def update() -> None:
 def status(deployment: Deployment, as_json: bool) -> None:
     """Show each component's versions, and why what is wanted does not run.
 
-    Exit status for scripts: 0 all is as it is wanted, or on its way, or pinned or held by you; 1 a version came back or
-    is refused; 3 rdagent does not answer: shown is what the records on disk say. A repository that is away is no reason
-    for 1: what runs goes on running.
+    Exit status for scripts: 0 all is as it is wanted, or on its way, waits for its ring, or is pinned or held by you;
+    1 a version came back or is refused; 3 rdagent does not answer: shown is what the records on disk say. A repository
+    that is away is no reason for 1: what runs goes on running.
     """
     try:
         found, absent = ask(deployment, GetUpdates(), within=_LOOK_WITHIN), ""
@@ -176,11 +177,12 @@ def hold(component: str | None, until: str, span: str, off: bool, deployment: De
 def unblock(component: str, version: str, deployment: Deployment, as_json: bool) -> None:
     """Take VERSION, or all, off the bad list of COMPONENT: it may be tried again. Works without rdagent, too."""
     said = f"{f'{component} {version}'.strip()} is off the bad list."
-    try:
-        found = ask(deployment, UnblockVersion(component=component, version=version), within=_LOOK_WITHIN)
-    except NothingThere:
-        records.unblock(deployment, component, version)
-        found = Updates(components=records.views(deployment), repository=RepositoryView())
+    with told_as_json(as_json):
+        try:
+            found = ask(deployment, UnblockVersion(component=component, version=version), within=_LOOK_WITHIN)
+        except NothingThere:
+            records.unblock(deployment, component, version)
+            found = Updates(components=records.views(deployment), repository=RepositoryView())
     _acknowledge(found, said, deployment, as_json=as_json)
 
 
@@ -191,30 +193,27 @@ def unblock(component: str, version: str, deployment: Deployment, as_json: bool)
 @json_option
 def rollback(component: str, reason: str, deployment: Deployment, as_json: bool) -> None:
     """Go back to the version before, from the disk, and wait until it answers. The current one goes on the bad list.
+    Refused below the floor of the current one: what that wrote, an older one cannot read.
 
     It needs neither the repository nor the host. Where rdagent does not answer, the record is changed and supervisord
-    starts COMPONENT anew; where supervisord does not either, the record says what starts next.
+    starts COMPONENT anew; where supervisord does not either, the record says what starts next. Exit status 1 if another
+    version runs then than the record says, because that is damaged on the disk.
     """
-    before = described(deployment, component)
-    if described(deployment, "rdagent") is None:
-        version = _without_rdagent(deployment, component, reason)
-    else:
-        ask(deployment, RollBack(component=component, reason=reason), within=_ACT_WITHIN)
-        back = until_other(deployment, component, before, _BACK_SECONDS)
-        if back is None:
-            raise CommandError(
-                f"the record was changed, and {component} does not answer within {_BACK_SECONDS:g} s. "
-                f"See: {deployment.command('agentctl status')}"
-            )
-        version = back.version
-        until_seen(deployment, component, version, _SEEN_SECONDS)
+    with told_as_json(as_json):
+        before = described(deployment, component)
+        version = _gone_back(deployment, component, before, reason)
     was = before.version if before else ""
+    why = records.why_another_runs(deployment, component, version) if version else ""
     if as_json:
-        _print_json({"component": component, "from_version": was, "version": version, "running": bool(version)})
+        told = {"component": component, "from_version": was, "version": version, "running": bool(version), "why": why}
+        _print_json(told)
+    elif why:
+        click.echo(f"{component} {version} runs" + (f", instead of {was}: {why}." if was else f": {why}."))
     elif version:
         click.echo(f"{component} {version} runs again" + (f", instead of {was}." if was else "."))
     else:
         click.echo(f"{component}: the version before starts with the group: {deployment.up_command}")
+    sys.exit(1 if why else 0)
 
 
 @update.command()
@@ -229,6 +228,21 @@ def history(component: str | None, limit: int, deployment: Deployment, as_json: 
         _print_json(events)
     else:
         Terminal().print(updateview.history(events))
+
+
+def _gone_back(deployment: Deployment, component: str, before: Description | None, reason: str) -> str:
+    """The version that runs then; empty if nobody is there to start it. Raises CommandError."""
+    if described(deployment, "rdagent") is None:
+        return _without_rdagent(deployment, component, reason)
+    ask(deployment, RollBack(component=component, reason=reason), within=_ACT_WITHIN)
+    back = until_other(deployment, component, before, _BACK_SECONDS)
+    if back is None:
+        raise CommandError(
+            f"the record was changed, and {component} does not answer within {_BACK_SECONDS:g} s. "
+            f"See: {deployment.command('agentctl status')}"
+        )
+    until_seen(deployment, component, back.version, _SEEN_SECONDS)
+    return back.version
 
 
 def _without_rdagent(deployment: Deployment, component: str, reason: str) -> str:

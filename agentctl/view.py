@@ -9,6 +9,7 @@ from agentctl import __version__
 from agentctl.deployment import Deployment
 from agentctl.errors import NothingThere
 from agentctl.processes import process
+from agentctl.rights import check_rights
 from ipc.bus import Bus
 from ipc.contract.every import Describe, Description, Health, HealthReport
 from ipc.contract.guestagent import ExtensionView, GetStatus, GuestStatus
@@ -76,7 +77,11 @@ class Endpoints(msgspec.Struct, frozen=True):
 
 
 async def gather(deployment: Deployment) -> StatusView:
-    """Ask everybody at once, for at most a second and a half. Raises NothingThere if nobody is there at all."""
+    """Ask everybody at once, for at most a second and a half.
+
+    Raises NothingThere if nobody is there at all, CommandError without the right to ask.
+    """
+    check_rights(deployment)
     bus = Bus(deployment.places, "agentctl", __version__)
     try:
         truth, guest, updates, programs, words = await asyncio.gather(

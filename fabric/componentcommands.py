@@ -99,7 +99,7 @@ def want(
         one = client.post("/api/components", order)
         said = {"running": "It runs already."}.get(one["state"], "It is not running yet: azfabric want --list")
         where = f"by FastTrack ({one['incarnation']})" if fast_track else f"in incarnation {one['incarnation']}"
-        tell(one, as_json, render.plain(f"{component} {version} is asked for, {where}. {said}"))
+        tell(one, as_json, render.plain(f"{component} {one['version']} is asked for, {where}. {said}"))
         warn_of_fast_track(client, used=fast_track)
     else:
         raise click.UsageError("name a COMPONENT and a VERSION, or say --list, or --clear [COMPONENT]")

@@ -36,7 +36,7 @@ class AskedComponent(msgspec.Struct, frozen=True, kw_only=True):
     reported: str
     """The version the VM says it runs; empty: it said nothing of it."""
     reason: str
-    """Of a refusal, in the VM's words."""
+    """Why it is refused or has to wait, in the VM's words."""
 
 
 class Cleared(msgspec.Struct, frozen=True):
@@ -53,14 +53,14 @@ def outcome(wanted: WantedComponent, told: Told) -> AskedComponent:
     reported = _text(observed.get("Value") if observed else dig(agent, "version"))
     update = dig(agent, "updateStatus")
     about = {wanted.version} if observed else {wanted.version, reported}
-    refused = (
-        dig(update, "status") == "Error"
+    answered = (
         # The reference agent names the version it runs, not the one it should run.
-        and _text(dig(update, "expectedVersion")) in about
+        _text(dig(update, "expectedVersion")) in about
         and (told.status_at or 0.0) >= wanted.asked_at
         and not _is_about_another(_text(dig(update, "formattedMessage", "message")), wanted, told)
     )
-    state: Literal["asked", "running", "refused"] = "refused" if refused else "asked"
+    said = dig(update, "status") if answered else ""
+    state: Literal["asked", "running", "refused"] = "refused" if said == "Error" else "asked"
     return AskedComponent(
         component=wanted.name,
         version=wanted.version,
@@ -70,7 +70,7 @@ def outcome(wanted: WantedComponent, told: Told) -> AskedComponent:
         asked_at=wanted.asked_at,
         state="running" if reported == wanted.version else state,
         reported=reported,
-        reason=_text(dig(update, "formattedMessage", "message")) if state == "refused" else "",
+        reason=_text(dig(update, "formattedMessage", "message")) if said in {"Error", "Transitioning"} else "",
     )
 
 

@@ -22,6 +22,7 @@ _NAME_LIMIT = 120
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*(\.[A-Za-z0-9_]+){1,6}")
 FAMILY = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
 """What an agent family may be called."""
+_NUMBERS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,7}")
 _VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,4}([.-]?(alpha|beta|rc)[0-9]{0,9})?")
 _FILE_NAME = re.compile(r"(?P<name>.+?)(?:-|__)(?P<version>\d[\w.]*)\.zip")
 
@@ -88,6 +89,20 @@ def family_version(file: BinaryIO, *, file_name: str = "", version: str = "") ->
 def is_version(text: str) -> bool:
     """Digits in dots, perhaps a pre-release (protocol: version syntax)."""
     return _VERSION.fullmatch(text) is not None
+
+
+def same_version(one: str, other: str) -> bool:
+    """1.2 and 1.2.0 are the same; a pre-release is the same as itself."""
+    if not (_NUMBERS.fullmatch(one) and _NUMBERS.fullmatch(other)):
+        return one == other
+    return _numbers(one) == _numbers(other)
+
+
+def _numbers(version: str) -> list[int]:
+    numbers = [int(part) for part in version.split(".")]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return numbers
 
 
 class Careful:

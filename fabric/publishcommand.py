@@ -16,7 +16,11 @@ from fabric.packages import PACKAGE_LIMIT
 @click.argument("package", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=False)
 @click.option("--channel", default="stable", show_default=True, help="Machines that follow this channel take it.")
 @click.option(
-    "--ring", type=click.IntRange(0, 100), default=1, show_default=True, help="From this ring on; 0 gets it first."
+    "--ring",
+    type=click.IntRange(0, 100),
+    default=1,
+    show_default=True,
+    help="Machines of the rings 0 to this one take it: 0 gets it first, a higher number is for more of them.",
 )
 @click.option(
     "--layers",
@@ -43,7 +47,8 @@ def publish(
     the component. Publish the same file again to give it another channel or ring.
 
     \b
-      azfabric publish dist/telemetry-0.2.0.zip --ring 0
+      azfabric publish dist/telemetry-0.2.0.zip --ring 0     only machines of ring 0
+      azfabric publish dist/telemetry-0.2.0.zip              the same file: those of ring 1, too
       azfabric publish --list
       azfabric publish --withdraw telemetry 0.2.0
     """

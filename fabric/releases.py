@@ -104,8 +104,8 @@ def _withdraw(host: Host, component: str, version: str) -> Released:
     with host.repository.changing():
         released = host.repository.released(component, version)
         # The family first: who is killed between the two can be asked again.
-        host.withdraw_family(component, version)
-        host.repository.withdraw(component, version)
+        host.withdraw_family(component, released.version)
+        host.repository.withdraw(component, released.version)
     return released
 
 

@@ -25,6 +25,7 @@ from fabric.errors import FabricError, Refused, Unknown
 from fabric.faults import Fault
 from fabric.files import Unfinished, forget_unfinished, writable
 from fabric.locking import locked
+from fabric.packages import same_version
 
 if TYPE_CHECKING:
     from fabric.roles import Roles
@@ -45,7 +46,7 @@ class Released(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     channel: str
     ring: int
-    """Machines of this ring or a later one take it; 0 is the first."""
+    """Machines of the rings 0 to this one take it; 0 is the first."""
     digest: str
     """SHA-256 of the package's manifest."""
     floor: str
@@ -135,12 +136,11 @@ class Repository:
         return _released(path, target)
 
     def released(self, component: str, version: str) -> Released:
-        """One version. Raises Unknown, FabricError."""
-        path = _package(component, version)
-        target = self._roles().entries().get(component, {}).get(path) if self._is_there() else None
-        if target is None:
-            raise Unknown(f"there is no {component} {version} in the repository: azfabric publish --list")
-        return _released(path, target)
+        """One version; 1.2 and 1.2.0 are the same. Raises Unknown, FabricError."""
+        for one in self.listed():
+            if one.component == component and same_version(one.version, version):
+                return one
+        raise Unknown(f"there is no {component} {version} in the repository: azfabric publish --list")
 
     def withdraw(self, component: str, version: str) -> None:
         """Take a version away that is `released`, `changing`; its file too. Raises Unwritable, FabricError."""

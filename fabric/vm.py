@@ -9,7 +9,7 @@ import msgspec
 from fabric import documents, tenant, wishes
 from fabric.errors import FabricError, Unknown
 from fabric.orders import ComponentOrder, ExtensionOrder
-from fabric.packages import is_version
+from fabric.packages import is_version, same_version
 from fabric.state import Health, Identity, KeyPair, Told, VmState, WantedComponent, WantedHandler
 from fabric.told import STATUS_LIMIT, read_status
 
@@ -91,15 +91,18 @@ class Vm:
         self.change(edit)
 
     def ask(self, order: ComponentOrder) -> WantedComponent:
-        """Ask for a version of an agent family. Raises Unknown: it is not published."""
-        if order.version not in self.host.families().get(order.component, []):
+        """Ask for a version of an agent family, spelled as it is published. Raises Unknown: it is not."""
+        known = self.host.families().get(order.component, [])
+        version = next((one for one in known if same_version(one, order.version)), None)
+        if version is None:
             called = f"{order.component} {order.version}"
-            raise Unknown(f"no package {called} is published: azfabric family publish {order.component} PACKAGE.zip")
+            how = f"azfabric publish PACKAGE.zip (a component), azfabric family publish {order.component} PACKAGE.zip"
+            raise Unknown(f"no package {called} is published: {how} (another family)")
         if order.from_version and not is_version(order.from_version):
             raise FabricError(f"{order.from_version!r} is no version")
         component = WantedComponent(
             name=order.component,
-            version=order.version,
+            version=version,
             from_version=order.from_version,
             fast_track=order.fast_track,
         )

@@ -57,8 +57,8 @@ class UpdateNews:
 def update_status(families: Iterable[AgentFamily], updates: Updates | None) -> dict[str, Any] | None:
     """The field's value; None while the host asks for no version of ours, or nothing has come of it yet.
 
-    `expectedVersion` is the running version when all is well, as the platform's own agent says it, and the one that was
-    refused or came back when it is not.
+    `expectedVersion` is the running version when all is well, as the platform's own agent says it, and the one that
+    waits, was refused or came back when it is not.
     """
     if updates is None or (outcome := updates.outcome) is None:
         return None
@@ -71,8 +71,8 @@ def update_status(families: Iterable[AgentFamily], updates: Updates | None) -> d
     message = "" if outcome.ok else _named(outcome)
     return {
         "expectedVersion": view.running if outcome.ok and view is not None and view.running else outcome.version,
-        "status": "Success" if outcome.ok else "Error",
-        "code": 0 if outcome.ok else 1,
+        "status": "Success" if outcome.ok else "Transitioning" if outcome.waiting else "Error",
+        "code": 0 if outcome.ok or outcome.waiting else 1,
         "formattedMessage": {"lang": "en-US", "message": message[:_MESSAGE_LIMIT]},
     }
 

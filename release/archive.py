@@ -61,6 +61,9 @@ class Archive:
         self._opened = opened
         self._entries = entries
 
+    def has(self, name: str) -> bool:
+        return name in self._entries
+
     def small(self, name: str) -> bytes:
         """One of our own files. Raises BadPackage."""
         if name not in self._entries:

@@ -26,6 +26,7 @@ from release.manifest import (
     canonical,
     decode_manifest,
     digest,
+    is_version,
 )
 from release.signing import SecretKey, sign
 
@@ -56,6 +57,9 @@ def build(
     """
     if not keys:
         raise ReleaseError("a package without a signature is of no use; make a key: agentctl package keygen FILE")
+    for number in (version or floor, floor):
+        if not is_version(number):
+            raise Unfit(f"{number[:64]!r} is no version: write two to four numbers, e.g. 0.2.0")
     contents = _sources(source, component)
     if version:
         contents[f"{component}/__init__.py"] = _called(contents[f"{component}/__init__.py"], version)

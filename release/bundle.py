@@ -111,6 +111,9 @@ def unpack_bundle(path: Path, folder: Path, disk: Disk | None = None) -> Bundle:
 
 def _bundle(archive: Archive) -> Bundle:
     """Raises BadPackage."""
+    if archive.has(MANIFEST) and not archive.has(BUNDLE):
+        pack = f"agentctl bundle export --out FILE --package {archive.path.name}"
+        raise BadPackage(archive.path, f"is a package and no bundle; make one of it: {pack}")
     try:
         bundle = msgspec.json.decode(archive.small(BUNDLE), type=Bundle)
     except (ValueError, RecursionError) as error:

@@ -174,6 +174,11 @@ def is_digest(text: str) -> bool:
     return re.fullmatch(DIGEST_PATTERN, text) is not None
 
 
+def same_version(one: str, other: str) -> bool:
+    """1.2 and 1.2.0 are the same. Either may be junk, which is the same as nothing."""
+    return is_version(one) and is_version(other) and version_key(one) == version_key(other)
+
+
 def version_key(version: str) -> tuple[int, ...]:
     """For comparing; 1.2 and 1.2.0 are equal. `version` has passed VERSION_PATTERN."""
     numbers = [int(part) for part in version.split(".")]

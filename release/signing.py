@@ -17,6 +17,10 @@ from release.manifest import SIZE_LIMIT, digest
 # A signature for this must never be valid for something else that is signed with the same key.
 _PURPOSE = b"azvmagent package manifest 1\n"
 
+_THERE = "is there already; a key is never written over, choose another name"
+_KEY_BYTES = 4096
+"""More than any key file has."""
+
 Half = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Signature = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{128}\Z")]
 S = TypeVar("S", bound=msgspec.Struct)
@@ -127,6 +131,8 @@ def _decode(signatures: bytes) -> dict[str, str]:
 def write_key(path: Path, key: SecretKey) -> Path:
     """Write the key (0600) and, with `.pub` added, its public half. Never over another one. Raises KeyFileError."""
     public = path.with_name(path.name + ".pub")
+    if public.exists() or public.is_symlink():  # before the secret lies there
+        raise KeyFileError(public, _THERE)
     for file, content, mode in ((path, key, 0o600), (public, key.public(), 0o644)):
         try:
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -135,7 +141,7 @@ def write_key(path: Path, key: SecretKey) -> Path:
                 opened.flush()
                 os.fsync(opened.fileno())
         except FileExistsError:
-            raise KeyFileError(file, "is there already; a key is never written over, choose another name") from None
+            raise KeyFileError(file, _THERE) from None
         except OSError as error:
             raise KeyFileError(file, f"cannot be written: {error.strerror}") from error
     return public
@@ -172,8 +178,31 @@ def trust_for(component: str, folder: Path, thresholds: Thresholds) -> Trust:
     for path in files:
         _check_ours(path, stat.S_ISREG, "file")
     if not files:
-        raise KeyFileError(folder, "holds no .pub file, so no package can be trusted; put the release key's there")
+        raise KeyFileError(folder, "holds no .pub file, so no package can be trusted: agentctl package trust KEY.pub")
     return Trust(tuple(read_public_key(path) for path in files), thresholds.of(component))
+
+
+def trust_digest(folder: Path) -> str:
+    """Of all that `trust_for` looks at: another one may judge a package otherwise. Never raises."""
+    seen = [_looked_at(folder)]
+    try:
+        seen += [f"{path.name} {_looked_at(path)}" for path in sorted(folder.glob("*.pub"))]
+    except OSError as error:
+        seen.append(f"{error.errno}")
+    return digest("\n".join(seen).encode(errors="surrogateescape"))[:16]
+
+
+def _looked_at(path: Path) -> str:
+    """Owner, kind, rights, and a file's beginning."""
+    try:
+        status = path.lstat()
+        content = b""
+        if stat.S_ISREG(status.st_mode):
+            with path.open("rb") as file:
+                content = file.read(_KEY_BYTES)
+        return f"{status.st_uid} {status.st_mode:o} {digest(content)}"
+    except OSError as error:
+        return f"{error.errno}"
 
 
 def _check_ours(path: Path, kind: Callable[[int], bool], what: str) -> None:
@@ -184,7 +213,9 @@ def _check_ours(path: Path, kind: Callable[[int], bool], what: str) -> None:
     if not kind(status.st_mode):
         raise KeyFileError(path, f"is no plain {what} but a link or something else; put the {what} itself there")
     if status.st_uid not in {0, os.geteuid()} or status.st_mode & 0o022:
-        raise KeyFileError(path, "could be written to by others, so its keys count for nothing: chmod go-w, chown")
+        raise KeyFileError(
+            path, f"could be written to by others, so its keys count for nothing: chmod go-w {path}, chown root {path}"
+        )
 
 
 def _read(path: Path, kind: type[S], what: str) -> S:

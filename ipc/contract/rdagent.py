@@ -141,6 +141,9 @@ class UpdateOutcome(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     ok: bool
     message: str = ""
+    waiting: bool = False
+    """It is not taken yet, and comes without a new word of the host; `message` says what it waits for. Then `ok` is
+    false."""
 
 
 class Updates(Reply, frozen=True, kw_only=True):
@@ -260,6 +263,8 @@ class UpdateEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Who wanted this version; empty if a judge took it back after its trial, or that is not known."""
     ok: bool = True
     message: str = ""
+    lift: str = ""
+    """The command that would change how it ended; empty if there is none, or what ended so says it."""
     seconds: float | None = None
 
 

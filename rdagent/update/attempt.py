@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -23,6 +24,7 @@ from release import record as records
 from release.collect import Keep, collect
 from release.environment import fingerprint
 from release.errors import ReleaseError
+from release.floor import check_step_back
 from release.record import Chosen, Record
 
 _DISK_PAUSE = 5.0
@@ -78,6 +80,7 @@ class Attempts:
             target = await self._installer.install(offer)
         finally:
             self.doing = None
+        offer = msgspec.structs.replace(offer, version=target.version)
         seconds = time.monotonic() - began
         self._chronicle.note("stage", offer, message="it lies on the disk, whole and checked", seconds=seconds)
         baseline = await self._trials.baseline(name)
@@ -123,12 +126,14 @@ class Attempts:
         return seen.answered and seen.digest != target.digest
 
     async def roll_back(self, name: str, reason: str) -> None:
-        """The previous version, from the disk. Raises ReleaseError."""
+        """The previous version, from the disk; not below the floor of the current one. Raises ReleaseError."""
         record = await asyncio.to_thread(self._shelf.record, name)
         if record.trial:
             raise ReleaseError(f"{name} {record.trial.target.version} is on trial; its end comes by itself")
         if (failed := record.current) is None:
             raise ReleaseError(f"{name} runs from the base install; there is nothing to go back to")
+        base = os.environ.get("AZVMAGENT_BASE")
+        await asyncio.to_thread(check_step_back, self._shelf.root, Path(base) if base else None, record)
         back = partial(records.step_back, reason=reason, expires=self._chronicle.expires())
         await asyncio.to_thread(self._shelf.change, name, back)
         offer = Offer(component=name, version=failed.version, wanted_by="operator", digest=failed.digest)

@@ -15,6 +15,9 @@ from release import record as records
 from release.environment import fingerprint
 from release.record import Record
 
+_TRIALS_WITHIN = 100
+"""Lines of the history."""
+
 logger = logging.getLogger("rdagent")
 
 
@@ -46,7 +49,14 @@ class Chronicle:
         return time.time() + self._bad_expires if self._bad_expires > 0 else None
 
     def note(
-        self, phase: str, offer: Offer, *, ok: bool = True, message: str = "", seconds: float | None = None
+        self,
+        phase: str,
+        offer: Offer,
+        *,
+        ok: bool = True,
+        message: str = "",
+        lift: str = "",
+        seconds: float | None = None,
     ) -> None:
         """One line of the history."""
         self._memory.note(
@@ -55,10 +65,11 @@ class Chronicle:
                 component=offer.component,
                 phase=phase,
                 version=offer.version,
-                from_version=self._running().get(offer.component, ""),
+                from_version=self._before(offer),
                 wanted_by=offer.wanted_by,
                 ok=ok,
                 message=message,
+                lift=lift,
                 seconds=seconds,
             )
         )
@@ -67,15 +78,34 @@ class Chronicle:
         self._emitter.emit("Update", words, ok=ok, subject=offer.component, subject_version=offer.version)
         self._changed(offer.component)
 
+    def _before(self, offer: Offer) -> str:
+        """The version that ran before it: once it runs itself, the one that its trial began from."""
+        running = self._running().get(offer.component, "")
+        if running != offer.version:
+            return running
+        trials = [
+            one
+            for one in self._memory.history(offer.component, _TRIALS_WITHIN)
+            if one.phase == "trial" and one.version == offer.version
+        ]
+        return trials[-1].from_version if trials else ""
+
     def end(
-        self, phase: str, offer: Offer, *, ok: bool = True, message: str = "", seconds: float | None = None
+        self,
+        phase: str,
+        offer: Offer,
+        *,
+        ok: bool = True,
+        message: str = "",
+        lift: str = "",
+        seconds: float | None = None,
     ) -> None:
         """The last line of an update. What is on the bad list by now is told."""
         name, now = offer.component, self._memory.now
         attempts = {other: one for other, one in now.attempts.items() if other != name}
         known = {**now.known_bad, name: sorted(self._shelf.record(name).bad)}
         self._memory.change(attempts=attempts, known_bad=known)
-        self.note(phase, offer, ok=ok, message=message, seconds=seconds)
+        self.note(phase, offer, ok=ok, message=message, lift=lift, seconds=seconds)
         if offer.wanted_by == "host":
             self.outcome(offer, ok=ok, message=message)
 
@@ -85,9 +115,11 @@ class Chronicle:
         self._memory.change(policy=policy)
         self.end("roll back", offer, ok=False, message=reason, seconds=seconds)
 
-    def outcome(self, offer: Offer, *, ok: bool, message: str = "") -> None:
+    def outcome(self, offer: Offer, *, ok: bool, message: str = "", waiting: bool = False) -> None:
         """What the host hears of the version it asked for."""
-        outcome = UpdateOutcome(component=offer.component, version=offer.version, ok=ok, message=message)
+        outcome = UpdateOutcome(
+            component=offer.component, version=offer.version, ok=ok, message=message, waiting=waiting
+        )
         if outcome != self._memory.now.outcome:
             self._memory.change(outcome=outcome)
             self._changed(offer.component)

@@ -16,6 +16,7 @@ from rdagent.update.shelf import Shelf
 from rdagent.update.source import SourceError
 from rdagent.update.stager import Answer, Order, Problem
 from release.errors import ReleaseError, RottenTree
+from release.manifest import same_version
 from release.record import Chosen
 from release.signing import Thresholds
 from release.tree import check_layer, check_version
@@ -27,12 +28,16 @@ _STAGE_SECONDS = 300.0
 class InstallError(Exception):
     """It cannot be had."""
 
-    def __init__(self, reason: str, *, final: bool, damaged: bool = False) -> None:
-        """`final`: another try would end the same way; `damaged`: perhaps it was damaged on its way."""
+    def __init__(self, reason: str, *, final: bool, damaged: bool = False, problem: Problem | None = None) -> None:
+        """`final`: another try would end the same way; `damaged`: perhaps it was damaged on its way.
+
+        `problem`: what the check of the package ended with.
+        """
         super().__init__(reason)
         self.reason = reason
         self.final = final
         self.damaged = damaged
+        self.problem = problem
 
 
 class Installer:
@@ -82,7 +87,7 @@ class Installer:
             raise
         # Unpacked they are on the disk a second time.
         await asyncio.to_thread(shutil.rmtree, downloads, ignore_errors=True)
-        return Chosen(offer.version, staged.digest)
+        return Chosen(staged.version, staged.digest)
 
     async def take(self, offer: Offer, package: Path, layers: Path) -> Chosen:
         """From files: its package, and a folder of layers called by their SHA-256. Raises InstallError."""
@@ -97,12 +102,12 @@ class Installer:
             found = {one.sha256: layers / f"{one.sha256}.zip" for one in seen.missing}
             there_are = {name: str(path) for name, path in found.items() if await asyncio.to_thread(path.is_file)}
             staged = await self._stage(offer, package, there_are)
-        return Chosen(offer.version, staged.digest)
+        return Chosen(staged.version, staged.digest)
 
     def _is_there(self, offer: Offer) -> Chosen | None:
         """Never fetch what is on the disk and whole. It was signed, or it would not be there."""
         for one in self._shelf.on_disk(offer.component):
-            if one.version == offer.version and offer.digest in {"", one.digest}:
+            if same_version(one.version, offer.version) and offer.digest in {"", one.digest}:
                 with contextlib.suppress(RottenTree):
                     manifest = check_version(self._shelf.folder(offer.component) / "versions" / one.version, one.digest)
                     for layer in manifest.layers:
@@ -130,7 +135,9 @@ class Installer:
             return answer
         damaged = answer.problem == "damaged"
         final = answer.problem in {"untrusted", "unfit"} or (damaged and damage_is_final)
-        raise InstallError(f"{_WORDS[answer.problem]}: {answer.reason}", final=final, damaged=damaged)
+        raise InstallError(
+            f"{_WORDS[answer.problem]}: {answer.reason}", final=final, damaged=damaged, problem=answer.problem
+        )
 
 
 _WORDS: dict[Problem, str] = {

@@ -27,14 +27,19 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     at: float
     """UTC, seconds since the epoch."""
+    lift: str = ""
+    """The command that would change that; empty: `why` says what would."""
+    keys: str = ""
+    """Digest of the trust folder it was judged by; empty: not noted."""
 
 
-def still_refused(refused: dict[str, Refusal], now: float) -> dict[str, Refusal]:
-    """Those that hold: for a day, and not if a clock that was wrong noted them later than `now` (UTC, since the epoch).
+def still_refused(refused: dict[str, Refusal], now: float, keys: str) -> dict[str, Refusal]:
+    """Those that hold: for a day, by the same `keys`, and not if a clock that was wrong noted them later than `now`.
 
-    The rest is not kept: a host that names another place each day would fill the file.
+    `now`: UTC, seconds since the epoch; `keys`: digest of the trust folder as it is, another one is another try. The
+    rest is not kept: a host that names another place each day would fill the file.
     """
-    return {key: one for key, one in refused.items() if 0 <= now - one.at < _REFUSED_SECONDS}
+    return {key: one for key, one in refused.items() if 0 <= now - one.at < _REFUSED_SECONDS and one.keys in {"", keys}}
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,10 +8,10 @@ from rdagent.config import UpdateSettings
 from rdagent.update import window
 from rdagent.update.decision import Found, Refuse, Wait
 from rdagent.update.jitter import jitter
-from rdagent.update.offers import Offer, same_version
+from rdagent.update.offers import Offer
 from rdagent.update.policy import Hold, Policy, held, stopped_by
 from rdagent.update.words import moment, one_line
-from release.manifest import is_version, version_key
+from release.manifest import is_version, same_version, version_key
 from release.record import Bad, Record
 
 
@@ -156,13 +156,14 @@ def _other_content(offer: Offer, where: str) -> Refuse:
     return Refuse(offer=offer, why=why, lift="")
 
 
-def _by_ring(offer: Offer, situation: Situation) -> Refuse | None:
+def _by_ring(offer: Offer, situation: Situation) -> Wait | None:
+    """A release that has not come to this ring yet is as it should be: nobody has to do anything."""
     if offer.wanted_by != "channel" or offer.ring is None or _is_asked(offer, situation.policy):
         return None
     if offer.ring >= situation.settings.ring:
         return None
     why = f"{offer.name} is released up to ring {offer.ring}, this machine is in ring {situation.settings.ring}"
-    return Refuse(offer=offer, why=why, lift=_now(offer))
+    return Wait(offer=offer, until=None, why=why, lift=_now(offer))
 
 
 def _by_time(offer: Offer, situation: Situation) -> Wait | None:

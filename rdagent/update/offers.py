@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from release.manifest import is_version, version_key
+from release.manifest import is_version, same_version, version_key
 from wire.extensions import AgentFamily
 from wire.manifest import Package
 
@@ -64,11 +64,6 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.component} {self.version}"
 
 
-def same_version(one: str, other: str) -> bool:
-    """1.2 and 1.2.0 are the same. Either may be junk, which is the same as nothing."""
-    return is_version(one) and is_version(other) and version_key(one) == version_key(other)
-
-
 def from_family(family: AgentFamily, packages: Sequence[Package] | None, running: str) -> tuple[list[Offer], str]:
     """What the host wants of the component that `family` is named for, and what is wrong with its instruction.
 
@@ -88,7 +83,7 @@ def from_family(family: AgentFamily, packages: Sequence[Package] | None, running
     package = next((one for one in packages or () if same_version(one.version, family.version)), None)
     offer = Offer(
         component=family.name,
-        version=family.version,
+        version=package.version if package else family.version,
         wanted_by="host",
         from_version=family.from_version,
         urls=package.uris if package else (),
@@ -214,9 +209,14 @@ def _completed(offer: Offer, entries: Iterable[Entry]) -> Offer:
 
 
 def _merge(offer: Offer, other: Offer) -> Offer:
-    """`offer`, its gaps filled. The rings of a release say nothing to who names a version."""
+    """`offer`, its gaps filled. The rings of a release say nothing to who names a version.
+
+    Its number is spelled by who has it, as in the package: 0.9 and 0.9.0 are one version, and one folder on the disk.
+    """
+    named_only = not (offer.digest or offer.urls or offer.target)
     return msgspec.structs.replace(
         offer,
+        version=other.version if named_only else offer.version,
         digest=offer.digest or other.digest,
         urls=offer.urls or other.urls,
         target=offer.target or other.target,

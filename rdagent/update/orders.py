@@ -38,6 +38,7 @@ from rdagent.update.policy import Policy
 from rdagent.update.updater import Updater
 from rdagent.update.views import to_step, to_view, with_story
 from release.errors import ReleaseError
+from release.manifest import same_version
 from release.record import Record
 
 
@@ -49,6 +50,7 @@ class Orders:
         self._bundles = Bundles(places, updater.installer, updater.memory, self._floor)
 
     async def get_updates(self, _: GetUpdates) -> Updates:
+        self._updater.hear_of_keys()
         doing, found = self._updater.attempts.doing, self._updater.found
         if doing is not None and (name := doing.offer.component) in found:
             # The loop takes stock again only when this has ended.
@@ -96,7 +98,7 @@ class Orders:
             left = {
                 key: bad
                 for key, bad in record.bad.items()
-                if request.version and key.partition("+")[0] != request.version
+                if request.version and not same_version(key.partition("+")[0], request.version)
             }
             if left == record.bad:
                 what = f"{name} {request.version}".strip()

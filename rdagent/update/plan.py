@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from rdagent.config import UpdateSettings
 from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Wait
 from rdagent.update.obstacles import Situation, obstacle, other_build
-from rdagent.update.offers import RANK, Offer, from_operator, same_version
+from rdagent.update.offers import RANK, Offer, from_operator
 from rdagent.update.policy import Policy
-from release.manifest import is_version, version_key
+from release.manifest import is_version, same_version, version_key
 
 ORDER = ("telemetry", "netagent", "guestagent", "rdagent")
 """Of a release for several: who is missed least comes first, who installs the others last."""
@@ -40,6 +40,16 @@ def decide(
     )
     decisions = [_judge(offer, situation) for offer in candidates]
     return _best(decisions)
+
+
+def answer_to_host(decisions: Iterable[Decision]) -> Settled | Wait | Refuse | None:
+    """The one it hears of, of those about what it asked for: rather what is refused, then what waits, then what runs.
+
+    None: nothing is decided about it, or it is being tried.
+    """
+    kinds = (Refuse, Wait, Settled)
+    asked = [one for one in decisions if isinstance(one, kinds) and one.offer and one.offer.wanted_by == "host"]
+    return min(asked, key=lambda one: kinds.index(type(one)), default=None)
 
 
 def order(decisions: Iterable[Decision]) -> list[Decision]:
@@ -74,12 +84,25 @@ def _is_news(offer: Offer, running: str) -> bool:
 
 
 def _best(decisions: list[Decision]) -> Decision:
-    """The first in their order that may begin, else that will, else what stands in the way of the first."""
-    for kind in (Begin, Wait):
-        for decision in decisions:
-            if isinstance(decision, kind):
-                return decision
-    return next((one for one in decisions if isinstance(one, Refuse)), decisions[0])
+    """The first in their order that may begin, else that will by itself, else what stands in the way of the first.
+
+    What waits for a word of somebody else, as for its ring, is told where nothing else is.
+    """
+    return min(decisions, key=_rank)
+
+
+def _rank(decision: Decision) -> int:
+    match decision:
+        case Begin():
+            return 0
+        case Wait(until=None, lift=lift) if lift:
+            return 3
+        case Wait():
+            return 1
+        case Refuse():
+            return 2
+        case Settled():
+            return 4
 
 
 def _judge(offer: Offer, situation: Situation) -> Decision:

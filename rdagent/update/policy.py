@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import msgspec
 
-from rdagent.update.offers import Offer, same_version
-from release.manifest import is_version, version_key
+from rdagent.update.offers import Offer
+from release.manifest import is_version, same_version, version_key
 
 V = TypeVar("V")
 

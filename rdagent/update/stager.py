@@ -12,7 +12,7 @@ import msgspec
 
 from release.collect import Keep, make_room
 from release.errors import BadPackage, DiskTrouble, KeyFileError, ReleaseError, RottenTree, Unfit, Untrusted
-from release.manifest import Layer, Manifest
+from release.manifest import Layer, Manifest, same_version
 from release.signing import Thresholds, trust_for
 from release.tree import check_layer
 from release.unpack import Package, read_listing, this_machine, unpack, unpack_layer, verify_package
@@ -53,6 +53,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it."""
 
+    version: str = ""
+    """As the package spells it."""
     digest: str = ""
     floor: str = "0.0.0"
     missing: list[Layer] = []
@@ -82,12 +84,12 @@ def _done(order: Order) -> Answer:
         for layer, file in files.items():
             unpack_layer(file, root, layer)
         unpack(Path(order.package), root, order.component, trust, this_machine())
-    return Answer(digest=package.digest, floor=manifest.floor, missing=missing)
+    return Answer(version=manifest.version, digest=package.digest, floor=manifest.floor, missing=missing)
 
 
 def _check_asked(order: Order, package: Package) -> None:
     manifest = package.manifest
-    if (manifest.component, manifest.version) != (order.component, order.version):
+    if manifest.component != order.component or not same_version(manifest.version, order.version):
         raise Unfit(
             f"this is {manifest.component} {manifest.version}, asked for was {order.component} {order.version}: "
             "it was published under a wrong name"
@@ -108,7 +110,7 @@ def _file_of(layer: Layer, layers: dict[str, str]) -> Path:
 def _make_room(order: Order, layers: dict[str, str], root: Path, manifest: Manifest, missing: list[Path]) -> None:
     """For the version and its layers together; what was fetched for them stays."""
     keep = Keep(
-        versions=frozenset([order.version, *order.keep]),
+        versions=frozenset([manifest.version, *order.keep]),
         layers=frozenset(layer.sha256 for layer in manifest.layers),
         in_use=frozenset(map(Path, [order.package, *layers.values(), *order.in_use])),
     )

@@ -23,19 +23,22 @@ from rdagent.update.install import Installer, InstallError
 from rdagent.update.memory import Memory, Refusal, still_refused
 from rdagent.update.offers import Offer
 from rdagent.update.pauses import Clock, longer, shortened
-from rdagent.update.plan import decide, order
+from rdagent.update.plan import answer_to_host, decide, order
 from rdagent.update.shelf import Shelf
 from rdagent.update.trials import Trials, in_use
 from rdagent.update.views import story
 from rdagent.update.wishes import Wishes
 from release.environment import fingerprint
 from release.errors import ReleaseError
+from release.manifest import same_version
 from release.record import Record
-from release.signing import Thresholds, trust_for
+from release.signing import Thresholds, trust_digest, trust_for
 from release.staging import sweep
 from wire.http import HttpClient
 
 _DAMAGED_TRIES = 3
+_LIFTS = {"untrusted": "agentctl package trust KEY.pub", "trust": ""}
+"""By what is wrong with a package, the command that mends it; of the trust folder the reason says how to."""
 _TROUBLE_PAUSE, _BUG_PAUSE = 10.0, 60.0
 
 logger = logging.getLogger("rdagent")
@@ -100,6 +103,8 @@ class Updater:
         self._wake = asyncio.Event()
         self._retries: dict[str, Retry] = {}
         """By offer: CLOCK_MONOTONIC of the next try, the pause before it, and why it was not had."""
+        self._trust, self._judged_by = places.trust, ""
+        """The digest of the folder by which was decided last; empty: nothing was yet."""
         self._trouble = ""
         """What stands in the way of everything, if something does."""
         self.decisions: dict[str, Decision] = {}
@@ -160,7 +165,9 @@ class Updater:
     def _lie_there(self, asked: dict[str, str]) -> bool:
         """Whether all these versions are on the disk. Blocking."""
         there = {name: {one.version for one in self.shelf.on_disk(name)} for name in asked}
-        return bool(asked) and all(version in there[name] for name, version in asked.items())
+        return bool(asked) and all(
+            any(same_version(version, one) for one in there[name]) for name, version in asked.items()
+        )
 
     def _note_trouble(self, trouble: str) -> None:
         """One line for as long as it is the same: a read-only disk stays so for hours."""
@@ -178,6 +185,7 @@ class Updater:
         if not self.found:
             return
         now, before = time.time(), self.decisions
+        self._judged_by = trust_digest(self._trust)
         policy = policies.expire(self.memory.now.policy, now)
         self.memory.change(policy=policy)
         offers = self.wishes.offers(self._running())
@@ -191,14 +199,19 @@ class Updater:
         for name, one in self.decisions.items():
             if not is_same(before.get(name), one):
                 self._changed(name)
-        answers = [
-            (isinstance(one, Refuse), one.offer, one.why if isinstance(one, Refuse) else "")
-            for one in self.decisions.values()
-            if isinstance(one, Refuse | Settled) and one.offer is not None and one.offer.wanted_by == "host"
-        ]
-        # It hears of one alone: rather of one that is refused.
-        for refused, offer, why in sorted(answers, key=lambda answer: answer[0])[-1:]:
-            self._chronicle.outcome(offer, ok=not refused, message=why)
+        self._answer_host()
+
+    def _answer_host(self) -> None:
+        one = answer_to_host(self.decisions.values())
+        if one is not None and one.offer is not None:
+            why = "" if isinstance(one, Settled) else one.why
+            self._chronicle.outcome(one.offer, ok=not why, message=why, waiting=isinstance(one, Wait))
+
+    def hear_of_keys(self) -> None:
+        """Decide anew if the trust folder is another one by now: what was refused may be taken."""
+        if self._judged_by not in {"", trust_digest(self._trust)}:
+            self.decide_anew()
+            self.look_again()
 
     async def _finish_trials(self) -> None:
         """What an earlier life of ours began. Raises ReleaseError."""
@@ -272,9 +285,9 @@ class Updater:
             return decision
         offer = decision.offer
         key = self.wishes.key(offer)
-        refused = still_refused(self.memory.now.refused, time.time()).get(key)
+        refused = still_refused(self.memory.now.refused, time.time(), self._judged_by).get(key)
         if refused and offer.wanted_by != "operator":
-            return Refuse(offer=offer, why=refused.why, lift=f"agentctl update now {offer.name}")
+            return Refuse(offer=offer, why=refused.why, lift=refused.lift)
         retry = self._retries.get(key)
         if retry and self._clock.monotonic() < retry.at and not self._is_asked(offer):
             until = time.time() + retry.at - self._clock.monotonic()
@@ -285,12 +298,15 @@ class Updater:
         key = self.wishes.key(offer)
         before = self._retries.get(key, Retry(at=0.0, pause=0.0, why=""))
         # What three times came as no package was put there so; it is not fetched for ever.
-        if error.final or (error.damaged and before.tries >= _DAMAGED_TRIES - 1):
+        # A trust folder that cannot be used is mended by hand, and is another one then.
+        if error.final or error.problem == "trust" or (error.damaged and before.tries >= _DAMAGED_TRIES - 1):
             self._retries.pop(key, None)
             now = time.time()
-            refusal = Refusal(why=error.reason, at=now)
-            self.memory.change(refused={**still_refused(self.memory.now.refused, now), key: refusal})
-            self._chronicle.end("refuse", offer, ok=False, message=error.reason)
+            lift = _LIFTS.get(error.problem or "", f"agentctl update now {offer.name}")
+            keys = self._judged_by
+            refusal = Refusal(why=error.reason, at=now, lift=lift, keys=keys)
+            self.memory.change(refused={**still_refused(self.memory.now.refused, now, keys), key: refusal})
+            self._chronicle.end("refuse", offer, ok=False, message=error.reason, lift=lift)
             return
         pause = longer(before.pause, self.settings.check_period)
         if key not in self._retries:

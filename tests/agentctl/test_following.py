@@ -50,6 +50,9 @@ def test_on_the_way() -> None:
     behind = PlannedUpdate(component="telemetry", from_version="0.1.0", blocked="netagent is on trial")
     found = seen(changed(state="waiting", why="a version of netagent is on trial"), step=behind)
     assert (found.state, found.over) == ("waiting", False)
+    ring = PlannedUpdate(component="telemetry", from_version="0.1.0", blocked="up to ring 0", lift="agentctl x")
+    found = seen(changed(state="waiting", wanted="0.2.0", why="up to ring 0", lift="agentctl x"), step=ring)
+    assert (found.state, found.over, found.lift) == ("not now", True, "agentctl x")
 
 
 def test_ends() -> None:
@@ -60,6 +63,9 @@ def test_ends() -> None:
     assert found.lift == "agentctl update unblock telemetry 0.2.0"
     found = seen(events=(event("refuse", message="not for us"),))
     assert (found.state, found.ok) == ("refused", False)
+    unsigned = msgspec.structs.replace(event("refuse"), lift="agentctl package trust KEY.pub")
+    assert seen(events=(unsigned,)).lift == "agentctl package trust KEY.pub"
+    assert seen(events=(event("commit"),), version="0.2").ok  # 0.2 and 0.2.0 are one version
     assert seen().text == "nothing to do, 0.1.0 runs"
     # One that came back before, and nobody wants another.
     assert seen(changed(state="rolled back", why="0.2.0 was rolled back")).ok

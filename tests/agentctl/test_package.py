@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.release.product import checkout
+from tests.release.product import CHECKOUT, checkout
 
 
 def agentctl(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -54,3 +54,18 @@ def test_refusals_say_what_to_do(tmp_path: Path) -> None:
         assert junk.returncode == 1
         assert "junk.zip: is no zip" in junk.stderr
         assert "Traceback" not in junk.stderr
+
+
+def test_a_key_that_cannot_have_its_public_half_is_not_made(tmp_path: Path) -> None:
+    (tmp_path / "k.pub").write_text("of another key")
+    refused = agentctl(tmp_path, "keygen", "k")
+    assert (refused.returncode, "k.pub: is there already" in refused.stderr) == (1, True)
+    assert not (tmp_path / "k").exists()
+
+
+def test_what_is_no_version_is_said_so(tmp_path: Path) -> None:
+    agentctl(tmp_path, "keygen", "k")
+    for words in (("--as-version", "1.x"), ("--floor", "junk")):
+        refused = agentctl(tmp_path, "build", "telemetry", "--key", "k", "--source", str(CHECKOUT), *words)
+        said = f"agentctl: {words[1]!r} is no version: write two to four numbers, e.g. 0.2.0\n"
+        assert (refused.returncode, refused.stderr) == (1, said)

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from agentctl.deployment import choose
+from agentctl.records import why_another_runs
 from ipc.component import Component
 from ipc.places import Places
 from release import record as records
+from release.build import build
 from release.record import Bad, Chosen, Record, Trial
 from release.unpack import component_folder
+from tests.release.product import CHECKOUT, KEY, Installed
 
 ONE, TWO = Chosen("0.1.0", "1" * 64), Chosen("0.2.0", "2" * 64)
 
@@ -91,7 +95,7 @@ def test_a_version_on_trial_is_given_up_first(tmp_path: Path) -> None:
 def test_off_the_bad_list(root: Path) -> None:
     refused = agentctl(root, "update", "unblock", "telemetry", "0.9")
     assert (refused.returncode, "not on the bad list" in refused.stderr) == (1, True)
-    assert agentctl(root, "update", "unblock", "telemetry", "0.3.0").returncode == 0
+    assert agentctl(root, "update", "unblock", "telemetry", "0.3").returncode == 0  # 0.3 and 0.3.0 are one version
     assert not now(root).bad
 
 
@@ -106,3 +110,40 @@ def test_a_rdagent_that_does_not_know_of_versions(root: Path) -> None:
         assert "rdagent 0.0.9 does not answer" in found.stderr
         assert "older than this agentctl" in found.stderr
     assert now(root).current == TWO
+
+
+def test_not_below_the_floor(tmp_path: Path) -> None:
+    installed = Installed(Places.under(tmp_path).installed, "telemetry")
+    built = build(CHECKOUT, "telemetry", tmp_path / "dist", [KEY], version="9.0.0", floor="9.0.0")
+    installed.put(built)
+    current = Chosen("9.0.0", built.digest)
+    before = installed.set(current=current, previous=ONE)
+    refused = agentctl(tmp_path, "update", "rollback", "telemetry")
+    assert refused.returncode == 1
+    assert "telemetry 0.1.0 is below 9.0.0, the floor of telemetry 9.0.0" in refused.stderr
+    assert now(tmp_path) == before
+
+
+def test_a_refusal_for_a_program(root: Path) -> None:
+    for words in ("unblock telemetry 7.0", "rollback netagent"):
+        refused = agentctl(root, "update", *words.split(), "--json")
+        answer = json.loads(refused.stdout)
+        assert (refused.returncode, answer["ok"], bool(answer["why"])) == (1, False, True)
+        assert answer["why"] in refused.stderr
+    absent = agentctl(root, "bundle", "import", "x.zip", "--json")
+    assert (absent.returncode, json.loads(absent.stdout)["ok"]) == (3, False)
+
+
+def test_why_another_version_runs_than_is_in_force(tmp_path: Path) -> None:
+    installed = Installed(Places.under(tmp_path).installed, "telemetry")
+    built = build(CHECKOUT, "telemetry", tmp_path / "dist", [KEY], version="9.0.0")
+    installed.put(built)
+    installed.set(current=Chosen("9.0.0", built.digest))
+    deployment = choose(tmp_path)
+    assert why_another_runs(deployment, "telemetry", "9.0") == ""
+    assert "was not started; its log lies under" in why_another_runs(deployment, "telemetry", "0.2.0")
+    (installed.tree("9.0.0") / "telemetry" / "__init__.py").write_text("rotten")
+    why = why_another_runs(deployment, "telemetry", "0.2.0")
+    assert why.startswith("9.0.0 is in force and cannot be started, it is damaged on the disk")
+    assert "telemetry/__init__.py" in why
+    assert why_another_runs(deployment, "netagent", "0.2.0") == ""

@@ -262,6 +262,9 @@ def test_asked_running_refused(clean: RunningHost) -> None:
     for expected in ("1.0.0.0", "9.9.9.9"):
         reported(vm_of(clean), "1.0.0.0", refusal(expected, "no such package"))
         assert now() == ("refused", "1.0.0.0", "no such package")
+    waits = {**refusal("9.9.9.9", "updates are held"), "status": "Transitioning", "code": 0}
+    reported(vm_of(clean), "1.0.0.0", waits)
+    assert now() == ("asked", "1.0.0.0", "updates are held")
     reported(vm_of(clean), "1.0.0.0", refusal("5.0.0.0", "of another one"))
     assert now() == ("asked", "1.0.0.0", "")
     reported(vm_of(clean), "9.9.9.9")

@@ -302,6 +302,12 @@ def test_the_command(own_host: RunningHost, tmp_path: Path) -> None:
     assert (one["channel"], one["ring"], one["layers"]) == ("edge", 1, [digest])
     assert "edge" in run_azfabric(own_host.root, "publish", "--list").stdout
     run_azfabric(own_host.root, "publish", check=2)
+    # As the agent reads it: a release for ring 1 is for ring 0, too (rdagent/update/obstacles.py).
+    assert "rings 0 to this one" in " ".join(run_azfabric(own_host.root, "publish", "--help").stdout.split())
     run_azfabric(own_host.root, "publish", file, "--list", check=2)
-    run_azfabric(own_host.root, "publish", "--withdraw", COMPONENT, "0.2.0")
+    said = run_azfabric(own_host.root, "want", COMPONENT, "0.2").stdout  # 0.2 and 0.2.0 are one version
+    assert f"{COMPONENT} 0.2.0 is asked for" in said
+    refused = run_azfabric(own_host.root, "want", COMPONENT, "0.3.0", check=1).stderr
+    assert "azfabric publish PACKAGE.zip" in refused
+    run_azfabric(own_host.root, "publish", "--withdraw", COMPONENT, "0.2")
     assert "there is no" in run_azfabric(own_host.root, "publish", "--withdraw", COMPONENT, "0.2.0", check=1).stderr

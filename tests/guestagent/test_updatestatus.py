@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,6 +54,16 @@ def test_nothing_is_said() -> None:
     assert update_status([ASKED], known(BAD, trying)) is None
     settled = UpdateView(component="telemetry", state="rolled back", wanted_by="host")
     assert update_status([ASKED], known(BAD, settled)) is not None
+
+
+def test_what_waits_is_neither_well_nor_refused() -> None:
+    held = msgspec.structs.replace(BAD, message="all updates are held until 22:00", waiting=True)
+    assert update_status([ASKED], known(held)) == {
+        "expectedVersion": "0.2.0",
+        "status": "Transitioning",
+        "code": 0,
+        "formattedMessage": {"lang": "en-US", "message": "telemetry 0.2.0: all updates are held until 22:00"},
+    }
 
 
 def test_no_token_in_a_url_leaves_the_machine() -> None:

@@ -176,3 +176,9 @@ def test_a_bundle_that_was_damaged_is_refused_or_whole(
 
 def test_an_entry_names_its_file() -> None:
     assert Entry(component="probe", version="1.0", digest=SHA).file == "packages/probe-1.0.zip"
+
+
+def test_a_package_is_no_bundle_and_says_what_it_is(one: Built, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BadPackage, match="is a package and no bundle; make one of it: agentctl bundle export"):
+        unpack_bundle(one.path, tmp_path / "out")

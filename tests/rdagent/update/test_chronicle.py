@@ -2,16 +2,23 @@
 
 import asyncio
 
+from ipc.bus import Bus
 from ipc.contract.rdagent import GetUpdateHistory, UpdateEvent
 from ipc.errors import NoAnswer
 from ipc.places import Places
+from ipc.record import Emitter
+from rdagent.update.chronicle import Chronicle
 from rdagent.update.memory import Memory
 from rdagent.update.offers import Offer
+from rdagent.update.shelf import Shelf
 from release.record import Bad, Chosen
+from release.signing import Trust
 from tests.conftest import come_true
 from tests.rdagent.conftest import rdagent_at
 from tests.rdagent.update.lying import LyingServer
+from tests.rdagent.update.situations import offer
 from tests.release.product import Installed
+from wire.redact import redact
 
 
 def told(places: Places, server: LyingServer) -> list[UpdateEvent]:
@@ -55,3 +62,25 @@ def test_of_one_that_was_on_trial_it_is_known_who_wanted_it(places: Places, serv
     Memory(places).change(attempts={"telemetry": offer})
     (event,) = told(places, server)
     assert (event.version, event.wanted_by) == ("1.1.0", "host")
+
+
+def test_an_end_says_from_which_version_it_came(places: Places) -> None:
+    shelf, memory, running = Shelf(places, lambda _: Trust(())), Memory(places), {"telemetry": "0.1.0"}
+    new = offer("0.2.0")
+
+    async def story() -> None:
+        bus = Bus(places, "test", "0")
+        emitter = Emitter(places, bus, "rdagent", "0", redact)
+        chronicle = Chronicle(memory, shelf, emitter, 0.0, offers=list, running=lambda: running, changed=lambda _: None)
+        chronicle.note("trial", new)
+        running["telemetry"] = "0.2.0"
+        chronicle.end("commit", new)
+        chronicle.came_back(new, "I say so")  # by hand, while it still counts as what runs
+        bus.close()
+
+    asyncio.run(story())
+    assert [(one.phase, one.from_version) for one in memory.history("telemetry", 9)] == [
+        ("trial", "0.1.0"),
+        ("commit", "0.1.0"),
+        ("roll back", "0.1.0"),
+    ]

@@ -4,6 +4,7 @@ import asyncio
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ipc.places import Places
@@ -115,6 +116,17 @@ def test_what_a_server_damaged_is_tried_again(
     assert not (places.installed / "components" / NAME / "versions").exists()
     served.files[PACKAGE] = whole
     assert install(installer, offer(served)) == chosen(built)
+
+
+@pytest.mark.parametrize("spelled", ["1.1", "1.1.0.0"])
+def test_a_version_is_the_same_however_it_is_spelled(
+    installer: Installer, served: LyingServer, built: Built, spelled: str
+) -> None:
+    wanted = msgspec.structs.replace(offer(served), version=spelled)
+    assert install(installer, wanted) == chosen(built)
+    before = len(served.asked)
+    assert install(installer, wanted) == chosen(built)  # it lies there under the name its package has
+    assert len(served.asked) == before
 
 
 def test_another_mirror_has_it(installer: Installer, served: LyingServer, built: Built) -> None:

@@ -160,7 +160,7 @@ def test_no_document_keeps_it_from_starting(tmp_path_factory: pytest.TempPathFac
 @given(st.dictionaries(st.text(max_size=3), st.floats(-2e5, 2e5)))
 def test_a_refusal_is_kept_for_a_day_and_not_if_it_is_of_the_future(ages: dict[str, float]) -> None:
     refused = {key: Refusal(why="it is junk", at=NOW - age) for key, age in ages.items()}
-    kept = still_refused(refused, NOW)
+    kept = still_refused(refused, NOW, "keys")
     assert kept == {key: refused[key] for key in kept}
     for key in refused:
         assert (key in kept) == (0 <= NOW - refused[key].at < 86400)

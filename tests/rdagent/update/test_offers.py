@@ -1,9 +1,11 @@
 """Who wants what: the repository, the operator, and what each knows of a version."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdagent.update.offers import Entry, Offer, collect, note_seen, same_version
+from rdagent.update.offers import Entry, Offer, collect, from_family, from_operator, note_seen
+from release.manifest import same_version
 from tests.rdagent.update import situations
 from tests.rdagent.update.situations import NOW, digest_of
 from wire.extensions import AgentFamily
@@ -75,7 +77,7 @@ def test_what_the_repository_knows_of_a_version_is_used_by_whoever_wants_it() ->
         ALL, families=[requested("0.2")], manifests={"telemetry": [package("0.2.0")]}, entries=entries
     )
     (one,) = offers
-    assert (one.version, one.wanted_by, one.urls) == ("0.2", "host", ("http://h/0.2.0.zip",))
+    assert (one.version, one.wanted_by, one.urls) == ("0.2.0", "host", ("http://h/0.2.0.zip",))
     assert (one.digest, one.target) == (digest_of("0.2.0"), "packages/telemetry/telemetry-0.2.0.zip")
     assert one.ring is None  # the host's word is for this machine, the ring for all
     assert problems == []
@@ -101,6 +103,17 @@ def test_the_operator_may_name_a_version_of_another_channel() -> None:
     )
     assert offers[-1].wanted_by == "operator"
     assert offers[-1].urls == ("http://h/0.3.0.zip",)
+
+
+@pytest.mark.parametrize("spelled", ["0.9", "0.9.0", "0.9.0.0"])
+def test_a_number_is_spelled_as_it_is_published(spelled: str) -> None:
+    published = [entry("0.9.0")]
+    named = from_operator("telemetry", spelled, [], published)
+    assert (named.version, named.target) == ("0.9.0", published[0].target)
+    offered, _ = from_family(requested(spelled), [package("0.9.0")], "0.1.0")
+    assert [one.version for one in offered] == ["0.9.0"]
+    host, _ = collect(["telemetry"], families=[requested(spelled)], entries=published, has_repository=True)
+    assert [one.version for one in host if one.wanted_by == "host"] == ["0.9.0"]
 
 
 def test_of_two_families_of_one_name_the_first_with_a_manifest() -> None:

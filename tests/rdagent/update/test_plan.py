@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from rdagent.config import UpdateSettings
 from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Wait
 from rdagent.update.jitter import jitter
-from rdagent.update.offers import Offer, same_version
-from rdagent.update.plan import ORDER, decide, order
+from rdagent.update.offers import Offer
+from rdagent.update.plan import ORDER, answer_to_host, decide, order
 from rdagent.update.policy import Policy, abort_rest, ask, go_on, hold, pin
-from release.manifest import is_version, version_key
+from release.manifest import is_version, same_version, version_key
 from release.record import Record, Trial
 from tests.rdagent.update import situations
 from tests.rdagent.update.situations import (
@@ -234,12 +234,22 @@ def test_a_component_whose_version_nobody_knows_is_left_alone_unless_the_operato
 
 def test_ring_jitter_and_window_are_for_what_nobody_asked_for() -> None:
     slow = UpdateSettings(window="Sat 22:00-23:00", jitter=14400.0, ring=1)
-    assert refused(decided(offer(ring=0), settings=slow)) == (
+    assert waits(decided(offer(ring=0), settings=slow)) == (
+        None,
         "telemetry 0.2.0 is released up to ring 0, this machine is in ring 1",
         "agentctl update now telemetry",
     )
     assert begun(decided(offer(ring=1))) == begun(decided(offer(ring=None))) == "0.2.0"
     assert begun(decided(offer("0.2.0", "host", ring=0, seen_at=NOW), settings=slow)) == "0.2.0"
+
+
+def test_what_waits_for_its_ring_hides_nothing_that_needs_a_hand() -> None:
+    ahead, failed = offer("0.3.0", ring=0), offer("0.2.0")
+    assert waits(decided(ahead, offer("0.1.0")))[0] is None
+    why, lift = refused(decided(ahead, failed, here=found(record=bad("0.2.0"))))
+    assert (why.endswith("hangs"), lift) == (True, "agentctl update unblock telemetry 0.2.0")
+    until, _, _ = waits(decided(ahead, failed, policy=hold(NOTHING_SAID, "", NOW, NOW + 60)))
+    assert until == NOW + 60
 
 
 def test_a_window() -> None:
@@ -280,9 +290,21 @@ def test_who_waits_for_a_time_finds_no_other_no_at_its_end() -> None:
     """A lasting reason is told before one that passes."""
     held = hold(NOTHING_SAID, "", NOW, NOW + 60)
     assert refused(decided(offer(), policy=held, here=found(record=bad("0.2.0"))))
-    assert refused(decided(offer(ring=0), policy=held))
+    assert waits(decided(offer(ring=0), policy=held))[0] is None
     night = UpdateSettings(window="03:00-04:00", jitter=0.0)
     assert refused(decided(offer("1.0.0", disallow_major=True), settings=night))
+
+
+def test_what_the_host_hears() -> None:
+    held = decided(offer(wanted_by="host"), policy=hold(NOTHING_SAID, "", NOW, NOW + 60))
+    runs = decided(offer("0.1.0", "host"))
+    failed = decided(offer(wanted_by="host"), here=found(record=bad("0.2.0")))
+    others = [decided(), decided(offer(ring=0)), decided(offer("0.3.0", "host"))]
+    assert isinstance(held, Wait)
+    assert answer_to_host([*others, runs]) == runs
+    assert answer_to_host([runs, held, *others]) == held
+    assert answer_to_host([held, failed, runs]) == failed
+    assert answer_to_host(others) is None
 
 
 def test_the_order_of_a_release() -> None:

@@ -1,0 +1,117 @@
+"""What is refused for its signature is tried again as soon as the trust folder is another one."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ipc.contract.rdagent import GetUpdateHistory, GetUpdates, Updates
+from ipc.errors import NoAnswer
+from ipc.places import Places
+from rdagent.config import UpdateSettings
+from release import record as records
+from release.build import Built, build, layer_file
+from release.record import Chosen
+from release.signing import PublicKey, trust_digest
+from tests.conftest import PATIENCE
+from tests.rdagent.conftest import Watcher, rdagent_at
+from tests.rdagent.update.lying import LyingServer, SignedRepository
+from tests.release.product import CHECKOUT, KEY, OTHER_KEY, Installed
+
+
+def trust(places: Places, key: PublicKey) -> Path:
+    file = places.trust / "release.pub"
+    file.write_bytes(msgspec.json.encode(key))
+    return file
+
+
+async def told(watcher: Watcher) -> Updates | None:
+    try:
+        return await watcher.bus.ask(GetUpdates(), within=1.0)
+    except NoAnswer:
+        return None
+
+
+async def until_refused(watcher: Watcher) -> tuple[str, str]:
+    """Why, and what lifts it."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            found = await told(watcher)
+            for one in found.components if found else ():
+                if one.component == "telemetry" and one.state == "refused":
+                    return one.why, one.lift
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+def built(places: Places, signed: SignedRepository, tmp_path: Path) -> Built:
+    """9.9.8 is in force, and the repository has 9.9.9 by another key."""
+    old = build(CHECKOUT, "telemetry", tmp_path / "old", [KEY], version="9.9.8")
+    installed = Installed(places.installed, "telemetry")
+    installed.put(old)
+    installed.set(current=Chosen("9.9.8", old.digest))
+    new = build(CHECKOUT, "telemetry", tmp_path / "new", [OTHER_KEY], version="9.9.9")
+    for layer in new.manifest.layers:
+        content = layer_file(tmp_path / "new" / "layers", layer).read_bytes()
+        signed.put(f"layers/{layer.sha256}.zip", content)
+    layers = [one.sha256 for one in new.manifest.layers]
+    signed.publish("9.9.9", new.path.read_bytes(), digest=new.digest, layers=layers)
+    return new
+
+
+@pytest.mark.parametrize("trouble", ["another key", "junk", "writable"])
+def test_another_trust_folder_is_another_try(places: Places, server: LyingServer, built: Built, trouble: str) -> None:
+    key = trust(places, KEY.public() if trouble == "another key" else OTHER_KEY.public())
+    if trouble == "junk":
+        key.write_text("junk")
+    if trouble == "writable":
+        key.chmod(0o666)
+
+    async def story() -> None:
+        settings = UpdateSettings(repository=server.url, jitter=0.0)
+        async with rdagent_at(places, server.url, 60.0, settings) as watcher:
+            why, lift = await until_refused(watcher)
+            if trouble == "another key":
+                assert "signed by 0 of the keys we know" in why
+                assert lift == "agentctl package trust KEY.pub"
+            else:
+                assert why.startswith(f"no package can be checked: {key}")
+                assert lift == ""  # no command of ours mends it; the line says what does
+            events = (await watcher.bus.ask(GetUpdateHistory())).events
+            assert [(one.phase, one.lift) for one in events] == [("refuse", lift)]
+            trust(places, OTHER_KEY.public())
+            key.chmod(0o644)
+            async with asyncio.timeout(PATIENCE):
+                while not ((record := records.read(Installed(places.installed, "telemetry").folder)) and record.trial):
+                    await told(watcher)  # who looks has it judged anew
+                    await asyncio.sleep(0.05)
+            assert record.trial.target == Chosen("9.9.9", built.digest)
+
+    asyncio.run(story())
+
+
+def test_what_makes_another_trust_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "trust"
+    seen = {trust_digest(folder)}
+
+    def is_new() -> bool:
+        found, before = trust_digest(folder), len(seen)
+        seen.add(found)
+        return len(seen) > before
+
+    folder.mkdir(mode=0o700)
+    assert is_new()
+    key = folder / "a.pub"
+    key.write_text("one")
+    assert is_new()
+    key.write_text("two")
+    assert is_new()
+    key.chmod(0o666)
+    assert is_new()
+    (folder / "root.json").write_text("{}")  # speaks of the repository, not of packages
+    assert not is_new()
+    key.rename(folder / "b.pub")
+    assert is_new()
+    folder.chmod(0o777)
+    assert is_new()
