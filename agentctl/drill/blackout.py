@@ -17,14 +17,14 @@ from agentctl.asking import ask
 from agentctl.drill.contract import Broken
 from agentctl.drill.findings import Findings
 from agentctl.drill.hostwords import Host
-from agentctl.drill.looks import Looks
+from agentctl.drill.looks import LOOK_SECONDS, MANIFEST_SECONDS, SHORT, Looks
 from agentctl.drill.outages import OUTAGES, Outage
 from agentctl.drill.progress import Steps
 from agentctl.drill.report import Case
 from agentctl.drill.stage import Stage
 from agentctl.drill.unchanged import Sight, sights, what_changed
 from agentctl.drill.updates import SCALED, Versions, until
-from agentctl.drill.variants import Change, changed, checkout, package, replaced
+from agentctl.drill.variants import Change, changed, checkout, package
 from agentctl.drill.watch import Watch
 from agentctl.errors import CommandError, WrongUse
 from agentctl.processes import end, process, wait_until
@@ -39,12 +39,6 @@ CHECK_SECONDS = 1.0
 """The longest pause between two looks into the repository; a VM has an hour."""
 LOOKS = 3
 """That fail in each life of rdagent, at least."""
-_LOOK_SECONDS, _MANIFEST_SECONDS = 5, 4
-_SHORT = {
-    "rdagent/update/repository.py": replaced("^LOOK_SECONDS = 30.0$", f"LOOK_SECONDS = {_LOOK_SECONDS}.0"),
-    "rdagent/update/host.py": replaced("^_MANIFEST_SECONDS = 20.0$", f"_MANIFEST_SECONDS = {_MANIFEST_SECONDS}.0"),
-}
-"""Changes of rdagent: one look at a source that does not answer takes half a minute on a VM."""
 
 _PATIENCE = 60.0
 _STATUS_PATIENCE = 5.0
@@ -73,8 +67,8 @@ def run(
 ) -> None:
     """The whole drill; `changes` are made in rdagent. Raises CommandError if it cannot be done at all."""
     facts = findings.facts
-    scaled = f"a look into the repository each {CHECK_SECONDS:g} s (1 h), of {_LOOK_SECONDS} s at most (30 s)"
-    facts["scaled down"] = f"{SCALED}; {scaled}, a manifest {_MANIFEST_SECONDS} s (20 s); brackets: a VM"
+    scaled = f"a look into the repository each {CHECK_SECONDS:g} s (1 h), of {LOOK_SECONDS} s at most (30 s)"
+    facts["scaled down"] = f"{SCALED}; {scaled}, a manifest {MANIFEST_SECONDS} s (20 s); brackets: a VM"
     blackout, looks = Blackout(stage, changes or {}), 0.0
     for number, outage in enumerate(outages, 1):
         steps.begin(f"{outage.name}: {outage.what}")
@@ -101,7 +95,7 @@ class Blackout:
         drop_in.write_text(f"[update]\ncheck_period = {CHECK_SECONDS}\n")
         self._first = tuple(map(self._build, ("1.0.0", "1.0.1")))
         self._previous, self._current = map(stage.install, self._first)
-        hasty = changed(checkout(stage.root / "hasty", _SHORT), changes)
+        hasty = changed(checkout(stage.root / "hasty", SHORT), changes)
         self._rdagent = package(hasty, "rdagent", "1.0.1", stage.root / "packages", stage.key)
         self._bring_up()
         self._looks = Looks(self._versions, fail=True)
@@ -111,9 +105,8 @@ class Blackout:
         if self._ended == _ENDS:
             self._begin_anew()
         began, measured, evidence, problem = time.monotonic(), dict[str, float](), list[str](), ""
-        self._looks = Looks(self._versions, fail=outage.kind in {"away", "host gone"})
+        self._looks, faults = Looks(self._versions, fail=outage.kind in {"away", "host gone"}), list[int]()
         watch = Watch(self._stage)
-        faults: list[int] = []
         try:
             built = self._build(version)
             measured = self._play(outage, built, faults, watch)
@@ -137,7 +130,9 @@ class Blackout:
         target = Chosen(built.manifest.version, built.digest)
         self._begin(outage, built, faults)
         if outage.kind == "one way left":
-            return self._arrives(target)
+            arrived = self._arrives(target)
+            self._heal(faults)
+            return arrived
         self._one_life(outage, before)
         pids = self._kill(outage)
         until(lambda: self._who_is_not_back(outage), _PATIENCE)
@@ -170,7 +165,12 @@ class Blackout:
             if len(outage.rounds) > 1:
                 self._looks.until_more(2, outage.patience)
         if outage.kind == "withdrawn":
+            until(lambda: self._what_is_not_wanted(built.manifest.version), outage.patience)
             self._host.withdraw(COMPONENT, built.manifest.version)
+
+    def _what_is_not_wanted(self, version: str) -> str:
+        view = self._versions.view(COMPONENT)
+        return "" if view and view.wanted == version else f"rdagent does not know that {version} is wanted"
 
     def _returns(self, outage: Outage, built: Built, faults: list[int]) -> None:
         """The sources are as they should be."""
@@ -191,7 +191,7 @@ class Blackout:
     def _begin_anew(self) -> None:
         """With a fresh group, so that the next one is judged by itself. Raises CommandError."""
         self._stage.clear()
-        self._previous, self._current = (self._stage.install(one) for one in self._first)
+        self._previous, self._current = map(self._stage.install, self._first)
         self._bring_up()
 
     def _bring_up(self) -> None:
