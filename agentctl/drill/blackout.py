@@ -40,7 +40,8 @@ CHECK_SECONDS = 1.0
 LOOKS = 3
 """That fail in each life of rdagent, at least."""
 
-_PATIENCE = 60.0
+_PATIENCE, _READY_PATIENCE = 60.0, 150.0
+"""guestagent asks a host that was away after pauses of up to a minute."""
 _STATUS_PATIENCE = 5.0
 """A source that does not answer is waited for longer."""
 _ENDS = 3
@@ -75,8 +76,7 @@ def run(
         case = blackout.case(outage, f"1.1.{number}")
         findings.cases.append(case)
         looks += case.measured.get("looks", 0.0)
-        week = f"is not waited for: it is 200 looks that fail on a VM, here {looks:g} did; no clock was moved"
-        facts["a week"] = week
+        facts["a week"] = f"is not waited for: it is 200 looks that fail on a VM, here {looks:g}; no clock was moved"
         figures = ", ".join(f"{name} {value:g}" for name, value in case.measured.items())
         steps.end(f"{case.name}: {case.problem or figures}", style="" if case.ok else "red")
 
@@ -125,7 +125,7 @@ class Blackout:
 
     def _play(self, outage: Outage, built: Built, faults: list[int], watch: Watch) -> dict[str, float]:
         """`faults`: filled with those in force. Raises Broken, CommandError."""
-        self._stage.until_ready()
+        self._stage.until_ready(_READY_PATIENCE)
         before = sights(self._stage, self._versions, _PATIENCE)
         target = Chosen(built.manifest.version, built.digest)
         self._begin(outage, built, faults)
@@ -278,7 +278,7 @@ class Blackout:
         self._is_in_force(target)
         arrived = time.monotonic() - began
         self._previous, self._current = before or self._previous, target
-        self._stage.until_ready()
+        self._stage.until_ready(_READY_PATIENCE)
         until(self._what_is_not_settled, _PATIENCE)
         return {"arrives_s": round(arrived, 2)}
 
