@@ -83,8 +83,8 @@ class Life:
         if pid != self._pid:
             self._pid, self._seen_at, self._strikes = pid, now, 0
         reason = ""
-        # One of the future was shown before the machine started anew.
-        self.shown = bool(sign and sign[0] == pid and sign[1] <= now)
+        # One of the far future was shown before the machine started anew; a little ahead it is rounded, or just shown.
+        self.shown = bool(sign and sign[0] == pid and sign[1] <= now + HANG_SECONDS)
         if sign and self.shown:
             self.patience = START_SECONDS
             if now - sign[1] > HANG_SECONDS:

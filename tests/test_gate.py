@@ -124,3 +124,15 @@ def test_every_dependency_has_its_reason() -> None:
     for requirement in names:
         name = requirement.split(">")[0].split("[")[0]
         assert name == "azvmagent" or f"| `{name}`" in reasons, f"docs/dependencies.md gives no reason for {name}"
+
+
+def test_no_merge_is_left_undone() -> None:
+    # Whatever is there, tracked or not; a match is a failure, and so is a command that does not work.
+    found = subprocess.run(
+        ["grep", "-rnE", "^(<{7}|>{7}) ", *sorted(one.name for one in ROOT.iterdir() if not one.name.startswith("."))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (found.returncode, found.stdout) == (1, ""), found.stderr

@@ -72,8 +72,12 @@ class Attempts:
         self._be_reborn = be_reborn
         self.doing: Doing | None = None
 
-    async def make(self, offer: Offer) -> None:
-        """Raises InstallError, ReleaseError."""
+    async def make(self, offer: Offer, may_begin: Callable[[], bool]) -> bool:
+        """Have it prove itself; whether that was begun. If it may not begin any more once it was fetched, it waits on
+        the disk.
+
+        Raises InstallError, ReleaseError.
+        """
         name, began = offer.component, time.monotonic()
         self._now(offer, "fetch")
         try:
@@ -84,21 +88,22 @@ class Attempts:
         seconds = time.monotonic() - began
         self._chronicle.note("stage", offer, message="it lies on the disk, whole and checked", seconds=seconds)
         baseline = await self._trials.baseline(name)
+        if not may_begin():
+            return False
         now = self._memory.now
-        # If it comes back once more, that is a story of its own.
-        known_bad = {**now.known_bad, name: [key for key in now.known_bad.get(name, []) if key != target.key]}
-        attempts, baselines = {**now.attempts, name: offer}, {**now.baselines, name: baseline}
-        self._memory.change(attempts=attempts, baselines=baselines, known_bad=known_bad)
+        self._memory.change(attempts={**now.attempts, name: offer}, baselines={**now.baselines, name: baseline})
         try:
             await asyncio.to_thread(self._shelf.change, name, partial(_begun, target=target))
         except ReleaseError as error:
             raise InstallError(f"its trial cannot begin: {error}", final=False) from error
+        self._chronicle.forget(name, target)
         self._chronicle.note("trial", offer)
         if name == "rdagent":
             self._be_reborn()
-            return
+            return True
         await self._restart_for(offer)
         await self._prove(offer, target, baseline)
+        return True
 
     async def finish(self, name: str, target: Chosen) -> None:
         """A trial that an earlier life of ours began, or whose end could not be written down. Raises ReleaseError."""

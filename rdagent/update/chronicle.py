@@ -13,7 +13,7 @@ from rdagent.update.offers import Offer
 from rdagent.update.shelf import Shelf
 from release import record as records
 from release.environment import fingerprint
-from release.record import Record
+from release.record import Chosen, Record
 
 _TRIALS_WITHIN = 100
 """Lines of the history."""
@@ -114,6 +114,12 @@ class Chronicle:
         policy = policies.abort_rest(self._memory.now.policy, offer, reason, self._offers())
         self._memory.change(policy=policy)
         self.end("roll back", offer, ok=False, message=reason, seconds=seconds)
+
+    def forget(self, name: str, target: Chosen) -> None:
+        """It is tried once more: if it comes back again, that is a story of its own."""
+        known = self._memory.now.known_bad
+        left = [key for key in known.get(name, []) if key != target.key]
+        self._memory.change(known_bad={**known, name: left})
 
     def outcome(self, offer: Offer, *, ok: bool, message: str = "", waiting: bool = False) -> None:
         """What the host hears of the version it asked for."""

@@ -5,6 +5,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -242,16 +243,23 @@ class Updater:
             offer = decision.offer
             word = self.memory.now.policy.asked.get(offer.component)
             try:
-                await self.attempts.make(offer)
+                begun = await self.attempts.make(offer, partial(self._may_begin, decision))
             except InstallError as error:
                 self._forget_word(offer.component, word)
                 self._not_had(offer, error)
                 self.decide_anew()
             else:
-                self._forget_word(offer.component, word)
+                if begun:
+                    self._forget_word(offer.component, word)
                 self._retries.pop(self.wishes.key(offer), None)
             return True
         return False
+
+    def _may_begin(self, decision: Begin) -> bool:
+        """Whether that is still so: the operator's word may have changed while it was fetched."""
+        self.decide_anew()
+        now = self.decisions.get(decision.component)
+        return isinstance(now, Begin) and now.offer.version == decision.offer.version
 
     def _forget_word(self, name: str, word: str | None) -> None:
         """What the operator asked for was begun and has ended: if we are killed before, it has to begin once more.

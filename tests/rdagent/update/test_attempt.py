@@ -11,11 +11,12 @@ from ipc.places import Places
 from rdagent.update.attempt import Attempts
 from rdagent.update.chronicle import Chronicle
 from rdagent.update.gate import Observation
-from rdagent.update.install import Installer
+from rdagent.update.install import Installer, InstallError
 from rdagent.update.memory import Memory
 from rdagent.update.offers import Offer
 from rdagent.update.shelf import Shelf
 from rdagent.update.trials import Trials
+from release.errors import ReleaseError
 from release.record import Chosen
 from release.signing import Trust
 from tests.rdagent.update.situations import chosen, offer
@@ -66,29 +67,56 @@ class Shelved(Installer):
         return chosen(offer.version)
 
 
-def test_a_version_that_is_tried_once_more_has_a_story_of_its_own(places: Places) -> None:
-    """rdagent's own ends are told by whoever comes up next, unless they are told already."""
+@pytest.mark.parametrize("may_begin", [True, False])
+def test_a_version_that_is_tried_once_more_has_a_story_of_its_own(places: Places, *, may_begin: bool) -> None:
+    """rdagent's own ends are told by whoever comes up next, unless that was done. What is held meanwhile waits."""
     shelf, memory = Shelf(places, lambda _: Trust(())), Memory(places)
-    memory.change(known_bad={"rdagent": [chosen("0.1.0").key, chosen("0.2.0").key], "telemetry": [chosen("0.2.0").key]})
-    look, reborn = Look(shelf, swapped=False), list[bool]()
+    before = {"rdagent": [chosen("0.1.0").key, chosen("0.2.0").key], "telemetry": [chosen("0.2.0").key]}
+    memory.change(known_bad=before)
+    reborn = list[bool]()
     attempts = Attempts(
         places,
         shelf,
         memory,
-        cast("Chronicle", Quiet()),
+        Quiet(memory),
         Shelved(),
-        look,
+        Look(shelf, swapped=False),
         running=dict,
         changed=lambda _: None,
         be_reborn=lambda: reborn.append(True),
     )
-    asyncio.run(attempts.make(offer("0.2.0", "host", component="rdagent")))
-    assert reborn == [True]
-    assert memory.now.known_bad == {"rdagent": [chosen("0.1.0").key], "telemetry": [chosen("0.2.0").key]}
+    begun = asyncio.run(attempts.make(offer("0.2.0", "host", component="rdagent"), lambda: may_begin))
+    assert (begun, reborn) == (may_begin, [True] * may_begin)
+    assert (shelf.record("rdagent").trial is not None) == may_begin
+    assert memory.now.known_bad == ({**before, "rdagent": [chosen("0.1.0").key]} if may_begin else before)
 
 
-class Quiet:
+def test_a_trial_that_cannot_begin_leaves_the_story_before_as_it_was(places: Places) -> None:
+    shelf, memory = Shelf(places, lambda _: Trust(())), Memory(places)
+    before = {"rdagent": [chosen("0.2.0").key]}
+    memory.change(known_bad=before)
+    attempts = Attempts(
+        places,
+        shelf,
+        memory,
+        Quiet(memory),
+        Shelved(),
+        Look(shelf, swapped=False),
+        running=dict,
+        changed=lambda _: None,
+        be_reborn=lambda: None,
+    )
+    shelf.make_folder("rdagent").chmod(0o777)  # nobody believes such a folder
+    with pytest.raises((ReleaseError, InstallError)):
+        asyncio.run(attempts.make(offer("0.2.0", "host", component="rdagent"), lambda: True))
+    assert memory.now.known_bad == before
+
+
+class Quiet(Chronicle):
     """What is told is not looked at."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
 
     def note(self, *_: object, **__: object) -> None:
         pass
