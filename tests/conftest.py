@@ -27,9 +27,12 @@ hypothesis.settings.register_profile("ours", deadline=None, suppress_health_chec
 hypothesis.settings.load_profile("ours")
 
 
-# Who starts us in the background of a shell, or as a worker, has us ignore Ctrl-C, and our children inherit that.
+# Who starts us in the background of a shell, by nohup, or as a worker, has us ignore Ctrl-C or the end of the terminal,
+# and our children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class LocalHost:

@@ -300,7 +300,8 @@ def test_whatever_the_bytes_are_it_opens_or_says_why(position: int, rubbish: byt
         try:
             with closing(reopened(path)) as journal:
                 journal.add([make(1000, "after")])
-                assert "1000" in ids(journal.read(after=None, limit=5))
+                # A byte of a row's number may be another, and SQLite cannot know: it need not be the last.
+                assert "1000" in ids(journal.read(after=None, limit=1000))
                 journal.uploaded(journal.last())
         except JournalError:
             pass
