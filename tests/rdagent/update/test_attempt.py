@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import cast
 
 import msgspec
@@ -74,17 +75,7 @@ def test_a_version_that_is_tried_once_more_has_a_story_of_its_own(places: Places
     before = {"rdagent": [chosen("0.1.0").key, chosen("0.2.0").key], "telemetry": [chosen("0.2.0").key]}
     memory.change(known_bad=before)
     reborn = list[bool]()
-    attempts = Attempts(
-        places,
-        shelf,
-        memory,
-        Quiet(memory),
-        Shelved(),
-        Look(shelf, swapped=False),
-        running=dict,
-        changed=lambda _: None,
-        be_reborn=lambda: reborn.append(True),
-    )
+    attempts = with_all_on_the_disk(places, shelf, memory, lambda: reborn.append(True))
     begun = asyncio.run(attempts.make(offer("0.2.0", "host", component="rdagent"), lambda: may_begin))
     assert (begun, reborn) == (may_begin, [True] * may_begin)
     assert (shelf.record("rdagent").trial is not None) == may_begin
@@ -95,17 +86,7 @@ def test_a_trial_that_cannot_begin_leaves_the_story_before_as_it_was(places: Pla
     shelf, memory = Shelf(places, lambda _: Trust(())), Memory(places)
     before = {"rdagent": [chosen("0.2.0").key]}
     memory.change(known_bad=before)
-    attempts = Attempts(
-        places,
-        shelf,
-        memory,
-        Quiet(memory),
-        Shelved(),
-        Look(shelf, swapped=False),
-        running=dict,
-        changed=lambda _: None,
-        be_reborn=lambda: None,
-    )
+    attempts = with_all_on_the_disk(places, shelf, memory, lambda: None)
     shelf.make_folder("rdagent").chmod(0o777)  # nobody believes such a folder
     with pytest.raises((ReleaseError, InstallError)):
         asyncio.run(attempts.make(offer("0.2.0", "host", component="rdagent"), lambda: True))
@@ -120,3 +101,17 @@ class Quiet(Chronicle):
 
     def note(self, *_: object, **__: object) -> None:
         pass
+
+
+def with_all_on_the_disk(places: Places, shelf: Shelf, memory: Memory, be_reborn: Callable[[], None]) -> Attempts:
+    return Attempts(
+        places,
+        shelf,
+        memory,
+        Quiet(memory),
+        Shelved(),
+        Look(shelf, swapped=False),
+        running=dict,
+        changed=lambda _: None,
+        be_reborn=be_reborn,
+    )
