@@ -19,7 +19,7 @@ from release.record import Bad, Chosen, Record
 _START_PATIENCE = 30.0
 """Seconds from the host's word to the trial."""
 _RESTORE_PATIENCE = 30.0
-_TELL_PATIENCE = 90.0
+_TELL_PATIENCE = 30.0
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):

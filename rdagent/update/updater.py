@@ -10,6 +10,7 @@ from functools import partial
 import msgspec
 
 from ipc.component import Component
+from ipc.contract.every import Hello
 from ipc.contract.guestagent import GoalStateArrived
 from ipc.contract.rdagent import ComponentTruth, UpdateChanged
 from ipc.hostaddress import HostAddress
@@ -114,7 +115,10 @@ class Updater:
         """UTC, seconds since the epoch: the decisions follow from what was seen since."""
         self.reborn = False
         """Whether this process is to become another version of itself once it has ended."""
+        self._guestagent = 0
+        """The process that was met last."""
         component.bus.on(GoalStateArrived, lambda _: self.look_again(host=True))
+        component.bus.on(Hello, self._meet, of="guestagent")
 
     def story(self, name: str) -> str:
         """Of a version of `name` that came back; empty if none did, or something else has happened since."""
@@ -126,6 +130,12 @@ class Updater:
         record, running = self.shelf.record(name), self._running().get(name, "")
         digest = _digest_of(running, record)
         return msgspec.structs.replace(self.found[name], record=record, running=running, running_digest=digest)
+
+    def _meet(self, hello: Hello) -> None:
+        """What another one announced before we could hear it is lost, and our own next look may be an hour away."""
+        if hello.pid != self._guestagent:
+            self._guestagent = hello.pid
+            self.look_again(host=True)
 
     def look_again(self, *, host: bool = False, repository: bool = False) -> None:
         """Something may have changed: what the host wants, what the repository has, or the operator's word."""

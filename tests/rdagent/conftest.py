@@ -85,10 +85,10 @@ class Watcher:
 
 @asynccontextmanager
 async def rdagent_at(
-    places: Places, wireserver: str, period: float, updates: UpdateSettings | None = None
+    places: Places, wireserver: str, period: float, updates: UpdateSettings | None = None, *, hostgaplugin: str = ""
 ) -> AsyncIterator[Watcher]:
     settings = Settings(heartbeat_period=period, look_period=0.2, observe_period=5.0)
-    host = HostSettings(wireserver=wireserver)
+    host = HostSettings(wireserver=wireserver, hostgaplugin=hostgaplugin)
     task = asyncio.create_task(run(places, settings, updates or UpdateSettings(), host))
     bus = Bus(places, "test", "0")
     try:
