@@ -70,7 +70,10 @@ def look(extensions: ExtensionsGoalState, known: Known, lib: Path, log: Path) ->
     """Every extension of the goal state that has anything to tell. Reads status files and heartbeats."""
     found = []
     for handler in extensions.handlers:
-        for settings in handler.settings or (None,):
+        several = handler.settings or (None,)
+        if handler.state == "uninstall" and any(one is not None and one.name for one in several):
+            several = (None,)
+        for settings in several:
             if settings is not None and settings.name and settings.state == "disabled":
                 continue  # a disabled one of several is not reported any more
             report = _one(handler, settings, known, lib, log)
@@ -170,6 +173,9 @@ def read_system() -> dict[str, str]:
 def _one(handler: Handler, settings: Settings | None, known: Known, lib: Path, log: Path) -> ExtensionReport | None:
     own = key(handler.name, settings)
     record = known.applied.get(own) or known.applied.get(handler.name)
+    if record is None and settings is None and handler.state == "uninstall":
+        # All of several are to go: what is not reported any more, the host takes for uninstalled.
+        record = next((one for name, one in known.applied.items() if name.partition("/")[0] == handler.name), None)
     doing, waiting = known.doing.get(handler.name), known.waiting.get(own) or known.waiting.get(handler.name)
     if record is None and doing is None and waiting is None:
         return None
