@@ -19,7 +19,7 @@ from pathlib import Path
 
 import zmq
 
-from agentctl.drill.stage import Stage
+from agentctl.drill.group.stage import Stage
 from agentctl.drill.variants import CHECKOUT
 from bench import procfs
 from bench.table import Figures, show

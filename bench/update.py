@@ -22,12 +22,12 @@ import msgspec
 from rich.console import Console
 
 from agentctl.drill.findings import Findings
-from agentctl.drill.load import Load
+from agentctl.drill.group.stage import Stage
+from agentctl.drill.group.updates import Versions, until
 from agentctl.drill.progress import steps
 from agentctl.drill.report import Case, Report
-from agentctl.drill.stage import Stage
-from agentctl.drill.swap import CONFIGURATION, build, run
-from agentctl.drill.updates import Versions, until
+from agentctl.drill.swap.drill import CONFIGURATION, build, run
+from agentctl.drill.swap.load import Load
 from agentctl.drill.variants import changed, checkout, package
 from bench import procfs
 from bench.table import Figures, show

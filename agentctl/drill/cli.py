@@ -17,8 +17,8 @@ from ipc.places import COMPONENTS
 
 if TYPE_CHECKING:
     from agentctl.drill.findings import Findings
+    from agentctl.drill.group.stage import Stage
     from agentctl.drill.progress import Steps
-    from agentctl.drill.stage import Stage
 
 _FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
 
@@ -100,7 +100,7 @@ def skew(to: Reporting) -> None:
     release (N+1: unknown keys, events, requests and words) beside both, and one that speaks another protocol, which has
     to be refused with the reason. Takes about two minutes. Exit status 1 if one combination fails.
     """
-    from agentctl.drill import skew as this
+    from agentctl.drill.skew import drill as this
 
     def play(stage: "Stage", steps: "Steps", findings: "Findings") -> None:
         releases = this.build(stage)
@@ -136,9 +136,9 @@ def rollback(
       agentctl drill rollback rdagent --only hangs
       agentctl drill rollback --all --junit rollback.xml
     """
-    from agentctl.drill import rollback as this
-    from agentctl.drill.badbuilds import BUILDS
-    from agentctl.drill.updates import CONFIGURATION
+    from agentctl.drill.group.updates import CONFIGURATION
+    from agentctl.drill.rollback import drill as this
+    from agentctl.drill.rollback.badbuilds import BUILDS
 
     if listing:
         for one in BUILDS:
@@ -166,7 +166,7 @@ def swap(component: str, times: int, load: bool, to: Reporting) -> None:
     keep their processes, nothing to grow and no process to be left over. An operation runs across each swap. Every
     tenth swap goes through the whole updater (all of rdagent's).
     """
-    from agentctl.drill import swap as this
+    from agentctl.drill.swap import drill as this
 
     def play(stage: "Stage", steps: "Steps", findings: "Findings") -> None:
         built = this.build(stage, component)
@@ -185,9 +185,9 @@ def blackout(only: tuple[str, ...], listing: bool, to: Reporting) -> None:
     Nothing may change but what the status says of the repository; the version before has to come back from the disk;
     and after the return the version that is wanted has to arrive by itself. Exit status 1 if that is not so.
     """
-    from agentctl.drill import blackout as this
-    from agentctl.drill.outages import OUTAGES
-    from agentctl.drill.updates import CONFIGURATION
+    from agentctl.drill.blackout import drill as this
+    from agentctl.drill.blackout.outages import OUTAGES
+    from agentctl.drill.group.updates import CONFIGURATION
 
     if listing:
         for one in OUTAGES:
@@ -209,8 +209,8 @@ def _play(
     Exits with 1 if something was not as it has to be, or was interrupted. Raises CommandError.
     """
     from agentctl.drill.findings import Findings
+    from agentctl.drill.group.stage import Stage
     from agentctl.drill.progress import steps
-    from agentctl.drill.stage import Stage
 
     check(to)
     console, findings = render.Terminal(stderr=to.as_json), Findings(name)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agentctl.drill.skew import later
+from agentctl.drill.skew.drill import later
 from agentctl.drill.variants import checkout, released
 
 Trees = dict[str, Path]

@@ -11,14 +11,14 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from agentctl.drill.blackout import LOOKS, choose, run
+from agentctl.drill.blackout.drill import LOOKS, choose, run
+from agentctl.drill.blackout.outages import OUTAGES, Outage
+from agentctl.drill.blackout.unchanged import Sight, what_changed
 from agentctl.drill.findings import Findings
-from agentctl.drill.outages import OUTAGES, Outage
+from agentctl.drill.group.stage import Stage
+from agentctl.drill.group.updates import CONFIGURATION
 from agentctl.drill.progress import steps
 from agentctl.drill.report import Report
-from agentctl.drill.stage import Stage
-from agentctl.drill.unchanged import Sight, what_changed
-from agentctl.drill.updates import CONFIGURATION
 from agentctl.drill.variants import replaced
 from agentctl.errors import WrongUse
 from release.record import Chosen, Record

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from agentctl.drill.cli import Reporting, conclude
+from agentctl.drill.group.stage import Stage
 from agentctl.drill.holding import held
 from agentctl.drill.report import Case, Report
-from agentctl.drill.stage import Stage
 from agentctl.errors import CommandError
 from agentctl.processes import command_line, end, process, wait_until, with_environment
 

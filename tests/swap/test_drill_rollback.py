@@ -12,13 +12,13 @@ import pytest
 from defusedxml.ElementTree import parse
 from rich.console import Console
 
-from agentctl.drill.badbuilds import BUILDS, BadBuild
 from agentctl.drill.findings import Findings
+from agentctl.drill.group.stage import Stage
+from agentctl.drill.group.updates import CONFIGURATION
 from agentctl.drill.progress import steps
 from agentctl.drill.report import Report
-from agentctl.drill.rollback import Choice, bad_package, choose, run
-from agentctl.drill.stage import Stage
-from agentctl.drill.updates import CONFIGURATION
+from agentctl.drill.rollback.badbuilds import BUILDS, BadBuild
+from agentctl.drill.rollback.drill import Choice, bad_package, choose, run
 from agentctl.errors import WrongUse
 from ipc.places import COMPONENTS
 from release.errors import ReleaseError

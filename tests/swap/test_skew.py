@@ -19,11 +19,12 @@ from defusedxml.ElementTree import parse
 from rich.console import Console
 
 from agentctl import __version__
-from agentctl.drill.contract import Expected, reads
+from agentctl.drill.group.contract import Expected, reads
+from agentctl.drill.group.stage import Stage
 from agentctl.drill.progress import steps
 from agentctl.drill.report import Case, Report
-from agentctl.drill.skew import CELLS, CONFIGURATION, Releases, combinations, for_this_base, grids, plan
-from agentctl.drill.stage import Stage
+from agentctl.drill.skew.drill import CELLS, CONFIGURATION, Releases, combinations, for_this_base, grids, plan
+from agentctl.drill.skew.walk import Cell, Walk
 from agentctl.drill.variants import (
     Change,
     Variant,
@@ -35,7 +36,6 @@ from agentctl.drill.variants import (
     replaced,
     variant,
 )
-from agentctl.drill.walk import Cell, Walk
 from agentctl.errors import CommandError
 from agentctl.processes import process, wait_until, with_environment
 from ipc.contract import REQUESTS

@@ -14,8 +14,8 @@ import pytest
 
 from agentctl import group
 from agentctl.asking import ask
-from agentctl.drill.stage import Stage
-from agentctl.drill.updates import CONFIGURATION, Versions
+from agentctl.drill.group.stage import Stage
+from agentctl.drill.group.updates import CONFIGURATION, Versions
 from agentctl.drill.variants import package
 from agentctl.processes import wait_until
 from ipc.contract.rdagent import UpdateView

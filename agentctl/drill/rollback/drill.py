@@ -9,17 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from agentctl.drill.badbuilds import BUILDS, BadBuild
-from agentctl.drill.contract import Broken
 from agentctl.drill.findings import Findings
-from agentctl.drill.hostwords import Host
+from agentctl.drill.group.contract import Broken
+from agentctl.drill.group.hostwords import Host
+from agentctl.drill.group.stage import Stage
+from agentctl.drill.group.updates import SCALED, Versions
+from agentctl.drill.group.watch import Watch
 from agentctl.drill.progress import Steps
 from agentctl.drill.report import Case
-from agentctl.drill.stage import Stage
-from agentctl.drill.takenback import Expected, TakenBack
-from agentctl.drill.updates import SCALED, Versions
+from agentctl.drill.rollback.badbuilds import BUILDS, BadBuild
+from agentctl.drill.rollback.takenback import Expected, TakenBack
 from agentctl.drill.variants import changed, checkout, package
-from agentctl.drill.watch import Watch
 from agentctl.errors import CommandError, WrongUse
 from ipc.errors import IpcError
 from ipc.places import COMPONENTS

@@ -1,6 +1,6 @@
 """How often the updater looked into the repository in vain: as it tells itself, by the time of each look."""
 
-from agentctl.drill.updates import Versions, until
+from agentctl.drill.group.updates import Versions, until
 from agentctl.drill.variants import replaced
 from ipc.contract.rdagent import Updates
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from agentctl.drill.contract import Alarm, Broken, Expected, suite
+from agentctl.drill.group.contract import Alarm, Broken, Expected, suite
 from ipc.contract.rdagent import GetTruth, Truth
 from ipc.contract.telemetry import GetTimeline
 from ipc.errors import Refused

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from agentctl.asking import ask
-from agentctl.drill import foreign
-from agentctl.drill.contract import Broken, Expected, check
+from agentctl.drill.group.contract import Broken, Expected, check
+from agentctl.drill.group.stage import Stage
+from agentctl.drill.group.watch import Watch
 from agentctl.drill.progress import Steps
 from agentctl.drill.report import Case
-from agentctl.drill.stage import Stage
+from agentctl.drill.skew import foreign
 from agentctl.drill.variants import Variant
-from agentctl.drill.watch import Watch
 from agentctl.errors import CommandError
 from agentctl.view import read_endpoints
 from ipc.contract.every import Describe

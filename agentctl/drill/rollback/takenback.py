@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from agentctl.drill.badbuilds import BadBuild
-from agentctl.drill.contract import Broken
-from agentctl.drill.hostwords import Host
-from agentctl.drill.stage import Stage
-from agentctl.drill.updates import Versions, until
+from agentctl.drill.group.contract import Broken
+from agentctl.drill.group.hostwords import Host
+from agentctl.drill.group.stage import Stage
+from agentctl.drill.group.updates import Versions, until
+from agentctl.drill.rollback.badbuilds import BadBuild
 from agentctl.processes import wait_until
 from ipc.contract.rdagent import UpdateView
 from release.record import Bad, Chosen, Record

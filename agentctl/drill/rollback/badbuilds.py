@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from agentctl.drill.misbehaviour import (
+from agentctl.drill.rollback.misbehaviour import (
     BURN,
     CORRUPT,
     DEAF,

@@ -14,18 +14,18 @@ import msgspec
 
 from agentctl import group
 from agentctl.asking import ask
-from agentctl.drill.contract import Broken
+from agentctl.drill.blackout.looks import LOOK_SECONDS, MANIFEST_SECONDS, SHORT, Looks
+from agentctl.drill.blackout.outages import OUTAGES, Outage
+from agentctl.drill.blackout.unchanged import Sight, sights, what_changed
 from agentctl.drill.findings import Findings
-from agentctl.drill.hostwords import Host
-from agentctl.drill.looks import LOOK_SECONDS, MANIFEST_SECONDS, SHORT, Looks
-from agentctl.drill.outages import OUTAGES, Outage
+from agentctl.drill.group.contract import Broken
+from agentctl.drill.group.hostwords import Host
+from agentctl.drill.group.stage import Stage
+from agentctl.drill.group.updates import SCALED, Versions, until
+from agentctl.drill.group.watch import Watch
 from agentctl.drill.progress import Steps
 from agentctl.drill.report import Case
-from agentctl.drill.stage import Stage
-from agentctl.drill.unchanged import Sight, sights, what_changed
-from agentctl.drill.updates import SCALED, Versions, until
 from agentctl.drill.variants import Change, changed, checkout, package
-from agentctl.drill.watch import Watch
 from agentctl.errors import CommandError, WrongUse
 from agentctl.processes import end, process, wait_until
 from ipc.contract.rdagent import RollBack

@@ -1,8 +1,8 @@
 """Processes of a stage that nothing explains: not run by supervisord, not the host, and no operation goes on."""
 
 from agentctl import group
-from agentctl.drill.belonging import of_root
-from agentctl.drill.stage import Stage
+from agentctl.drill.group.belonging import of_root
+from agentctl.drill.group.stage import Stage
 from agentctl.processes import Process, command_line, wait_until
 from agentctl.view import read_endpoints
 

@@ -11,18 +11,18 @@ import time
 from collections.abc import Mapping, Sequence
 
 from agentctl.asking import ask
-from agentctl.drill import accounts, leaks
-from agentctl.drill.accounts import Done, Swap
-from agentctl.drill.contract import Broken
 from agentctl.drill.findings import Findings
+from agentctl.drill.group.contract import Broken
+from agentctl.drill.group.stage import Stage
+from agentctl.drill.group.updates import Versions, until
+from agentctl.drill.group.watch import Watch
 from agentctl.drill.holding import held
-from agentctl.drill.load import LOST_AFTER, QUESTION_SECONDS, Load
 from agentctl.drill.progress import Steps
 from agentctl.drill.report import Case
-from agentctl.drill.stage import Stage
-from agentctl.drill.updates import Versions, until
+from agentctl.drill.swap import accounts, leaks
+from agentctl.drill.swap.accounts import Done, Swap
+from agentctl.drill.swap.load import LOST_AFTER, QUESTION_SECONDS, Load
 from agentctl.drill.variants import Change, checkout, package
-from agentctl.drill.watch import Watch
 from agentctl.errors import CommandError
 from agentctl.processes import wait_until
 from ipc.contract.rdagent import UpdateNow

@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Callable
 
 from agentctl.asking import ask
-from agentctl.drill.contract import Broken
-from agentctl.drill.stage import Stage
+from agentctl.drill.group.contract import Broken
+from agentctl.drill.group.stage import Stage
 from agentctl.errors import CommandError
 from agentctl.processes import wait_until
 from ipc.contract.every import Describe, Description

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from agentctl.drill.stage import Stage
+from agentctl.drill.group.stage import Stage
 from agentctl.view import read_endpoints
 
 DESCRIPTORS = 8

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agentctl.drill import leaks
-from agentctl.drill.leftovers import left_over
-from agentctl.drill.load import Load
-from agentctl.drill.operations import Run, what_is_wrong
+from agentctl.drill.group.stage import Stage
 from agentctl.drill.report import Case
-from agentctl.drill.stage import Stage
+from agentctl.drill.swap import leaks
+from agentctl.drill.swap.leftovers import left_over
+from agentctl.drill.swap.load import Load
+from agentctl.drill.swap.operations import Run, what_is_wrong
 from agentctl.view import read_endpoints
 
 HEARTBEAT_LIMIT = 15.0

@@ -14,9 +14,9 @@ from typing import TypeVar
 import msgspec
 
 from agentctl import __version__
-from agentctl.drill.operations import Operations, Run
-from agentctl.drill.stage import Stage
-from agentctl.drill.updates import until
+from agentctl.drill.group.stage import Stage
+from agentctl.drill.group.updates import until
+from agentctl.drill.swap.operations import Operations, Run
 from ipc.bus import Bus
 from ipc.contract.every import Health
 from ipc.contract.telemetry import GetTimeline

@@ -16,7 +16,7 @@ import msgspec
 from agentctl import group
 from agentctl.asking import ask
 from agentctl.deployment import Deployment
-from agentctl.drill.belonging import of_root
+from agentctl.drill.group.belonging import of_root
 from agentctl.drill.holding import ENDINGS, handled, interrupted, passed_over
 from agentctl.errors import CommandError
 from agentctl.processes import end, wait_until

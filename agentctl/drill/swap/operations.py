@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from agentctl.drill.stage import Stage
+from agentctl.drill.group.stage import Stage
 from agentctl.processes import wait_until
 from agentctl.view import read_endpoints
 from ipc.bus import Bus

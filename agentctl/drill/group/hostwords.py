@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from agentctl.drill.stage import Stage
+from agentctl.drill.group.stage import Stage
 from agentctl.errors import CommandError
 
 CHANNEL = "drill"

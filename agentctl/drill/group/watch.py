@@ -5,8 +5,8 @@ from collections.abc import Container
 from pathlib import Path
 
 from agentctl.drill import newer
-from agentctl.drill.contract import Broken
-from agentctl.drill.stage import Stage
+from agentctl.drill.group.contract import Broken
+from agentctl.drill.group.stage import Stage
 from agentctl.processes import wait_until
 from ipc.places import COMPONENTS
 

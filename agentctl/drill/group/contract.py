@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from agentctl import __version__
-from agentctl.drill.goalstates import GoalStates
+from agentctl.drill.group.goalstates import GoalStates
 from ipc.bus import Bus
 from ipc.contract import PROTOCOL
 from ipc.contract.every import Describe, Description, Health, Hello

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from agentctl.drill.stage import Stage
-from agentctl.drill.updates import Versions
+from agentctl.drill.group.stage import Stage
+from agentctl.drill.group.updates import Versions
 from ipc.contract.rdagent import BadVersion, Updates
 from ipc.places import COMPONENTS
 from release.record import Chosen, Record

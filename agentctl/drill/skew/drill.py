@@ -11,11 +11,13 @@ from pathlib import Path
 import msgspec
 
 from agentctl import __version__
-from agentctl.drill import foreign, newer
+from agentctl.drill import newer
 from agentctl.drill.findings import Findings
+from agentctl.drill.group.stage import Stage
 from agentctl.drill.progress import Steps
 from agentctl.drill.report import Grid
-from agentctl.drill.stage import Stage
+from agentctl.drill.skew import foreign
+from agentctl.drill.skew.walk import Cell, Walk
 from agentctl.drill.variants import (
     Change,
     Variant,
@@ -27,7 +29,6 @@ from agentctl.drill.variants import (
     replaced,
     variant,
 )
-from agentctl.drill.walk import Cell, Walk
 from ipc.contract import PROTOCOL
 from ipc.places import COMPONENTS
 

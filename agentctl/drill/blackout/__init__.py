@@ -1,0 +1,1 @@
+"""`agentctl drill blackout`: the sources of versions away or lying."""

@@ -1,0 +1,1 @@
+"""`agentctl drill rollback`: bad builds, and what becomes of each."""

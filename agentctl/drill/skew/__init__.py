@@ -1,0 +1,1 @@
+"""`agentctl drill skew`: combinations of releases."""

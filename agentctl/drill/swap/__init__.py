@@ -1,0 +1,1 @@
+"""`agentctl drill swap`: good builds back and forth under load."""
