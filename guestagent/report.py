@@ -11,7 +11,7 @@ import msgspec
 from guestagent import foreign, heartbeat
 from guestagent.builtin import provides
 from guestagent.errors import GuestAgentError, PackageError, StatusFileError
-from guestagent.layout import HandlerFolder
+from guestagent.layout import HandlerFolder, version_folders
 from guestagent.plan import State, Waiting
 from guestagent.record import Applied, Good, digest, key
 from guestagent.runcommand.liveness import settle
@@ -173,12 +173,9 @@ def read_system() -> dict[str, str]:
 def _one(handler: Handler, settings: Settings | None, known: Known, lib: Path, log: Path) -> ExtensionReport | None:
     own = key(handler.name, settings)
     record = known.applied.get(own) or known.applied.get(handler.name)
-    if record is None and settings is None and handler.state == "uninstall":
-        # All of several are to go: what is not reported any more, the host takes for uninstalled.
-        record = next((one for name, one in known.applied.items() if name.partition("/")[0] == handler.name), None)
     doing, waiting = known.doing.get(handler.name), known.waiting.get(own) or known.waiting.get(handler.name)
     if record is None and doing is None and waiting is None:
-        return None
+        return _to_go(handler, lib, log) if handler.state == "uninstall" and settings is None else None
     goes_on = record is not None and bool(record.wanted)
     good = known.good.get(handler.name)
     if goes_on and good is not None:
@@ -207,6 +204,29 @@ def _one(handler: Handler, settings: Settings | None, known: Known, lib: Path, l
         step=doing.doing if doing else "waiting" if waiting is not None and not waiting.failed else "",
         since=since,
         goes_on=goes_on,
+    )
+
+
+def _to_go(handler: Handler, lib: Path, log: Path) -> ExtensionReport | None:
+    """One whose turn to be uninstalled has not come, and whose records, if any, are of its several extensions.
+
+    What is not reported any more, the host takes for uninstalled.
+    """
+    states = [(one.version, one.read_state()) for one in version_folders(lib, log, handler.name)]
+    there = [(state == "Enabled", version) for version, state in states if state in {"Enabled", "Installed"}]
+    if not there:
+        return None
+    enabled, version = max(there)
+    return ExtensionReport(
+        handler=handler.name,
+        version=version,
+        handler_status="Ready" if enabled else "NotReady",
+        code=0,
+        message="Plugin enabled" if enabled else "Plugin disabled",
+        settings=None,
+        status=None,
+        step="",
+        since=0.0,
     )
 
 

@@ -5,10 +5,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from guestagent.record import Applied
+from guestagent.layout import HandlerFolder, HandlerState
 from guestagent.report import ExtensionReport, GoalStateOutcome, Known, look, status_blob
 from guestagent.statusfile import parse_status
 from wire.extensions import ExtensionsGoalState, Handler, Settings
@@ -51,17 +50,20 @@ def test_an_extension_cannot_say_when_it_wrote_nor_who_it_is() -> None:
 
 
 @pytest.mark.parametrize("named", [(), ("a", "b")])
+@pytest.mark.parametrize(("state", "word"), [("Enabled", "Ready"), ("Installed", "NotReady")])
 def test_a_handler_of_several_that_is_to_go_is_reported_before_its_turn_comes(
-    tmp_path: Path, named: tuple[str, ...]
+    tmp_path: Path, named: tuple[str, ...], state: HandlerState, word: str
 ) -> None:
     settings = tuple(Settings(sequence_number=1, name=name, state="disabled") for name in named)
     handler = Handler(name="Test.Several", version="1.0.0", state="uninstall", settings=settings)
-    applied = Applied(version="1.0.0", digest="", ok=True, goal_state="1")
-    known = Known(applied={"Test.Several/a": applied}, good={}, doing={}, waiting={}, booted_at=0.0, now=NOW)
+    known = Known(applied={}, good={}, doing={}, waiting={}, booted_at=0.0, now=NOW)
     goal_state = ExtensionsGoalState(id="2", source="Fabric", handlers=(handler,))
+    assert not look(goal_state, known, tmp_path, tmp_path)
+    folder = HandlerFolder(tmp_path, tmp_path, "Test.Several", "1.0.0")
+    (folder.path / "config").mkdir(parents=True)
+    folder.write_state(state)
     (one,) = look(goal_state, known, tmp_path, tmp_path)
-    assert (one.handler, one.version, one.settings) == ("Test.Several", "1.0.0", None)
-    assert not look(goal_state, msgspec.structs.replace(known, applied={}), tmp_path, tmp_path)
+    assert (one.handler, one.version, one.handler_status, one.settings) == ("Test.Several", "1.0.0", word, None)
 
 
 def test_the_goal_state_is_named_by_its_incarnation_whatever_its_metadata_says() -> None:

@@ -302,6 +302,21 @@ def test_30_one_handler_with_several_extensions(life: Any, make_stand_in: StandI
     assert [line.split()[1] for line in life.calls("begin")][-3:] == ["disable", "disable", "uninstall"]
 
 
+def test_30_a_handler_whose_extensions_are_all_disabled_is_uninstalled_by_its_command(
+    life: Any, make_stand_in: StandIn
+) -> None:
+    life.publish(make_stand_in(30, supportsMultipleExtensions="true"))
+    life.goal({"instances": [{"name": "a", "settings": {}}]})
+    life.says("success", "I am a", extension="a")
+    life.goal({"instances": [{"name": "a", "state": "disabled", "settings": {}}]})
+    life.until(lambda: not life.status(extension="a"), "a to be gone")
+    life.until(lambda: len(life.calls("end disable")) == 1, "a to be disabled")
+    # No more is known of it than what lies on the disk; the host must not take it for uninstalled.
+    life.remove()
+    life.until(lambda: life.calls("begin uninstall"), "its uninstall")
+    life.gone()
+
+
 def test_30_several_extensions_of_a_handler_that_knows_only_one(life: Any, make_stand_in: StandIn) -> None:
     life.publish(make_stand_in(30))
     life.goal({"instances": [{"name": "a", "settings": {}}, {"name": "b", "settings": {}}]})
