@@ -106,7 +106,8 @@ def now(component: str | None, version: str, wait: bool, deployment: Deployment,
 
     Without COMPONENT: whatever is wanted of all four. With VERSION: this one, be it older, down to the floor of what
     runs; an older one stays only if it is pinned as well, before or after: agentctl update pin. Exit status 1 if it
-    came back, is refused, cannot begin now, or the repository could not be asked. Ctrl-C ends the watching only.
+    came back, is refused, cannot begin now, or the repository could not be asked. What cannot begin for want of
+    room, of its package or of a lock is tried again by itself, see `status`. Ctrl-C ends the watching only.
     """
     since = time.time()
     begun = ask(deployment, UpdateNow(component=component or "", version=version), within=10.0)

@@ -69,6 +69,7 @@ class Orders:
                 policy = policies.ask(policy, name, request.version if request.component else "")
             except ValueError as error:
                 raise _no(request, str(error)) from error
+            self._updater.try_at_once(name)
         self._kept(request, policy)
         self._updater.look_again(host=True, repository=True)
         return UpdatePlan(steps=self._steps())

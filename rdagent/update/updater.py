@@ -191,6 +191,12 @@ class Updater:
         left = {key: one for key, one in self.memory.now.refused.items() if not key.startswith(f"{name} ")}
         self.memory.change(refused=left)
 
+    def try_at_once(self, name: str) -> None:
+        """What could not be had: the operator does not want to wait for the next try."""
+        for key, one in self._retries.items():
+            if key.startswith(f"{name} "):
+                self._retries[key] = msgspec.structs.replace(one, at=0.0)
+
     def decide_anew(self) -> None:
         """With what is known of the disk: the operator's word may have changed."""
         if not self.found:
@@ -255,8 +261,9 @@ class Updater:
             try:
                 begun = await self.attempts.make(offer, partial(self._may_begin, decision))
             except InstallError as error:
-                self._forget_word(offer.component, word)
                 self._not_had(offer, error)
+                if self.wishes.key(offer) not in self._retries:
+                    self._forget_word(offer.component, word)
                 self.decide_anew()
             else:
                 if begun:
@@ -272,7 +279,8 @@ class Updater:
         return isinstance(now, Begin) and now.offer.version == decision.offer.version
 
     def _forget_word(self, name: str, word: str | None) -> None:
-        """What the operator asked for was begun and has ended: if we are killed before, it has to begin once more.
+        """What the operator asked for was begun and has ended, or can never be had. If we are killed before, it has to
+        begin once more; what cannot be had yet is tried again, and stays his word until then.
 
         Another word of his meanwhile stays.
         """
@@ -307,9 +315,11 @@ class Updater:
         if refused and offer.wanted_by != "operator":
             return Refuse(offer=offer, why=refused.why, lift=refused.lift)
         retry = self._retries.get(key)
-        if retry and self._clock.monotonic() < retry.at and not self._is_asked(offer):
+        if retry and self._clock.monotonic() < retry.at:
             until = time.time() + retry.at - self._clock.monotonic()
-            return Wait(offer=offer, until=until, why=retry.why, lift=f"agentctl update now {offer.component}")
+            # Without the version it would be another word of the operator's.
+            what = offer.name if offer.wanted_by == "operator" else offer.component
+            return Wait(offer=offer, until=until, why=retry.why, lift=f"agentctl update now {what}")
         return decision
 
     def _not_had(self, offer: Offer, error: InstallError) -> None:
@@ -331,9 +341,6 @@ class Updater:
             self._chronicle.note("fetch", offer, ok=False, message=error.reason)
         at = self._clock.monotonic() + shortened(pause)
         self._retries[key] = Retry(at=at, pause=pause, why=error.reason, tries=before.tries + 1)
-
-    def _is_asked(self, offer: Offer) -> bool:
-        return offer.component in self.memory.now.policy.asked
 
     def _seconds_to_next(self) -> float:
         waiting = [one.until for one in self.decisions.values() if isinstance(one, Wait) and one.until is not None]
