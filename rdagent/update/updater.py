@@ -30,6 +30,7 @@ from rdagent.update.shelf import Shelf
 from rdagent.update.trials import Trials, in_use
 from rdagent.update.views import story
 from rdagent.update.wishes import Wishes
+from release import record as records
 from release.environment import fingerprint
 from release.errors import ReleaseError
 from release.manifest import same_version
@@ -123,13 +124,21 @@ class Updater:
     def story(self, name: str) -> str:
         """Of a version of `name` that came back; empty if none did, or something else has happened since."""
         found = self.found.get(name)
-        return story(self.memory.history(name, 1), found.record)[0] if found else ""
+        return story(self.memory.history(name, 1), _forgiven(found.record, found))[0] if found else ""
 
     def seen(self, name: str) -> Found:
-        """What was found of it last, and what runs now by which record: a look hangs for as long as a source does."""
-        record, running = self.shelf.record(name), self._running().get(name, "")
+        """What was found of it last, and what runs now by which record: a look hangs for as long as a source does.
+
+        Its bad list is what counts of it.
+        """
+        found, record, running = self.found[name], self.shelf.record(name), self._running().get(name, "")
         digest = _digest_of(running, record)
-        return msgspec.structs.replace(self.found[name], record=record, running=running, running_digest=digest)
+        return msgspec.structs.replace(found, record=_forgiven(record, found), running=running, running_digest=digest)
+
+    def hear_of_record(self, record: Record) -> None:
+        """It was changed, and the loop takes stock again only when what it does has ended."""
+        if (found := self.found.get(record.component)) is not None:
+            self.found[record.component] = msgspec.structs.replace(found, record=record)
 
     def _meet(self, hello: Hello) -> None:
         """What another one announced before we could hear it is lost, and our own next look may be an hour away."""
@@ -344,6 +353,8 @@ class Updater:
 
     def _seconds_to_next(self) -> float:
         waiting = [one.until for one in self.decisions.values() if isinstance(one, Wait) and one.until is not None]
+        bad = [one.expires for found in self.found.values() for one in found.record.bad.values()]
+        waiting += [until for until in bad if until is not None and until > time.time()]
         soonest = min((max(until - time.time(), 0.5) for until in waiting), default=float("inf"))
         return min(soonest, self.wishes.seconds_to_next())
 
@@ -356,6 +367,11 @@ class Updater:
     def _be_reborn(self) -> None:
         self.reborn = True
         self._component.end()
+
+
+def _forgiven(record: Record, found: Found) -> Record:
+    """Without what is on the bad list no more, by the clock or by the machine it is on now."""
+    return records.forgive(record, now=time.time(), environment=found.environment)
 
 
 def _is_suspicious(record: Record, running: str | None) -> bool:

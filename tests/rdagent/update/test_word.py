@@ -2,16 +2,13 @@
 
 import asyncio
 import fcntl
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from ipc.contract.rdagent import GetUpdateHistory, GetUpdates, UpdateNow, UpdateView
-from ipc.errors import NoAnswer
+from ipc.contract.rdagent import GetUpdateHistory, UpdateNow, UpdateView
 from ipc.places import Places
 from rdagent.config import UpdateSettings
 from release import record as records
@@ -19,6 +16,7 @@ from release.build import build
 from release.record import Record
 from tests.conftest import come_true
 from tests.rdagent.conftest import Watcher, rdagent_at
+from tests.rdagent.update.asking import agentctl, view
 from tests.rdagent.update.lying import LyingServer, SignedRepository, reply
 from tests.rdagent.update.situations import chosen
 from tests.release.product import CHECKOUT, KEY, Installed
@@ -31,19 +29,6 @@ def locked(installed: Installed) -> Iterator[None]:
     with (installed.folder / "state.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def agentctl(places: Places, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "agentctl", "update", *words, "--root", str(places.run.parent)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-
-
-async def view(watcher: Watcher) -> UpdateView | None:
-    try:
-        found = await watcher.bus.ask(GetUpdates(), within=1.0)
-    except NoAnswer:
-        return None
-    return next((one for one in found.components if found.looked_at and one.component == "telemetry"), None)
 
 
 def waits(watcher: Watcher, for_what: str) -> Callable[[], Awaitable[UpdateView | None]]:
@@ -72,7 +57,7 @@ def test_a_record_that_is_locked(places: Places, server: LyingServer, installed:
         async with rdagent_at(places, server.url, 60.0) as watcher:
             await come_true(lambda: view(watcher))
             with locked(installed):
-                told = await asyncio.to_thread(agentctl, places, "now", "telemetry", VERSION)
+                told = await agentctl(places, "now", "telemetry", VERSION)
                 assert told.returncode == 1
                 assert "not now" in told.stdout
                 assert "its trial cannot begin: " in told.stdout
