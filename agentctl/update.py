@@ -106,7 +106,8 @@ def now(component: str | None, version: str, wait: bool, deployment: Deployment,
 
     Without COMPONENT: whatever is wanted of all four. With VERSION: this one, be it older, down to the floor of what
     runs; an older one stays only if it is pinned as well, before or after: agentctl update pin. Exit status 1 if it
-    came back, is refused, cannot begin now, or the repository could not be asked. Ctrl-C ends the watching only.
+    came back, is refused, cannot begin now, or the repository could not be asked. What cannot begin for want of
+    room, of its package or of a lock is tried again by itself, see `status`. Ctrl-C ends the watching only.
     """
     since = time.time()
     begun = ask(deployment, UpdateNow(component=component or "", version=version), within=10.0)
@@ -175,15 +176,21 @@ def hold(component: str | None, until: str, span: str, off: bool, deployment: De
 @root_option
 @json_option
 def unblock(component: str, version: str, deployment: Deployment, as_json: bool) -> None:
-    """Take VERSION, or all, off the bad list of COMPONENT: it may be tried again. Works without rdagent, too."""
-    said = f"{f'{component} {version}'.strip()} is off the bad list."
+    """Take VERSION, or all, off the bad list of COMPONENT, and say what happens next: what the channel, the host or you
+    still want is tried at once, if nothing else is in the way. Works without rdagent, too.
+    """
     with told_as_json(as_json):
         try:
             found = ask(deployment, UnblockVersion(component=component, version=version), within=_LOOK_WITHIN)
+            view = next((one for one in found.components if one.component == component), None)
         except NothingThere:
             records.unblock(deployment, component, version)
-            found = Updates(components=records.views(deployment), repository=RepositoryView())
-    _acknowledge(found, said, deployment, as_json=as_json)
+            found, view = Updates(components=records.views(deployment), repository=RepositoryView()), None
+    after = updateview.after_unblock(view, component, version, deployment)
+    if as_json:
+        _print_json({**msgspec.structs.asdict(found), "next": after})
+    else:
+        click.echo(f"{f'{component} {version}'.strip()} is off the bad list.\n{after}")
 
 
 @update.command()

@@ -12,6 +12,7 @@ from agentctl.deployment import Deployment
 from agentctl.following import Progress
 from agentctl.render import duration
 from ipc.contract.rdagent import RepositoryView, UpdateEvent, UpdatePlan, Updates, UpdateView
+from release.manifest import same_version
 
 _BASE = "base install"
 _STYLES = {
@@ -83,6 +84,23 @@ def _lines(one: UpdateView, deployment: Deployment, *, all_held: bool) -> list[T
 def cause(name: str, why: str, lift: str, deployment: Deployment) -> Text:
     """One line: what stands in the way, and what would change that."""
     return Text(f"! {name}: {why}" + (f". Next: {deployment.command(lift)}" if lift else ""), style="yellow")
+
+
+def after_unblock(view: UpdateView | None, component: str, version: str, deployment: Deployment) -> str:
+    """One line: what happens now that `version` (empty: all) is off the bad list. `view`: None without rdagent."""
+    if view is None:
+        return "rdagent does not answer; once it runs again, it tries at once what is wanted then."
+    if view.state == "fetching" or view.trial:
+        busy = f"{view.trial.version} is on trial" if view.trial else f"{view.wanted} is fetched"
+        return f"{component} {busy}; nothing else is begun before that has ended."
+    if not view.wanted or same_version(view.wanted, view.running):
+        now = deployment.command(f"agentctl update now {component} {version or 'VERSION'}")
+        return f"Nobody wants another version of {component} now. To have it tried: {now}"
+    wanted = f"{component} {view.wanted} is wanted by the {view.wanted_by}"
+    if view.state == "waiting" and not view.why:
+        return f"{wanted} and is tried at once: {deployment.command('agentctl update status')}"
+    lift = f". Next: {deployment.command(view.lift)}" if view.lift else ""
+    return f"{wanted} and {'waits' if view.state == 'waiting' else 'is not tried'}: {view.why}{lift}"
 
 
 def _repository(one: RepositoryView) -> Text:

@@ -233,8 +233,9 @@ async function askFor(elements) {
   if (file) {
     try { named = (await call("PUT", `/api/families/${encodeURIComponent(component)}`, file, { file_name: file.name, version })).version; } catch (error) { throw new Wrong("package", error.message); }
   }
-  const asked = await post("/api/components", { component, version: named, from_version: elements.from_version.value.trim() });
-  return `${asked.component} ${asked.version} is asked for, in incarnation ${asked.incarnation}.`;
+  const fast = elements.fast_track.checked;
+  const asked = await post("/api/components", { component, version: named, from_version: elements.from_version.value.trim(), fast_track: fast });
+  return `${asked.component} ${asked.version} is asked for, ${fast ? `by FastTrack (${asked.incarnation})` : `in incarnation ${asked.incarnation}`}.${unread(fast)}`;
 }
 
 async function askNoMore(name) {

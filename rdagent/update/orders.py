@@ -51,11 +51,10 @@ class Orders:
 
     async def get_updates(self, _: GetUpdates) -> Updates:
         self._updater.hear_of_keys()
-        doing, found = self._updater.attempts.doing, self._updater.found
-        if doing is not None and (name := doing.offer.component) in found:
+        if (doing := self._updater.attempts.doing) is not None:
+            name = doing.offer.component
             # The loop takes stock again only when this has ended.
-            record = await asyncio.to_thread(self._updater.shelf.record, name)
-            found[name] = msgspec.structs.replace(found[name], record=record)
+            self._updater.hear_of_record(await asyncio.to_thread(self._updater.shelf.record, name))
         return self._updates()
 
     async def get_plan(self, _: GetUpdatePlan) -> UpdatePlan:
@@ -69,6 +68,7 @@ class Orders:
                 policy = policies.ask(policy, name, request.version if request.component else "")
             except ValueError as error:
                 raise _no(request, str(error)) from error
+            self._updater.try_at_once(name)
         self._kept(request, policy)
         self._updater.look_again(host=True, repository=True)
         return UpdatePlan(steps=self._steps())
@@ -106,7 +106,8 @@ class Orders:
             return msgspec.structs.replace(record, bad=left)
 
         try:
-            await asyncio.to_thread(self._updater.shelf.change, name, free)
+            # He is told what follows from it.
+            self._updater.hear_of_record(await asyncio.to_thread(self._updater.shelf.change, name, free))
         except ReleaseError as error:
             raise _no(request, str(error)) from error
         self._updater.forget_refusals(name)

@@ -30,6 +30,7 @@ from rdagent.update.shelf import Shelf
 from rdagent.update.trials import Trials, in_use
 from rdagent.update.views import story
 from rdagent.update.wishes import Wishes
+from release import record as records
 from release.environment import fingerprint
 from release.errors import ReleaseError
 from release.manifest import same_version
@@ -123,13 +124,21 @@ class Updater:
     def story(self, name: str) -> str:
         """Of a version of `name` that came back; empty if none did, or something else has happened since."""
         found = self.found.get(name)
-        return story(self.memory.history(name, 1), found.record)[0] if found else ""
+        return story(self.memory.history(name, 1), _forgiven(found.record, found))[0] if found else ""
 
     def seen(self, name: str) -> Found:
-        """What was found of it last, and what runs now by which record: a look hangs for as long as a source does."""
-        record, running = self.shelf.record(name), self._running().get(name, "")
+        """What was found of it last, and what runs now by which record: a look hangs for as long as a source does.
+
+        Its bad list is what counts of it.
+        """
+        found, record, running = self.found[name], self.shelf.record(name), self._running().get(name, "")
         digest = _digest_of(running, record)
-        return msgspec.structs.replace(self.found[name], record=record, running=running, running_digest=digest)
+        return msgspec.structs.replace(found, record=_forgiven(record, found), running=running, running_digest=digest)
+
+    def hear_of_record(self, record: Record) -> None:
+        """It was changed, and the loop takes stock again only when what it does has ended."""
+        if (found := self.found.get(record.component)) is not None:
+            self.found[record.component] = msgspec.structs.replace(found, record=record)
 
     def _meet(self, hello: Hello) -> None:
         """What another one announced before we could hear it is lost, and our own next look may be an hour away."""
@@ -190,6 +199,12 @@ class Updater:
         """The operator wants another try."""
         left = {key: one for key, one in self.memory.now.refused.items() if not key.startswith(f"{name} ")}
         self.memory.change(refused=left)
+
+    def try_at_once(self, name: str) -> None:
+        """What could not be had: the operator does not want to wait for the next try."""
+        for key, one in self._retries.items():
+            if key.startswith(f"{name} "):
+                self._retries[key] = msgspec.structs.replace(one, at=0.0)
 
     def decide_anew(self) -> None:
         """With what is known of the disk: the operator's word may have changed."""
@@ -255,8 +270,9 @@ class Updater:
             try:
                 begun = await self.attempts.make(offer, partial(self._may_begin, decision))
             except InstallError as error:
-                self._forget_word(offer.component, word)
                 self._not_had(offer, error)
+                if self.wishes.key(offer) not in self._retries:
+                    self._forget_word(offer.component, word)
                 self.decide_anew()
             else:
                 if begun:
@@ -272,7 +288,8 @@ class Updater:
         return isinstance(now, Begin) and now.offer.version == decision.offer.version
 
     def _forget_word(self, name: str, word: str | None) -> None:
-        """What the operator asked for was begun and has ended: if we are killed before, it has to begin once more.
+        """What the operator asked for was begun and has ended, or can never be had. If we are killed before, it has to
+        begin once more; what cannot be had yet is tried again, and stays his word until then.
 
         Another word of his meanwhile stays.
         """
@@ -307,9 +324,11 @@ class Updater:
         if refused and offer.wanted_by != "operator":
             return Refuse(offer=offer, why=refused.why, lift=refused.lift)
         retry = self._retries.get(key)
-        if retry and self._clock.monotonic() < retry.at and not self._is_asked(offer):
+        if retry and self._clock.monotonic() < retry.at:
             until = time.time() + retry.at - self._clock.monotonic()
-            return Wait(offer=offer, until=until, why=retry.why, lift=f"agentctl update now {offer.component}")
+            # Without the version it would be another word of the operator's.
+            what = offer.name if offer.wanted_by == "operator" else offer.component
+            return Wait(offer=offer, until=until, why=retry.why, lift=f"agentctl update now {what}")
         return decision
 
     def _not_had(self, offer: Offer, error: InstallError) -> None:
@@ -332,11 +351,10 @@ class Updater:
         at = self._clock.monotonic() + shortened(pause)
         self._retries[key] = Retry(at=at, pause=pause, why=error.reason, tries=before.tries + 1)
 
-    def _is_asked(self, offer: Offer) -> bool:
-        return offer.component in self.memory.now.policy.asked
-
     def _seconds_to_next(self) -> float:
         waiting = [one.until for one in self.decisions.values() if isinstance(one, Wait) and one.until is not None]
+        bad = [one.expires for found in self.found.values() for one in found.record.bad.values()]
+        waiting += [until for until in bad if until is not None and until > time.time()]
         soonest = min((max(until - time.time(), 0.5) for until in waiting), default=float("inf"))
         return min(soonest, self.wishes.seconds_to_next())
 
@@ -349,6 +367,11 @@ class Updater:
     def _be_reborn(self) -> None:
         self.reborn = True
         self._component.end()
+
+
+def _forgiven(record: Record, found: Found) -> Record:
+    """Without what is on the bad list no more, by the clock or by the machine it is on now."""
+    return records.forgive(record, now=time.time(), environment=found.environment)
 
 
 def _is_suspicious(record: Record, running: str | None) -> bool:

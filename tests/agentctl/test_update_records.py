@@ -58,6 +58,13 @@ def test_status_is_what_the_records_say(root: Path) -> None:
     assert [one["current"] for one in shape["components"] if one["component"] == "telemetry"] == ["0.2.0"]
 
 
+def test_status_is_without_what_is_on_the_bad_list_no_more(tmp_path: Path) -> None:
+    recorded(tmp_path, Record(component="telemetry", bad={"0.3.0+" + "3" * 64: Bad("hangs", expires=1.0)}))
+    found = agentctl(tmp_path, "update", "status")
+    assert (found.returncode, "0.3.0" in found.stdout) == (3, False)
+    assert "0.3.0" not in agentctl(tmp_path, "update", "status", "--json").stdout
+
+
 def test_where_nothing_ever_was(tmp_path: Path) -> None:
     found = agentctl(tmp_path, "update", "status")
     assert (found.returncode, found.stdout) == (3, "")
@@ -95,7 +102,9 @@ def test_a_version_on_trial_is_given_up_first(tmp_path: Path) -> None:
 def test_off_the_bad_list(root: Path) -> None:
     refused = agentctl(root, "update", "unblock", "telemetry", "0.9")
     assert (refused.returncode, "not on the bad list" in refused.stderr) == (1, True)
-    assert agentctl(root, "update", "unblock", "telemetry", "0.3").returncode == 0  # 0.3 and 0.3.0 are one version
+    freed = agentctl(root, "update", "unblock", "telemetry", "0.3")  # 0.3 and 0.3.0 are one version
+    assert freed.returncode == 0
+    assert freed.stdout.splitlines()[1].startswith("rdagent does not answer; once it runs again, it tries at once")
     assert not now(root).bad
 
 

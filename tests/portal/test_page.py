@@ -428,6 +428,33 @@ def test_a_version_is_asked_for_and_taken_back(host: RunningHost, vm: Vm, page: 
     assert host.api("GET", "/api/components") == []
 
 
+def test_a_version_asked_for_by_fast_track(tmp_path: Path, watched: Watched) -> None:
+    with running(tmp_path / "root") as host:
+        host.api("PUT", "/api/families/rdagent", params={"version": "0.9.0"}, data=zipped()["buffer"])
+        vm, page = vm_of(host), watched.open(host.endpoints["portal"])
+
+        def ask() -> Locator:
+            page.get_by_role("button", name="Ask for a version").click()
+            dialog = page.get_by_role("dialog", name="Ask for a version")
+            box = dialog.get_by_label("Deliver by FastTrack")
+            expect(box).not_to_be_checked()
+            box.check()
+            dialog.get_by_role("button", name="Ask for it").click()
+            expect(dialog).to_be_hidden()
+            return page.locator("#said")
+
+        said = "rdagent 0.9.0 is asked for, by FastTrack"
+        expect(ask()).to_contain_text(f"{said} (1). But this VM has never asked for vmSettings")
+        expect(page.locator("#asked .card")).to_contain_text("since FastTrack 1")
+        assert [one["fast_track"] for one in host.api("GET", "/api/components")] == [True]
+        assert vm_of(host).incarnation == vm.incarnation
+        families = vm.vm_settings()["gaFamilies"]
+        assert [one["version"] for one in families if one["name"] == "rdagent"] == ["0.9.0"]
+        page.reload()
+        expect(ask()).to_have_text(f"{said} (2).")
+        page.goto("about:blank")
+
+
 def test_a_blackout_of_agent_packages_only(host: RunningHost, vm: Vm, page: Page) -> None:
     host.api("PUT", "/api/families/Prod", params={"version": "0.2.0"}, data=zipped()["buffer"])
     page.get_by_role("button", name="Inject fault").click()
