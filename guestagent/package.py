@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -27,6 +27,8 @@ _OURS = {PurePosixPath(name) for name in ("config/HandlerState", "config/Handler
 _ENTRY_LIMIT = 50_000
 _UNPACKED_LIMIT = 4 * 1024 * 1024 * 1024
 # Text compresses a hundredfold at best; what goes beyond is meant to fill the disk.
+# Of the zip's list of entries: 160 for each of them.
+_DIRECTORY_LIMIT = 8 * 1024 * 1024
 _RATIO_LIMIT = 200
 _RATIO_MATTERS_FROM = 64 * 1024 * 1024
 
@@ -133,13 +135,34 @@ def _is_folder(info: zipfile.ZipInfo) -> bool:
     return info.filename.endswith(("/", "\\"))
 
 
+class _Careful:
+    """The zip as the library sees it, which reads its directory whole and makes an object of each entry.
+
+    500 bytes of memory for 50 of the file: nobody could count them before the memory is gone.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0:
+            # All that is left is asked for of the end only, which has 22 bytes and a comment of less than 64 KiB.
+            return self._file.read(1 << 17)
+        if size > _DIRECTORY_LIMIT:
+            raise PackageError(f"the zip has a directory of more than {_DIRECTORY_LIMIT} bytes")
+        return self._file.read(size)
+
+
 @contextlib.contextmanager
 def _opened(package: Path | BinaryIO) -> Iterator[zipfile.ZipFile]:
     """Raises PackageError for whatever zipfile says of a bad zip."""
     name = package.name if isinstance(package, Path) else "the zip"
     try:
-        with zipfile.ZipFile(package) as archive:
-            yield archive
+        with contextlib.ExitStack() as open_ones:
+            file = open_ones.enter_context(package.open("rb")) if isinstance(package, Path) else package
+            careful: Any = _Careful(file)
+            yield open_ones.enter_context(zipfile.ZipFile(careful))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
         raise PackageError(f"{name} is no usable zip: {error}") from error
     except OSError as error:

@@ -199,6 +199,14 @@ def test_unknown_compression_is_refused(lib: Path, method: int) -> None:
     assert f"'big', compressed by method {method}" in str(refused(lib, data))
 
 
+def test_a_directory_is_not_read_whatever_its_size(lib: Path) -> None:
+    limit = 8 * 1024 * 1024
+    entry = struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 0, 0, 0x21, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"x"
+    directory = entry * (limit // len(entry) + 1)
+    data = directory + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0, 0, len(directory), 0, 0)
+    assert f"a directory of more than {limit} bytes" in str(refused(lib, data))
+
+
 def test_limits_hold_for_entries_bytes_and_ratio(lib: Path) -> None:
     many = zipped(*((f"f{number}", b"") for number in range(30)))
     assert "31 entries, limit 30" in str(refused(lib, many, Limits(entries=30)))

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import stat
+import struct
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,17 @@ def test_bytes_that_are_no_package(tmp_path_factory: pytest.TempPathFactory, dat
     path = tmp_path_factory.mktemp("junk") / "x.zip"
     path.write_bytes(data)
     with pytest.raises(BadPackage):
+        verify_package(path, TRUST)
+
+
+def test_a_directory_is_not_read_whatever_its_size(tmp_path: Path) -> None:
+    limit = 4 << 20
+    entry = struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 0, 0, 0x21, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"x"
+    directory = entry * (limit // len(entry) + 1)
+    data = directory + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0, 0, len(directory), 0, 0)
+    path = tmp_path / "telemetry-1.0.0.zip"
+    path.write_bytes(data)
+    with pytest.raises(BadPackage, match=f"has a directory of more than {limit} bytes"):
         verify_package(path, TRUST)
 
 
