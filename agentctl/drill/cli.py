@@ -65,6 +65,8 @@ def check(to: Reporting) -> None:
         if path and not (path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)):
             why = "nothing can be written into" if path.parent.is_dir() else "there is no folder"
             raise CommandError(f"the report {path} could not be written: {why} {path.parent}")
+    if to.junit and to.html and to.junit.resolve() == to.html.resolve():
+        raise CommandError(f"--junit and --html both name {to.html}: give each report a file of its own")
 
 
 def conclude(report: Report, to: Reporting) -> None:

@@ -99,6 +99,14 @@ def test_a_report_that_could_not_be_written_is_noticed_before_the_drill(tmp_path
     assert "The drill's settings" not in done.stdout
 
 
+def test_two_reports_do_not_go_into_one_file(tmp_path: Path) -> None:
+    command = [*DRILL, "skew", "--junit", str(tmp_path / "one"), "--html", str(tmp_path / "." / "one")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "give each report a file of its own" in done.stderr
+    assert not (tmp_path / "one").exists()
+
+
 def test_one_form_that_cannot_be_written_does_not_cost_the_others(tmp_path: Path) -> None:
     to = Reporting(as_json=False, junit=tmp_path / "none" / "x.xml", html=tmp_path / "ok.html", keep=False)
     with pytest.raises(CommandError, match=r"x\.xml cannot be written: No such file"):
