@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from ipc.places import Places
+from ipc.places import COMPONENTS, Places
 from ipc.supervisord import SupervisordError
 from rdagent.update.chronicle import Chronicle
 from rdagent.update.gate import Baseline, Observation, Verdict
@@ -219,6 +219,9 @@ class Attempts:
     async def finish_restart(self) -> None:
         """One that an earlier life of ours began: for supervisord, what was stopped is to stay so."""
         for name in self._memory.now.to_start:
+            if name not in COMPONENTS:
+                self._note_stopped(name, is_stopped=False)
+                continue
             if name in self._restarting and self._restarting[name].locked():
                 continue  # by this life, for somebody who waits for its end
             try:
