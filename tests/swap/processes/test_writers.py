@@ -43,7 +43,7 @@ def test_no_word_is_lost(tmp_path: Path) -> None:
 
 
 def test_the_test_bites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the lock, words are lost or refused; sooner or later, since a full machine may run one after the other."""
+    """Without the lock, words are lost or refused; sooner or later: a full machine may run one after the other."""
     built = probe(tmp_path, "1.0.0")
     unlocked = WRITER.replace("with record.locked(folder):", "if True:")
 
