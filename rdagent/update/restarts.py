@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from ipc.places import Places
+from ipc.places import COMPONENTS, Places
 from ipc.supervisord import SupervisordError
 from rdagent.update.memory import Memory
 from rdagent.update.swap import restart, start
@@ -40,6 +40,9 @@ class Restarts:
         """
         trouble = []
         for name in self._memory.now.to_start:
+            if name not in COMPONENTS:
+                self._note_stopped(name, is_stopped=False)
+                continue
             if (alone := self._alone_with(name)).locked():
                 continue  # for somebody who waits for its end
             async with alone:
