@@ -140,17 +140,25 @@ class Attempts:
         seen = await self._trials.look(name)
         return seen.answered and seen.digest != target.digest
 
-    async def roll_back(self, name: str, reason: str) -> None:
-        """The previous version, from the disk; not below the floor of the current one. Raises ReleaseError."""
-        record = await asyncio.to_thread(self._shelf.record, name)
-        if record.trial:
-            raise ReleaseError(f"{name} {record.trial.target.version} is on trial; its end comes by itself")
-        if (failed := record.current) is None:
-            raise ReleaseError(f"{name} runs from the base install; there is nothing to go back to")
+    async def roll_back(self, name: str, version: str, reason: str) -> None:
+        """From `version` (empty: the one in force) to the previous one, from the disk; not below the floor of the one
+        that is given up. Raises ReleaseError.
+        """
         base = os.environ.get("AZVMAGENT_BASE")
-        await asyncio.to_thread(check_step_back, self._shelf.root, Path(base) if base else None, record)
-        back = partial(records.step_back, reason=reason, expires=self._chronicle.expires())
+        given_up: list[Chosen] = []
+
+        def back(record: Record) -> Record:
+            if record.trial:
+                raise ReleaseError(f"{name} {record.trial.target.version} is on trial; its end comes by itself")
+            check_step_back(self._shelf.root, Path(base) if base else None, record, version)
+            if record.current is None:
+                raise ReleaseError(f"{name} runs from the base install; there is nothing to go back to")
+            given_up.append(record.current)
+            return records.step_back(record, reason, self._chronicle.expires())
+
+        # Who sees it in force and who gives it up is one: two orders at once go back one version.
         await asyncio.to_thread(self._shelf.change, name, back)
+        failed = given_up[0]
         offer = Offer(component=name, version=failed.version, wanted_by="operator", digest=failed.digest)
         self._chronicle.came_back(offer, reason)
         if name == "rdagent":
