@@ -215,13 +215,11 @@ class Updater:
         policy = policies.expire(self.memory.now.policy, now)
         self.memory.change(policy=policy)
         offers = self.wishes.offers(self._running())
-        machine = self.wishes.machine
-        self.decisions = {
-            name: self._hindered(
-                decide(name, self.found[name], offers, policy, self.settings, now=now, machine=machine)
-            )
-            for name in COMPONENTS
-        }
+        unasked, machine = self.wishes.unasked(now), self.wishes.machine
+        judged = partial(
+            decide, offers=offers, policy=policy, settings=self.settings, now=now, machine=machine, unasked=unasked
+        )
+        self.decisions = {name: self._hindered(judged(name, self.found[name])) for name in COMPONENTS}
         for name, one in self.decisions.items():
             if not is_same(before.get(name), one):
                 self._changed(name)

@@ -14,6 +14,7 @@ from ipc.contract.rdagent import RepositoryView
 from ipc.hostaddress import HostAddress
 from ipc.places import COMPONENTS, Places
 from rdagent.config import UpdateSettings
+from rdagent.update.decision import Unasked
 from rdagent.update.host import Instructions, read_instructions
 from rdagent.update.memory import Memory
 from rdagent.update.offers import Entry, Offer, collect, note_seen
@@ -85,10 +86,17 @@ class Wishes:
             asked=asked,
             has_repository=bool(self._settings.repository),
         )
-        self.problems = [*self._instructions.problems, *problems]
+        self.problems = [*self._instructions.away.values(), *problems]
         dated, seen = note_seen(offers, self._memory.now.seen, time.time())
         self._memory.change(seen=seen)
         return dated
+
+    def unasked(self, now: float) -> Unasked:
+        """`now`: UTC, seconds since the epoch."""
+        manifests = {name: why for name, why in self._instructions.away.items() if name}
+        due = min(self._host_at, self._repository_at if self._repository is not None else math.inf)
+        wait = max(due - self._clock.monotonic(), 0.0) if due < math.inf else 0.0  # it is under way
+        return Unasked(repository=self.repository.problem, manifests=manifests, again_at=now + wait)
 
     def key(self, offer: Offer) -> str:
         """An offer and where it is to be had: other bytes are another chance."""
@@ -119,7 +127,7 @@ class Wishes:
             logger.debug("what the host wants of versions is not known: %s", error)
             return self._clock.monotonic() + self._host_pauses.next()
         self._instructions = found
-        if found.problems:  # a manifest is away
+        if found.away:
             return self._clock.monotonic() + self._host_pauses.next()
         self._host_pauses.reset()
         # A goal state that guestagent hears of brings us here sooner.
