@@ -181,6 +181,7 @@ class Orders:
             held=policies.held(policy, "", now) is not None,
             outcome=updater.memory.now.outcome,
             looked_at=updater.looked_at,
+            problems=updater.wishes.problems,
         )
 
     def _view(self, name: str, now: float) -> UpdateView:

@@ -21,8 +21,11 @@ from rdagent.update.offers import Entry, Offer, collect, note_seen
 from rdagent.update.pauses import Clock, Pauses
 from rdagent.update.repository import Repository
 from rdagent.update.source import SourceError
+from rdagent.update.words import one_line
 from wire.errors import WireError
 from wire.http import HttpClient
+
+_PROBLEMS_LIMIT = 50
 
 logger = logging.getLogger("rdagent")
 
@@ -49,7 +52,9 @@ class Wishes:
         self._entries: tuple[Entry, ...] = ()
         self._host_at, self._host_pauses = 0.0, Pauses(settings.check_period)
         self._repository_at, self._repository_pauses = 0.0, Pauses(settings.check_period)
+        self._passed_over: tuple[str, ...] = ()
         self.problems: list[str] = []
+        """What is wrong with what the host and the repository say, a line each."""
         self.repository = RepositoryView(url=settings.repository)
         self.machine = _machine()
 
@@ -86,10 +91,18 @@ class Wishes:
             asked=asked,
             has_repository=bool(self._settings.repository),
         )
-        self.problems = [*self._instructions.away.values(), *problems]
+        self._note([*problems, *self._passed_over])
         dated, seen = note_seen(offers, self._memory.now.seen, time.time())
         self._memory.change(seen=seen)
         return dated
+
+    def _note(self, problems: list[str]) -> None:
+        """A line of the log for each that is new; what is away has had its own, see `_ask_host`."""
+        lines = [one_line(one) for one in problems[:_PROBLEMS_LIMIT]]
+        for line in dict.fromkeys(lines):
+            if line not in self.problems:
+                logger.warning("updates: %s", line)
+        self.problems = list(dict.fromkeys([*map(one_line, self._instructions.away.values()), *lines]))
 
     def unasked(self, now: float) -> Unasked:
         """`now`: UTC, seconds since the epoch."""
@@ -126,6 +139,8 @@ class Wishes:
         except WireError as error:
             logger.debug("what the host wants of versions is not known: %s", error)
             return self._clock.monotonic() + self._host_pauses.next()
+        for name in found.away.keys() - self._instructions.away.keys():
+            logger.warning("updates: %s", one_line(found.away[name]))
         self._instructions = found
         if found.away:
             return self._clock.monotonic() + self._host_pauses.next()
@@ -156,6 +171,7 @@ class Wishes:
             )
             for one in answer.offered
         )
+        self._passed_over = tuple(f"the repository: passed over is {one}" for one in answer.skipped)
         self.repository = RepositoryView(url=self.repository.url, checked_at=checked_at, reached_at=time.time())
         self._repository_pauses.reset()
         return self._clock.monotonic() + self._settings.check_period
