@@ -186,6 +186,8 @@ def unblock(component: str, version: str, deployment: Deployment, as_json: bool)
         except NothingThere:
             records.unblock(deployment, component, version)
             found, view = Updates(components=records.views(deployment), repository=RepositoryView()), None
+        except CommandError as error:
+            raise CommandError(f"{error}. See: {deployment.command('agentctl update status')}") from error
     after = updateview.after_unblock(view, component, version, deployment)
     if as_json:
         _print_json({**msgspec.structs.asdict(found), "next": after})

@@ -102,7 +102,7 @@ class Orders:
             }
             if left == record.bad:
                 what = f"{name} {request.version}".strip()
-                raise ReleaseError(f"{what} is not on the bad list: agentctl update status")
+                raise ReleaseError(f"{what} is not on the bad list")
             return msgspec.structs.replace(record, bad=left)
 
         try:

@@ -337,7 +337,8 @@ class Updater:
         if error.final or error.problem == "trust" or (error.damaged and before.tries >= _DAMAGED_TRIES - 1):
             self._retries.pop(key, None)
             now = time.time()
-            lift = _LIFTS.get(error.problem or "", f"agentctl update now {offer.name}")
+            # Where another try ends the same way, nobody is sent to make it.
+            lift = _LIFTS.get(error.problem or "", "" if error.final else f"agentctl update now {offer.name}")
             keys = self._judged_by
             refusal = Refusal(why=error.reason, at=now, lift=lift, keys=keys)
             self.memory.change(refused={**still_refused(self.memory.now.refused, now, keys), key: refusal})
