@@ -21,6 +21,10 @@ PROGRAMS = ("rdagent", "guestagent", "netagent", "telemetry")
 HANG_SECONDS = 15.0
 TRIAL_START_SECONDS = 20.0
 
+# supervisord's ticks come every 5 s. After a longer gap all of us may have stood still, and who was away judges nobody:
+# silence counts from then on. On waking two ticks come within milliseconds, and two looks are to be two moments.
+GAP_SECONDS, SECOND_LOOK_SECONDS = 7.5, 2.5
+
 # Before its first sign a version in force, or the base install, has longer: a slow machine boots. Whoever was ended so
 # gives the next one twice the time, until one shows a sign: there is no loop of ends, however slow the machine is.
 START_SECONDS, LONGEST_START_SECONDS = 60.0, 960.0
@@ -28,6 +32,8 @@ NO_SIGNS_BEFORE = [0, 2]
 
 # Its own gate ends a trial of rdagent within `trial_limit`, which is less; a gate that does not is what is broken.
 TRIAL_SECONDS = 600.0
+# If the record could not be written then, the trial may have passed its gate and wait for the same: it goes first.
+WAIT_SECONDS = 60.0
 
 # Each end counts one, and half of it is forgotten in two hours: four ends at once are too many, and so is one in 58
 # minutes for ever. "Three in five minutes" would never see a version that ends every 151 s.
@@ -69,30 +75,39 @@ class Life:
     """Signs of life of rdagent. By CLOCK_MONOTONIC: while the machine sleeps, nobody is silent."""
 
     def __init__(self) -> None:
-        self._pid, self._seen_at, self._strikes = 0, 0.0, 0
+        self._pid, self._seen_at, self._struck_at = 0, 0.0, 0.0
+        self._looked_at, self._present_since = 0.0, 0.0
         self.patience = START_SECONDS
         """What a version in force may take to its first sign, seconds."""
         self.shown = False
         """Whether the process of the last look has ever shown one."""
 
     def look(self, pid: int, sign: tuple[int, float] | None, now: float, limit: Callable[[], float]) -> str:
-        """Why it hangs, at the second look in a row that finds it so; empty if it does not.
+        """Why it hangs, at a second look in a row that finds it so, seconds later; empty if it does not.
 
         `now`: CLOCK_MONOTONIC; `sign`: the pid that showed the last one, and when; `limit`: seconds to the first one.
         """
+        if now - self._looked_at > GAP_SECONDS:
+            self._present_since, self._struck_at = now, 0.0
+        self._looked_at = now
         if pid != self._pid:
-            self._pid, self._seen_at, self._strikes = pid, now, 0
+            self._pid, self._seen_at, self._struck_at = pid, now, 0.0
         reason = ""
         # One of the far future was shown before the machine started anew; a little ahead it is rounded, or just shown.
         self.shown = bool(sign and sign[0] == pid and sign[1] <= now + HANG_SECONDS)
         if sign and self.shown:
             self.patience = START_SECONDS
-            if now - sign[1] > HANG_SECONDS:
+            if now - max(sign[1], self._present_since) > HANG_SECONDS:
                 reason = f"no sign of life for {now - sign[1]:.0f} s"
-        elif now - self._seen_at > TRIAL_START_SECONDS and now - self._seen_at > limit():
-            reason = f"no sign of life in its first {now - self._seen_at:.0f} s"
-        self._strikes = self._strikes + 1 if reason else 0
-        if self._strikes < 2:
+        else:
+            silent = now - max(self._seen_at, self._present_since)
+            if silent > TRIAL_START_SECONDS and silent > limit():
+                reason = f"no sign of life in its first {now - self._seen_at:.0f} s"
+        if not reason:
+            self._struck_at = 0.0
+            return ""
+        self._struck_at = self._struck_at or now
+        if now - self._struck_at < SECOND_LOOK_SECONDS:
             return ""
         if not self.shown:
             self.patience = min(self.patience * 2, LONGEST_START_SECONDS)
@@ -103,13 +118,20 @@ class Trial:
     """How long one version of rdagent has been on trial."""
 
     def __init__(self) -> None:
-        self._target, self._since = "", 0.0
+        self._target, self._since, self._looked_at = "", 0.0, 0.0
 
     def look(self, target: str, now: float) -> bool:
         """Whether that is too long; `target`: empty if none is. `now`: CLOCK_MONOTONIC."""
+        if (gap := now - self._looked_at) > GAP_SECONDS:
+            self._since += gap
+        self._looked_at = now
         if target != self._target:
             self._target, self._since = target, now
         return bool(target) and now - self._since > TRIAL_SECONDS
+
+    def wait(self, now: float) -> None:
+        """Its end could not be written."""
+        self._since = now - TRIAL_SECONDS + WAIT_SECONDS
 
 
 class Watchdog:
@@ -167,7 +189,12 @@ class Watchdog:
                 os.kill(pid, signal.SIGKILL)
         elif self._trial.look(self._rdagent_on_trial(), now):
             say(f"rdagent, process {pid}, is on trial without an end")
-            if self._reject("rdagent", f"its trial had no end within {TRIAL_SECONDS:g} s"):
+            try:
+                rejected = self._reject("rdagent", f"its trial had no end within {TRIAL_SECONDS:g} s")
+            except OSError:
+                self._trial.wait(now)
+                raise
+            if rejected:
                 self._rejected = pid
                 os.kill(pid, signal.SIGKILL)
 

@@ -397,15 +397,40 @@ def test_it_shows_signs_of_life_of_its_own(
 
 
 def test_a_trial_without_an_end(watchdog: ModuleType) -> None:
-    trial = watchdog.Trial()
-    limit = watchdog.TRIAL_SECONDS
-    assert not trial.look("2.0.0+a", 1000.0)
-    assert not trial.look("2.0.0+a", 1000.0 + limit)
-    assert trial.look("2.0.0+a", 1001.0 + limit)
+    trial, limit = watchdog.Trial(), watchdog.TRIAL_SECONDS
+
+    def ended(begin: float, seconds: float, target: str) -> float:
+        """When it is found to be too long, counted from its first look; 0 for never."""
+        looks = [begin + 5 * number for number in range(int(seconds / 5) + 1)]
+        return next((now - begin for now in looks if trial.look(target, now)), 0.0)
+
+    assert ended(1000.0, limit + 5, "2.0.0+a") == limit + 5
     # Another one, or none in between, begins anew.
-    assert not trial.look("2.0.0+b", 1002.0 + limit)
-    assert not trial.look("", 2000.0 + 2 * limit)
-    assert not trial.look("2.0.0+b", 2001.0 + 2 * limit)
+    assert not ended(2000.0, limit, "2.0.0+b")
+    assert not ended(3000.0, 5, "")
+    assert not ended(3010.0, limit, "2.0.0+b")
+    # While the whole machine stood still, nobody could end it.
+    assert ended(3610.0 + 10 * limit, 10, "2.0.0+b") == 5
+    # Its end could not be written: it may wait for the same disk, and goes first.
+    now = 3615.0 + 10 * limit
+    trial.wait(now)
+    assert ended(now + 5, 600, "2.0.0+b") == watchdog.WAIT_SECONDS
+
+
+@given(st.floats(0, 7), st.floats(0, 600), st.floats(0, 5), st.floats(0, 6), st.booleans())
+def test_who_was_away_himself_judges_nobody(
+    watchdog: ModuleType, age: float, away: float, phase: float, late: float, has_shown: bool
+) -> None:
+    """All of the machine stands still for a time: then two looks come at once, before rdagent has its own."""
+    life, stops = watchdog.Life(), 1000.0 + phase
+    for number in range(8):
+        now = 965.0 + 5 * number
+        assert not life.look(7, (7, now - age) if has_shown else None, now, lambda: 50.0)
+    last, wakes = stops - age, stops + away
+    boundary = wakes + 5 - wakes % 5
+    for now in (wakes, wakes + 1e-6, boundary, boundary + 5):
+        at = last if now < wakes + late else now
+        assert not life.look(7, (7, at) if has_shown else None, now, lambda: 50.0), now
 
 
 def test_a_rdagent_whose_trial_has_no_end_is_replaced(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from ipc.places import Places
+from ipc.places import COMPONENTS, Places
 from ipc.supervisord import SupervisordError
 from rdagent.update.chronicle import Chronicle
 from rdagent.update.gate import Baseline, Observation, Verdict
@@ -28,6 +28,7 @@ from release.floor import check_step_back
 from release.record import Chosen, Record
 
 _DISK_PAUSE = 5.0
+_REBIRTH_PAUSE = 60.0
 _ANSWER_LOOKS = 20
 
 logger = logging.getLogger("rdagent")
@@ -70,6 +71,9 @@ class Attempts:
         self._running = running
         self._changed = changed
         self._be_reborn = be_reborn
+        self._born = time.monotonic()
+        self._restarting: dict[str, asyncio.Lock] = {}
+        """By component: held while it is stopped and started."""
         self.doing: Doing | None = None
 
     async def make(self, offer: Offer, may_begin: Callable[[], bool]) -> bool:
@@ -118,10 +122,19 @@ class Attempts:
         if await self._is_another(name, target):
             # We ended between the record and the restart, or no try could be counted then.
             if name == "rdagent":
-                self._be_reborn()
+                await self._be_reborn_for(offer)
                 return
             await self._restart_for(offer)
         await self._prove(offer, target, baseline)
+
+    async def _be_reborn_for(self, offer: Offer) -> None:
+        """Once at once, then with a pause: who only begins and ends beats for nobody. Raises ReleaseError."""
+        # launch.py counts a try by writing the record; the same serial says that it could not.
+        serial = (await asyncio.to_thread(self._shelf.record, "rdagent")).serial
+        if self._memory.now.corrected.get("rdagent") == serial and time.monotonic() - self._born < _REBIRTH_PAUSE:
+            raise ReleaseError(f"{offer.name} is on trial and was not started, its try could not be counted")
+        self._memory.change(corrected={**self._memory.now.corrected, "rdagent": serial})
+        self._be_reborn()
 
     async def _is_another(self, name: str, target: Chosen) -> bool:
         """Whether something else runs than the version on trial. One that is mute may be that very version."""
@@ -205,12 +218,17 @@ class Attempts:
 
     async def finish_restart(self) -> None:
         """One that an earlier life of ours began: for supervisord, what was stopped is to stay so."""
-        if name := self._memory.now.restarting:
+        for name in self._memory.now.to_start:
+            if name not in COMPONENTS:
+                self._note_stopped(name, is_stopped=False)
+                continue
+            if name in self._restarting and self._restarting[name].locked():
+                continue  # by this life, for somebody who waits for its end
             try:
                 await asyncio.to_thread(start, self._places, name)
             except SupervisordError as error:
                 raise ReleaseError(f"{name} was stopped to be started anew, and cannot be: {error}") from error
-            self._memory.change(restarting="")
+            self._note_stopped(name, is_stopped=False)
 
     async def correct(self, name: str) -> None:
         """Have it run what the record says, once for each record: an earlier life of ours ended before the restart."""
@@ -234,14 +252,21 @@ class Attempts:
 
     async def _restart(self, name: str) -> bool:
         """Whether it was; if not, it is made up for later."""
-        self._memory.change(restarting=name)
-        try:
-            await asyncio.to_thread(restart, self._places, name)
-        except SupervisordError as error:
-            logger.warning("%s: %s", name, error)
-            return False
-        self._memory.change(restarting="")
-        return True
+        # An order of the operator and a trial may each want one at the same time.
+        async with self._restarting.setdefault(name, asyncio.Lock()):
+            self._note_stopped(name, is_stopped=True)
+            try:
+                await asyncio.to_thread(restart, self._places, name)
+            except SupervisordError as error:
+                logger.warning("%s: %s", name, error)
+                return False
+            self._note_stopped(name, is_stopped=False)
+            return True
+
+    def _note_stopped(self, name: str, *, is_stopped: bool) -> None:
+        others = [one for one in self._memory.now.to_start if one != name]
+        stopped = [*others, name] if is_stopped else others
+        self._memory.change(stopped=stopped, restarting=stopped[-1] if stopped else "")
 
     async def _until_known(self, failed: Offer) -> None:
         """That another version answers: who decides meanwhile would believe that the failed one runs and is wanted."""

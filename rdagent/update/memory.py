@@ -54,13 +54,20 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     """By component: what is on trial, and who wanted it."""
     baselines: dict[str, Baseline] = {}
     """By component: how the version before that was."""
+    stopped: list[str] = []
+    """Components that were stopped, or are to be, and not started again yet."""
     restarting: str = ""
-    """The component that was stopped, or is to be, and not started again yet; empty: none."""
+    """The last of them, for a release that knows of one only; empty: none."""
     corrected: dict[str, int] = {}
     """By component: serial of the record for which it was started anew, because something else ran."""
     outcome: UpdateOutcome | None = None
     imported: dict[str, list[str]] = {}
     """By component: versions that a bundle brought, and that nobody could bring again."""
+
+    @property
+    def to_start(self) -> list[str]:
+        """All of `stopped`, and what a release that knew of one only left."""
+        return list(dict.fromkeys([*self.stopped, *filter(None, [self.restarting])]))
 
 
 class NotKeptError(Exception):

@@ -68,13 +68,15 @@ class Shelf:
         return folder
 
     def check_writable(self, component: str) -> None:
-        """Raises ReleaseError if the record could not be written."""
+        """Raises ReleaseError if the record could not be written, or somebody else holds it for seconds."""
         probe = self.folder(component) / ".writable"
         try:
             probe.write_bytes(b"?")
             probe.unlink()
         except OSError as error:
             raise ReleaseError(f"{probe} cannot be written: {error.strerror}") from error
+        with records.locked(self.folder(component)):
+            pass
 
     def on_disk(self, component: str) -> tuple[OnDisk, ...]:
         """Versions that have a manifest; whether every file fits is looked at before one is tried."""

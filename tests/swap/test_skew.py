@@ -188,16 +188,21 @@ ending.end_process = lambda status: print({words!r}, flush=True) or end(status)
 @pytest.mark.timeout(300)
 @pytest.mark.filterwarnings(OUTLIVED)
 def test_last_words_are_those_of_the_combination_they_were_said_in() -> None:
-    """A telemetry that ends with a complaint makes its own combination red, one that says farewell none."""
+    """A telemetry that ends with a complaint makes its own combination red, also the last of all; one that says
+    farewell none.
+    """
     with Stage(CONFIGURATION) as stage:
         sound = own(stage, "sound", "1.0.0", COMPONENTS)
         friendly = own(stage, "friendly", "1.0.1", ["telemetry"], begun_with(LAST_WORDS.format(words="farewell")))
         angry = own(stage, "angry", "1.0.2", ["telemetry"], begun_with(LAST_WORDS.format(words="CRITICAL all is lost")))
         chosen = dict.fromkeys(COMPONENTS, sound)
-        rows = [chosen, {**chosen, "telemetry": friendly}, {**chosen, "telemetry": angry}, chosen]
+        badly = {**chosen, "telemetry": angry}
+        rows = [chosen, {**chosen, "telemetry": friendly}, badly, chosen, badly]
         found = walk(stage, [Cell(kind="combination", chosen=one) for one in rows])
-    assert [case.problem for case in found] == ["", "", "telemetry: CRITICAL all is lost", ""]
-    assert "telemetry: CRITICAL all is lost" in found[2].evidence
+    complaint = "telemetry: CRITICAL all is lost"
+    assert [case.problem for case in found] == ["", "", complaint, "", complaint]
+    assert complaint in found[2].evidence
+    assert complaint in found[4].evidence
 
 
 def walk(stage: Stage, cells: list[Cell]) -> list[Case]:

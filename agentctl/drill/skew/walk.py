@@ -58,7 +58,7 @@ class Walk:
         self._portal = ""
 
     def through(self, cells: Iterable[Cell]) -> None:
-        """Bring the group up as the first cell says, and go from cell to cell. Raises CommandError."""
+        """Bring the group up as the first cell says, go from cell to cell, and end everybody. Raises CommandError."""
         for number, cell in enumerate(cells, 1):
             self._steps.begin(cell.name)
             began = time.monotonic()
@@ -83,6 +83,8 @@ class Walk:
                 )
             )
             self._steps.end(f"{cell.name}: {problem or 'well'}", style="red" if problem else "")
+        if self._there:
+            self._hear(list(COMPONENTS))
 
     def _come_up(self, cell: Cell) -> list[str]:
         """With the versions of the first cell: nothing is left to be swapped. Raises CommandError."""
@@ -103,18 +105,22 @@ class Walk:
         Raises CommandError.
         """
         swapped = [name for name in COMPONENTS if self._there[name] != cell.chosen[name]]
-        if self._cases[-1].ok and (problem := self._last_words(swapped)):
-            before = self._cases[-1]
-            self._cases[-1] = msgspec.structs.replace(
-                before, ok=False, problem=problem, evidence=self._watch.evidence()
-            )
-            self._steps.say(f"{before.name}: when it was left, {problem}", style="red")
+        self._hear(swapped)
         if not self._cases[-1].ok:
             swapped = list(COMPONENTS)
             self._stop(swapped)
         # Those that stay have nothing more to say of it.
         self._watch, self._allowed = Watch(self._stage), ""
         return swapped
+
+    def _hear(self, leaving: list[str]) -> None:
+        """Stop them; what is wrong with their last words is wrong with the last case, unless that is known to be."""
+        before = self._cases[-1]
+        if before.ok and (problem := self._last_words(leaving)):
+            self._cases[-1] = msgspec.structs.replace(
+                before, ok=False, problem=problem, evidence=self._watch.evidence()
+            )
+            self._steps.say(f"{before.name}: when it was left, {problem}", style="red")
 
     def _last_words(self, leaving: list[str]) -> str:
         """Until they were stopped, and their neighbours have done what was on the way. Empty if nothing is wrong."""

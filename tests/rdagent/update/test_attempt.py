@@ -1,6 +1,7 @@
 """Attempts, with processes that are only said to run."""
 
 import asyncio
+import fcntl
 import time
 from collections.abc import Callable
 from typing import cast
@@ -18,7 +19,7 @@ from rdagent.update.offers import Offer
 from rdagent.update.shelf import Shelf
 from rdagent.update.trials import Trials
 from release.errors import ReleaseError
-from release.record import Chosen
+from release.record import LOCK, Chosen, Trial, begin_trial
 from release.signing import Trust
 from tests.rdagent.update.situations import chosen, offer
 
@@ -115,3 +116,53 @@ def with_all_on_the_disk(places: Places, shelf: Shelf, memory: Memory, be_reborn
         changed=lambda _: None,
         be_reborn=be_reborn,
     )
+
+
+def test_all_that_were_stopped_are_known_to_the_next_life(places: Places) -> None:
+    """Two at once, an order and a trial: rdagent may end before either was started again. No supervisord runs here."""
+    shelf, memory = Shelf(places, lambda _: Trust(())), Memory(places)
+    attempts = with_all_on_the_disk(places, shelf, memory, lambda: None)
+    for name in ("telemetry", "netagent", "telemetry"):
+        put(shelf, name, "0.1.0")
+        memory.change(corrected={})
+        asyncio.run(attempts.correct(name))
+    assert Memory(places).now.to_start == ["netagent", "telemetry"]
+    # A release before knows of one only, and left one only.
+    assert Memory(places).now.restarting == "telemetry"
+    memory.change(stopped=[], restarting="guestagent")
+    assert Memory(places).now.to_start == ["guestagent"]
+    memory.change(restarting="somebody")
+    asyncio.run(attempts.finish_restart())
+    assert not memory.now.to_start
+
+
+def test_who_cannot_be_tried_is_not_reborn_again_and_again(places: Places) -> None:
+    shelf, memory = Shelf(places, lambda _: Trust(())), Memory(places)
+    reborn = list[bool]()
+    attempts = with_all_on_the_disk(places, shelf, memory, lambda: reborn.append(True))
+    begun = shelf.change("rdagent", lambda before: begin_trial(before, chosen("0.2.0")))
+    assert begun.trial is not None
+    target = begun.trial.target
+    asyncio.run(attempts.finish("rdagent", target))
+    assert len(reborn) == 1
+    # launch.py started the version before: it could not count a try, or the record would be another.
+    with pytest.raises(ReleaseError, match="its try could not be counted"):
+        asyncio.run(attempts.finish("rdagent", target))
+    assert len(reborn) == 1
+    shelf.change("rdagent", lambda before: msgspec.structs.replace(before, trial=Trial(target, tries=1)))
+    asyncio.run(attempts.finish("rdagent", target))
+    assert len(reborn) == 2
+
+
+@pytest.mark.parametrize("component", ["rdagent", "telemetry"])
+def test_nobody_is_started_for_a_trial_while_its_record_is_held(places: Places, component: str) -> None:
+    shelf, memory = Shelf(places, lambda _: Trust(())), Memory(places)
+    reborn = list[bool]()
+    attempts = with_all_on_the_disk(places, shelf, memory, lambda: reborn.append(True))
+    begun = shelf.change(component, lambda before: begin_trial(before, chosen("0.3.0")))
+    assert begun.trial is not None
+    with (shelf.folder(component) / LOCK).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ReleaseError, match="is held by another process"):
+            asyncio.run(attempts.finish(component, begun.trial.target))
+    assert (reborn, memory.now.to_start) == ([], [])

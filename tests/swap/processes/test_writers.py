@@ -43,13 +43,18 @@ def test_no_word_is_lost(tmp_path: Path) -> None:
 
 
 def test_the_test_bites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the lock, words are lost or refused."""
-    installed = Installed(tmp_path / "root")
-    installed.put(probe(tmp_path, "1.0.0"))
-    installed.set()
+    """Without the lock, words are lost or refused; sooner or later: a full machine may run one after the other."""
+    built = probe(tmp_path, "1.0.0")
     unlocked = WRITER.replace("with record.locked(folder):", "if True:")
-    commands = [[sys.executable, "-c", unlocked, str(installed.folder), str(number)] for number in range(3)]
-    children = [subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE) for command in commands]
-    for child in children:
-        child.communicate(timeout=60)
-    assert len(installed.record().bad) < 30
+
+    def words_kept(root: Path) -> int:
+        installed = Installed(root)
+        installed.put(built)
+        installed.set()
+        commands = [[sys.executable, "-c", unlocked, str(installed.folder), str(number)] for number in range(3)]
+        children = [subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE) for command in commands]
+        for child in children:
+            child.communicate(timeout=60)
+        return len(installed.record().bad)
+
+    assert any(words_kept(tmp_path / f"root{number}") < 30 for number in range(20))
