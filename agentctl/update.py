@@ -12,7 +12,7 @@ from rich.live import Live
 from agentctl import moments, records, updateview
 from agentctl.asking import ask
 from agentctl.deployment import Deployment
-from agentctl.errors import CommandError, NothingThere, WrongUse
+from agentctl.errors import CommandError, Declined, NothingThere, WrongUse
 from agentctl.following import Progress, described, follow, is_older, pin_command, until_other, until_seen
 from agentctl.options import json_option, root_option, told_as_json
 from agentctl.render import Terminal
@@ -186,8 +186,8 @@ def unblock(component: str, version: str, deployment: Deployment, as_json: bool)
         except NothingThere:
             records.unblock(deployment, component, version)
             found, view = Updates(components=records.views(deployment), repository=RepositoryView()), None
-        except CommandError as error:
-            raise CommandError(f"{error}. See: {deployment.command('agentctl update status')}") from error
+        except Declined as error:
+            raise Declined(f"{error}. See: {deployment.command('agentctl update status')}") from error
     after = updateview.after_unblock(view, component, version, deployment)
     if as_json:
         _print_json({**msgspec.structs.asdict(found), "next": after})
