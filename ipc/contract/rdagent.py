@@ -250,6 +250,9 @@ class RollBack(Request[Updates], frozen=True, kw_only=True):
 
     component: str
     reason: str = "asked by the operator"
+    version: str = ""
+    """The one to give up: refused if another is in force by then, because somebody else was faster. Empty: whichever
+    is."""
 
 
 class UpdateEvent(msgspec.Struct, frozen=True, kw_only=True):

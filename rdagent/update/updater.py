@@ -239,7 +239,7 @@ class Updater:
 
     async def _finish_trials(self) -> None:
         """What an earlier life of ours began. Raises ReleaseError."""
-        await self.attempts.finish_restart()
+        await self.attempts.restarts.finish()
         for name in COMPONENTS:
             record = await asyncio.to_thread(self.shelf.record, name)
             if record.trial and not self.reborn:

@@ -197,7 +197,7 @@ EXAMPLES: list[Message] = [
     PinVersion(component="telemetry", version="0.2.0"),
     HoldUpdates(component="telemetry", on=False, until=18.5),
     UnblockVersion(component="telemetry", version="0.1.1"),
-    RollBack(component="telemetry", reason="slow"),
+    RollBack(component="telemetry", reason="slow", version="0.1.0"),
     GetUpdateHistory(component="telemetry", limit=10),
     UpdateHistory(events=[UpdateEvent(
         at=19.5, component="telemetry", phase="trial", version="0.2.0", from_version="0.1.0", wanted_by="host",
