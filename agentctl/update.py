@@ -12,7 +12,7 @@ from rich.live import Live
 from agentctl import moments, records, updateview
 from agentctl.asking import ask
 from agentctl.deployment import Deployment
-from agentctl.errors import NothingThere, WrongUse
+from agentctl.errors import Declined, NothingThere, WrongUse
 from agentctl.following import Progress, described, follow, is_older, pin_command
 from agentctl.goingback import gone_back
 from agentctl.options import json_option, root_option, told_as_json
@@ -180,6 +180,8 @@ def unblock(component: str, version: str, deployment: Deployment, as_json: bool)
         except NothingThere:
             records.unblock(deployment, component, version)
             found, view = Updates(components=records.views(deployment), repository=RepositoryView()), None
+        except Declined as error:
+            raise Declined(f"{error}. See: {deployment.command('agentctl update status')}") from error
     after = updateview.after_unblock(view, component, version, deployment)
     if as_json:
         _print_json({**msgspec.structs.asdict(found), "next": after})

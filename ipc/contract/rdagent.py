@@ -162,6 +162,9 @@ class Updates(Reply, frozen=True, kw_only=True):
     looked_at: float = 0.0
     """UTC, seconds since the epoch: what is said here follows from what host, repository and disk said then, or later;
     0: not looked yet."""
+    problems: list[str] = []
+    """One line each: what is wrong with the host's instructions, and what the repository has that is passed over. They
+    are no reason to do anything but to mend them there."""
 
 
 class GetUpdates(Request[Updates], frozen=True, kw_only=True):

@@ -102,7 +102,7 @@ class Orders:
             }
             if left == record.bad:
                 what = f"{name} {request.version}".strip()
-                raise ReleaseError(f"{what} is not on the bad list: agentctl update status")
+                raise ReleaseError(f"{what} is not on the bad list")
             return msgspec.structs.replace(record, bad=left)
 
         try:
@@ -182,6 +182,7 @@ class Orders:
             held_until=hold.until if hold else None,
             outcome=updater.memory.now.outcome,
             looked_at=updater.looked_at,
+            problems=updater.wishes.problems,
         )
 
     def _view(self, name: str, now: float) -> UpdateView:

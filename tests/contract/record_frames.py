@@ -188,6 +188,7 @@ EXAMPLES: list[Message] = [
         repository=RepositoryView(url="http://h/r", checked_at=15.5, reached_at=16.5, problem="late"),
         held=True, held_until=77.5,
         outcome=UpdateOutcome(component="telemetry", version="0.2.0", ok=True, message="well"),
+        looked_at=16.75, problems=["family telemetry: no version"],
     ),
     UpdatePlan(steps=[PlannedUpdate(
         component="telemetry", from_version="0.1.0", to_version="0.2.0", wanted_by="channel", at=17.5, blocked="held",
