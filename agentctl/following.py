@@ -160,8 +160,13 @@ def _waiting(view: UpdateView, plan: UpdatePlan) -> Progress:
     return Progress(component=name, state="not now", text=text, lift=view.lift)
 
 
-def follow(deployment: Deployment, names: Sequence[str], version: str, since: float, show: Show) -> list[Progress]:
-    """Until each has come to an end; `show` hears of each look. Raises NothingThere when rdagent stays away."""
+def follow(
+    deployment: Deployment, names: Sequence[str], version: str, since: float, show: Show, *, to_the_end: bool = True
+) -> list[Progress]:
+    """Until each has come to an end, or only until it is known whether it begins; `show` hears of each look.
+
+    Raises NothingThere when rdagent stays away.
+    """
 
     async def watch(bus: Bus) -> list[Progress]:
         heard_at = time.monotonic()
@@ -170,7 +175,7 @@ def follow(deployment: Deployment, names: Sequence[str], version: str, since: fl
             if found is not None:
                 heard_at = time.monotonic()
                 show(found)
-                if all(one.over for one in found):
+                if all(one.over or not (to_the_end or one.state == "looking") for one in found):
                     return found
             elif time.monotonic() - heard_at > _SILENCE:
                 status = deployment.command("agentctl status")

@@ -26,6 +26,7 @@ from ipc.contract.rdagent import (
     RepositoryView,
     UnblockVersion,
     UpdateNow,
+    UpdatePlan,
     Updates,
 )
 from ipc.places import COMPONENTS
@@ -92,7 +93,12 @@ def plan(deployment: Deployment, as_json: bool) -> None:
 @update.command()
 @click.argument("component", type=_COMPONENT, required=False)
 @click.argument("version", default="")
-@click.option("--wait/--no-wait", default=True, show_default=True, help="Watch until it runs or has come back.")
+@click.option(
+    "--wait/--no-wait",
+    default=True,
+    show_default=True,
+    help="Until it runs or has come back; else only until it is known whether it begins.",
+)
 @root_option
 @json_option
 def now(component: str | None, version: str, wait: bool, deployment: Deployment, as_json: bool) -> None:
@@ -105,22 +111,19 @@ def now(component: str | None, version: str, wait: bool, deployment: Deployment,
     """
     since = time.time()
     begun = ask(deployment, UpdateNow(component=component or "", version=version), within=10.0)
-    if not wait:
-        if as_json:
-            _print_json(begun)
-        else:
-            click.echo(f"Asked for. See: {deployment.command('agentctl update status')}")
-            if any(one.component == component and is_older(version, one.from_version) for one in begun.steps):
-                pinning = deployment.command(pin_command(component or "", version))
-                click.echo(f"{version} is older than what runs; a newer one is taken again, unless: {pinning}")
-        return
     names = [component] if component else list(COMPONENTS)
-    found = _watched(deployment, names, version, since, quiet=as_json)
+    if wait:
+        found = _watched(deployment, names, version, since, quiet=as_json)
+    else:
+        found = follow(deployment, names, version, since, lambda _: None, to_the_end=False)
+    well = {one.component: one.ok or not (wait or one.over) for one in found}
     if as_json:
-        _print_json([{**msgspec.structs.asdict(one), "ok": one.ok} for one in found])
+        _print_json([{**msgspec.structs.asdict(one), "ok": well[one.component]} for one in found])
     else:
         Terminal().print(updateview.progress(found, deployment))
-    sys.exit(0 if all(one.ok for one in found) else 1)
+        if not wait:
+            _leave(begun, [one for one in found if not one.over], version, deployment)
+    sys.exit(0 if all(well.values()) else 1)
 
 
 @update.command()
@@ -234,6 +237,17 @@ def history(component: str | None, limit: int, deployment: Deployment, as_json: 
         _print_json(events)
     else:
         Terminal().print(updateview.history(events))
+
+
+def _leave(begun: UpdatePlan, going_on: Sequence[Progress], version: str, deployment: Deployment) -> None:
+    """What there is to say of updates that are not watched; `begun`: what was known of them before."""
+    ran = {one.component: one.from_version for one in begun.steps}
+    for one in going_on:
+        if is_older(version, ran.get(one.component, "")):
+            pinning = deployment.command(pin_command(one.component, version))
+            click.echo(f"{version} is older than what runs; a newer one is taken again, unless: {pinning}")
+    if going_on:
+        click.echo(f"See: {deployment.command('agentctl update status')}")
 
 
 def _watched(

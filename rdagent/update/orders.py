@@ -169,8 +169,8 @@ class Orders:
         return [component]
 
     def _steps(self) -> list[PlannedUpdate]:
-        now, found = time.time(), self._updater.found
-        return [to_step(one, found[one.component], now=now) for one in order(self._updater.decisions.values())]
+        now, seen = time.time(), self._updater.seen
+        return [to_step(one, seen(one.component), now=now) for one in order(self._updater.decisions.values())]
 
     def _updates(self) -> Updates:
         updater, now = self._updater, time.time()

@@ -2,19 +2,21 @@
 
 import asyncio
 import fcntl
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from ipc.component import Component
 from ipc.contract.rdagent import GetUpdateHistory, GetUpdates, UpdateNow, UpdateView
 from ipc.places import Places
 from rdagent.config import UpdateSettings
 from release import record as records
 from release.build import build
 from release.record import Bad, Record
-from tests.conftest import come_true
+from tests.conftest import come_true, living
 from tests.rdagent.conftest import Watcher, rdagent_at
 from tests.rdagent.update.asking import agentctl, view
 from tests.rdagent.update.lying import LyingServer, SignedRepository, reply
@@ -71,6 +73,49 @@ def test_a_record_that_is_locked(places: Places, server: LyingServer, installed:
                 step = next(one for one in plan.steps if one.component == "telemetry")
                 assert (step.to_version, step.blocked) == (VERSION, "")
                 await come_true(waits(watcher, "state.lock is held by another process"))
+            await come_true(lambda: is_on_trial(installed))
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("before", ["pin telemetry 9.9.8", "hold", "hold --for 2h", ""])
+def test_what_does_not_begin_is_told_without_waiting(
+    places: Places, server: LyingServer, installed: Installed, before: str
+) -> None:
+    version = VERSION if before else "7.7.7"  # which nobody has
+
+    async def story() -> None:
+        async with rdagent_at(places, server.url, 60.0) as watcher:
+            await come_true(lambda: view(watcher))
+            if before:
+                await agentctl(places, *before.split())
+            told = await agentctl(places, "now", "telemetry", version, "--no-wait")
+            shape = await agentctl(places, "now", "telemetry", version, "--no-wait", "--json")
+            assert (told.returncode, shape.returncode) == (1, 1), told.stdout
+            assert told.stdout.split()[1] in {"refused", "not"}
+            assert [one["ok"] for one in json.loads(shape.stdout)] == [False]
+            assert not is_on_trial(installed)
+
+    asyncio.run(story())
+
+
+def test_what_begins_is_not_watched(places: Places, server: LyingServer, installed: Installed) -> None:
+    async def runs(watcher: Watcher) -> bool:
+        return (seen := await view(watcher)) is not None and seen.running == "9.9.10"
+
+    async def story() -> None:
+        async with (
+            living(Component("telemetry", "9.9.10", places)),
+            rdagent_at(places, server.url, 60.0) as watcher,
+        ):
+            await come_true(lambda: runs(watcher))
+            told = await agentctl(places, "now", "telemetry", VERSION, "--no-wait")
+            assert (told.returncode, told.stderr) == (0, "")
+            root = f" --root {places.run.parent}"
+            older, see = told.stdout.splitlines()[-2:]
+            assert older.startswith(f"{VERSION} is older than what runs; a newer one is taken again, unless: ")
+            assert older.endswith(f": agentctl update pin telemetry {VERSION}{root}")
+            assert see == f"See: agentctl update status{root}"
             await come_true(lambda: is_on_trial(installed))
 
     asyncio.run(story())
