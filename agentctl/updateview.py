@@ -38,9 +38,10 @@ def status(found: Updates, deployment: Deployment, *, from_records: bool) -> Ren
     """Every component in a line, then what there is to say of some."""
     lines: list[Text] = []
     if found.held:
-        lines.append(Text(f"All updates are held. End it: {deployment.command('agentctl update hold --off')}"))
+        off = deployment.command("agentctl update hold --off")
+        lines.append(Text(f"All updates are held{_lasts(found.held_until)}. End it: {off}"))
     for one in found.components:
-        lines += _lines(one, deployment, all_held=found.held)
+        lines += _lines(one, deployment, apart=one.held and not (found.held and one.held_until == found.held_until))
     if not from_records:
         lines.append(_repository(found.repository))
     lines += [Text(f"! {one}", style="yellow") for one in found.problems]
@@ -59,7 +60,8 @@ def _components(components: Sequence[UpdateView], *, from_records: bool) -> Tabl
     return table
 
 
-def _lines(one: UpdateView, deployment: Deployment, *, all_held: bool) -> list[Text]:
+def _lines(one: UpdateView, deployment: Deployment, *, apart: bool) -> list[Text]:
+    """`apart`: a hold of its own is in force, which lasts longer than that on all."""
     name, lines = one.component, []
     if one.trial:
         trial = one.trial
@@ -68,9 +70,9 @@ def _lines(one: UpdateView, deployment: Deployment, *, all_held: bool) -> list[T
     if one.pinned:
         off = deployment.command(f"agentctl update pin {name} --off")
         lines.append(Text(f"{name} is pinned to {one.pinned}. End it: {off}"))
-    if one.held and not all_held:
+    if apart:
         off = deployment.command(f"agentctl update hold {name} --off")
-        lines.append(Text(f"Updates of {name} are held. End it: {off}"))
+        lines.append(Text(f"Updates of {name} are held{_lasts(one.held_until)}. End it: {off}"))
     if one.why:
         lines.append(cause(name, one.why, one.lift, deployment))
     if others := [version for version in one.staged if version not in {one.current, one.previous}]:
@@ -80,6 +82,10 @@ def _lines(one: UpdateView, deployment: Deployment, *, all_held: bool) -> list[T
         text = f"  bad list: {name} {bad.version} ({bad.digest[:_DIGEST]}) {ends}: {bad.reason}"
         lines.append(Text(text, style="dim"))
     return lines
+
+
+def _lasts(until: float | None) -> str:
+    return f" until {moments.shown(until)}" if until is not None else ""
 
 
 def cause(name: str, why: str, lift: str, deployment: Deployment) -> Text:

@@ -111,6 +111,9 @@ class UpdateView(msgspec.Struct, frozen=True, kw_only=True):
     bad: list[BadVersion] = []
     pinned: str = ""
     held: bool = False
+    """By a hold on this component or on all of them."""
+    held_until: float | None = None
+    """UTC, seconds since the epoch; None: until the hold is released, or none is in force. Of two the later one."""
     state: UpdateState = "settled"
     wanted: str = ""
     wanted_by: WantedBy = ""
@@ -152,6 +155,9 @@ class Updates(Reply, frozen=True, kw_only=True):
     components: list[UpdateView]
     repository: RepositoryView
     held: bool = False
+    """All of them; a hold on a single one is told with it."""
+    held_until: float | None = None
+    """UTC, seconds since the epoch; None: until the hold on all is released, or none is in force."""
     outcome: UpdateOutcome | None = None
     looked_at: float = 0.0
     """UTC, seconds since the epoch: what is said here follows from what host, repository and disk said then, or later;

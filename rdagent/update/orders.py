@@ -174,11 +174,12 @@ class Orders:
 
     def _updates(self) -> Updates:
         updater, now = self._updater, time.time()
-        policy = self._policy
+        hold = policies.held(self._policy, "", now)
         return Updates(
             components=[self._view(name, now) for name in COMPONENTS if name in updater.found],
             repository=updater.wishes.repository,
-            held=policies.held(policy, "", now) is not None,
+            held=hold is not None,
+            held_until=hold.until if hold else None,
             outcome=updater.memory.now.outcome,
             looked_at=updater.looked_at,
             problems=updater.wishes.problems,

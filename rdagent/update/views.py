@@ -27,6 +27,7 @@ def to_step(decision: Decision, found: Found, *, now: float) -> PlannedUpdate:
 def to_view(decision: Decision, found: Found, policy: Policy, *, now: float) -> UpdateView:
     """Without what only the updater's loop knows: `since`, how far a trial is, and that a package is being fetched."""
     record, offer, trial = found.record, decision.offer, found.record.trial
+    hold = held(policy, decision.component, now)
     return UpdateView(
         component=decision.component,
         running=found.running,
@@ -39,7 +40,8 @@ def to_view(decision: Decision, found: Found, policy: Policy, *, now: float) -> 
         else None,
         bad=[_bad(key, bad) for key, bad in record.bad.items()],
         pinned=policy.pins.get(decision.component, ""),
-        held=held(policy, decision.component, now) is not None,
+        held=hold is not None,
+        held_until=hold.until if hold else None,
         state=_state(decision, found),
         wanted=offer.version if offer else "",
         wanted_by=offer.wanted_by if offer else "",

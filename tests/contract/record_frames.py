@@ -182,11 +182,12 @@ EXAMPLES: list[Message] = [
                 version="0.2.0", digest="d2", tries_left=2, since=13.5, well_seconds=4.5, needed_seconds=20.0
             ),
             bad=[BadVersion(version="0.1.1", digest="d3", reason="hangs", expires=99.5)], pinned="0.2.0", held=True,
-            state="on trial", wanted="0.2.0", wanted_by="operator", why="on trial", lift="agentctl update now",
-            since=14.5,
+            held_until=88.5, state="on trial", wanted="0.2.0", wanted_by="operator", why="on trial",
+            lift="agentctl update now", since=14.5,
         )],
         repository=RepositoryView(url="http://h/r", checked_at=15.5, reached_at=16.5, problem="late"),
-        held=True, outcome=UpdateOutcome(component="telemetry", version="0.2.0", ok=True, message="well"),
+        held=True, held_until=77.5,
+        outcome=UpdateOutcome(component="telemetry", version="0.2.0", ok=True, message="well"),
         looked_at=16.75, problems=["family telemetry: no version"],
     ),
     UpdatePlan(steps=[PlannedUpdate(

@@ -35,6 +35,9 @@ def test_a_view() -> None:
     assert (view.current, view.previous, view.staged) == ("0.1.0", "0.0.9", ["0.1.0", "0.0.9"])
     assert (view.pinned, view.held, view.wanted, view.wanted_by) == ("0.2.0", True, "0.2.0", "channel")
     assert view.bad == [BadVersion(version="0.2.0", digest=digest_of("0.2.0"), reason="hangs", expires=NOW + 60)]
+    assert view.held_until is None
+    longer = to_view(decided(), here, hold(hold(Policy(), "", NOW, NOW + 5), "telemetry", NOW, NOW + 9), now=NOW)
+    assert (longer.held, longer.held_until) == (True, NOW + 9)
     assert view.state == "rolled back"
     assert view.why.endswith("hangs")
     assert view.lift == "agentctl update unblock telemetry 0.2.0"
