@@ -105,7 +105,7 @@ def test_one_whose_try_cannot_be_counted_waits(root: Root, shop: Any) -> None:
     """The version in force runs on, beats, and says why; it does not begin and end for ever."""
     root.publish(shop("rdagent", "0.94.1"))
     in_the_way, ends = root.versions("rdagent") / ".state.launch", len(root.said("rdagent ends"))
-    in_the_way.mkdir()
+    in_the_way.mkdir(parents=True, exist_ok=True)
     before = root.version("rdagent")
     pids, beats = root.pids(), told(root)["heartbeats"]
     root.now("rdagent", "0.94.1")
