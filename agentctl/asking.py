@@ -4,7 +4,7 @@ import asyncio
 
 from agentctl import __version__
 from agentctl.deployment import Deployment
-from agentctl.errors import CommandError, NothingThere, TooOld
+from agentctl.errors import CommandError, Declined, NothingThere, TooOld
 from agentctl.rights import is_there
 from ipc.bus import Bus
 from ipc.errors import FrameError, NoAnswer, Refused
@@ -37,7 +37,7 @@ def ask(deployment: Deployment, request: Request[R], *, to: str = "", within: fl
         if error.code == "unsupported":
             too_old = f"{error.reason}: it is older than this agentctl. Bring {request.speaker} up to date"
             raise TooOld(too_old) from error
-        raise CommandError(error.reason) from error
+        raise Declined(error.reason) from error
     except FrameError as error:
         raise CommandError(f"{who} answers with what we cannot read: {error}") from error
 

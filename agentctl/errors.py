@@ -13,6 +13,10 @@ class NothingThere(CommandError):
     exit_status = 3
 
 
+class Declined(CommandError):
+    """Whoever was asked says no, with the reason."""
+
+
 class TooOld(CommandError):
     """Whoever was asked is an older version, and does not know the question."""
 

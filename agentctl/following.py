@@ -63,9 +63,7 @@ def judge(
     as rdagent's are; `events`: of this component, oldest first.
     """
     name = view.component
-    mine = [one for one in events if one.at >= since and (not version or same_version(one.version, version))]
-    news = [one for one in mine if one.phase in _ENDS]
-    if news:
+    if news := _ends(version, events, since):
         went_back = any(
             one.at >= since and one.phase == "trial" and is_older(version, one.from_version) for one in events
         )
@@ -80,11 +78,35 @@ def judge(
         return Progress(component=name, state="on trial", text=text)
     if updates.looked_at < since:
         return Progress(component=name, state="looking", text="what is there?")
+    if version and not any(same_version(version, one) for one in (view.wanted, view.running)):
+        return _forgotten(view, version)
     if view.state == "waiting":
         return _waiting(view, plan)
     if view.state == "settled" or not view.wanted or same_version(view.wanted, view.running):
         return _nothing_to_do(view, version, updates)
-    return Progress(component=name, state="refused", text=view.why, lift=view.lift)
+    # What is said of a package does not say of which.
+    text = view.why if view.wanted in view.why else f"{view.wanted}: {view.why}"
+    return Progress(component=name, state="refused", text=text, lift=view.lift)
+
+
+def _ends(version: str, events: Sequence[UpdateEvent], since: float) -> list[UpdateEvent]:
+    """Those that answer what was asked for at `since`.
+
+    Who named no version wants what is wanted now: the end of a trial that had begun before is none of his, and what was
+    refused is told by the view, for as long as it is wanted.
+    """
+    news = [one for one in events if one.at >= since]
+    if version:
+        return [one for one in news if one.phase in _ENDS and same_version(one.version, version)]
+    tried = {one.version for one in news if one.phase == "trial"}
+    return [one for one in news if one.phase in {"commit", "roll back"} and one.version in tried]
+
+
+def _forgotten(view: UpdateView, version: str) -> Progress:
+    """What was named neither runs nor is wanted: we saw neither its end nor why there was none."""
+    name, runs = view.component, f"{view.running} runs" if view.running else "nobody says what runs"
+    text = f"{version} was not begun, or another word took its place: it is not wanted any more, {runs}"
+    return Progress(component=name, state="refused", text=text, lift=f"agentctl update now {name} {version}")
 
 
 def _nothing_to_do(view: UpdateView, version: str, updates: Updates) -> Progress:

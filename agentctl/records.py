@@ -41,24 +41,27 @@ def unblock(deployment: Deployment, component: str, version: str) -> None:
     _change(deployment, component, free)
 
 
-def step_back(deployment: Deployment, component: str, reason: str) -> str:
-    """The version before is in force at the next start; the one that is given up. Raises CommandError, also where
-    that is below the floor of the current one.
+def to_give_up(deployment: Deployment, component: str) -> str:
+    """The version that a step back leaves: the one on trial, else the one in force; empty: the base install."""
+    record = records.read(component_folder(deployment.places.installed, component)) or Record(component=component)
+    given_up = record.trial.target if record.trial else record.current
+    return given_up.version if given_up else ""
+
+
+def step_back(deployment: Deployment, component: str, version: str, reason: str) -> None:
+    """Give up `version`; the one before is in force at the next start. Raises CommandError, also where that is below
+    the floor of the current one, and where `version` was given up already.
 
     rdagent fills in later where and until when it is bad.
     """
-    given_up: list[str] = []
 
     def back(record: Record) -> Record:
-        failed = record.trial.target if record.trial else record.current
-        given_up.append(failed.version if failed else "")
-        if record.trial:
+        if record.trial and record.trial.target.version == version:
             return records.reject(record, reason)
-        check_step_back(deployment.places.installed, supervisord_configuration().parent, record)
+        check_step_back(deployment.places.installed, supervisord_configuration().parent, record, version)
         return records.step_back(record, reason)
 
     _change(deployment, component, back)
-    return given_up[0]
 
 
 def why_another_runs(deployment: Deployment, component: str, version: str) -> str:

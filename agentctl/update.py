@@ -12,12 +12,11 @@ from rich.live import Live
 from agentctl import moments, records, updateview
 from agentctl.asking import ask
 from agentctl.deployment import Deployment
-from agentctl.errors import CommandError, NothingThere, WrongUse
-from agentctl.following import Progress, described, follow, is_older, pin_command, until_other, until_seen
+from agentctl.errors import Declined, NothingThere, WrongUse
+from agentctl.following import Progress, described, follow, is_older, pin_command
+from agentctl.goingback import gone_back
 from agentctl.options import json_option, root_option, told_as_json
 from agentctl.render import Terminal
-from agentctl.restart import restart
-from ipc.contract.every import Description
 from ipc.contract.rdagent import (
     GetUpdateHistory,
     GetUpdatePlan,
@@ -25,7 +24,6 @@ from ipc.contract.rdagent import (
     HoldUpdates,
     PinVersion,
     RepositoryView,
-    RollBack,
     UnblockVersion,
     UpdateNow,
     Updates,
@@ -34,10 +32,6 @@ from ipc.places import COMPONENTS
 
 _LOOK_WITHIN = 3.0
 """Seconds. After that the records have to do."""
-_ACT_WITHIN = 45.0
-"""Seconds. Going back stops a process, and one that does not hear is killed after a while."""
-_BACK_SECONDS = 60.0
-_SEEN_SECONDS = 5.0
 _COMPONENT = click.Choice(COMPONENTS)
 
 
@@ -186,6 +180,8 @@ def unblock(component: str, version: str, deployment: Deployment, as_json: bool)
         except NothingThere:
             records.unblock(deployment, component, version)
             found, view = Updates(components=records.views(deployment), repository=RepositoryView()), None
+        except Declined as error:
+            raise Declined(f"{error}. See: {deployment.command('agentctl update status')}") from error
     after = updateview.after_unblock(view, component, version, deployment)
     if as_json:
         _print_json({**msgspec.structs.asdict(found), "next": after})
@@ -200,16 +196,19 @@ def unblock(component: str, version: str, deployment: Deployment, as_json: bool)
 @json_option
 def rollback(component: str, reason: str, deployment: Deployment, as_json: bool) -> None:
     """Go back to the version before, from the disk, and wait until it answers. The current one goes on the bad list.
-    Refused below the floor of the current one: what that wrote, an older one cannot read.
+    Refused below the floor of the current one: what that wrote, an older one cannot read; and where somebody else has
+    gone back meanwhile.
 
     It needs neither the repository nor the host. Where rdagent does not answer, the record is changed and supervisord
     starts COMPONENT anew; where supervisord does not either, the record says what starts next. Exit status 1 if another
     version runs then than the record says, because that is damaged on the disk.
     """
     with told_as_json(as_json):
+        # Read first: whoever gives it up meanwhile is not to have us give up the next one.
+        given_up = records.to_give_up(deployment, component)
         before = described(deployment, component)
-        version = _gone_back(deployment, component, before, reason)
-    was = before.version if before else ""
+        version = gone_back(deployment, component, given_up, before, reason)
+    was = before.version if before else given_up
     why = records.why_another_runs(deployment, component, version) if version else ""
     if as_json:
         told = {"component": component, "from_version": was, "version": version, "running": bool(version), "why": why}
@@ -235,31 +234,6 @@ def history(component: str | None, limit: int, deployment: Deployment, as_json: 
         _print_json(events)
     else:
         Terminal().print(updateview.history(events))
-
-
-def _gone_back(deployment: Deployment, component: str, before: Description | None, reason: str) -> str:
-    """The version that runs then; empty if nobody is there to start it. Raises CommandError."""
-    if described(deployment, "rdagent") is None:
-        return _without_rdagent(deployment, component, reason)
-    ask(deployment, RollBack(component=component, reason=reason), within=_ACT_WITHIN)
-    back = until_other(deployment, component, before, _BACK_SECONDS)
-    if back is None:
-        raise CommandError(
-            f"the record was changed, and {component} does not answer within {_BACK_SECONDS:g} s. "
-            f"See: {deployment.command('agentctl status')}"
-        )
-    until_seen(deployment, component, back.version, _SEEN_SECONDS)
-    return back.version
-
-
-def _without_rdagent(deployment: Deployment, component: str, reason: str) -> str:
-    """The version that runs then; empty if nobody is there to start it. Raises CommandError."""
-    given_up = records.step_back(deployment, component, reason)
-    click.echo(f"rdagent does not answer; the record was changed: {component} {given_up} is given up.", err=True)
-    try:
-        return restart(deployment, component).version
-    except NothingThere:
-        return ""
 
 
 def _watched(

@@ -43,6 +43,7 @@ def status(found: Updates, deployment: Deployment, *, from_records: bool) -> Ren
         lines += _lines(one, deployment, all_held=found.held)
     if not from_records:
         lines.append(_repository(found.repository))
+    lines += [Text(f"! {one}", style="yellow") for one in found.problems]
     return Group(_components(found.components, from_records=from_records), Text(), *lines)
 
 

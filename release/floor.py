@@ -4,18 +4,22 @@ import ast
 import contextlib
 from pathlib import Path
 
-from release.errors import ManifestError, Unfit
-from release.manifest import MANIFEST, decode_manifest, is_version, version_key
+from release.errors import ManifestError, RecordError, Unfit
+from release.manifest import MANIFEST, decode_manifest, is_version, same_version, version_key
 from release.record import Record
 from release.unpack import component_folder
 
 
-def check_step_back(root: Path, base: Path | None, record: Record) -> None:
-    """Whether `record.step_back` leads to a version that can read what the current one wrote. Raises Unfit.
+def check_step_back(root: Path, base: Path | None, record: Record, given_up: str = "") -> None:
+    """Whether `record.step_back` gives up this version (empty: any), and leads to one that can read what that wrote.
 
-    `base`: the base install; None: not known, as is the version of one that says none. A current version that cannot be
-    read has no floor: it is left in any case.
+    Raises RecordError if another is in force by now, else Unfit. `base`: the base install; None: not known, as is the
+    version of one that says none. A current version that cannot be read has no floor: it is left in any case.
     """
+    current = record.current.version if record.current else ""
+    if given_up and not same_version(given_up, current):
+        text = f"{record.component} {given_up} is not in force any more, {current or 'the base install'} is"
+        raise RecordError(f"{text}; nothing was changed")
     floor = _floor(root, record)
     previous = record.previous if record.previous and record.previous.key not in record.bad else None
     version = previous.version if previous else _base_version(base, record.component)

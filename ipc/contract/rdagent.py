@@ -156,6 +156,9 @@ class Updates(Reply, frozen=True, kw_only=True):
     looked_at: float = 0.0
     """UTC, seconds since the epoch: what is said here follows from what host, repository and disk said then, or later;
     0: not looked yet."""
+    problems: list[str] = []
+    """One line each: what is wrong with the host's instructions, and what the repository has that is passed over. They
+    are no reason to do anything but to mend them there."""
 
 
 class GetUpdates(Request[Updates], frozen=True, kw_only=True):
@@ -247,6 +250,9 @@ class RollBack(Request[Updates], frozen=True, kw_only=True):
 
     component: str
     reason: str = "asked by the operator"
+    version: str = ""
+    """The one to give up: refused if another is in force by then, because somebody else was faster. Empty: whichever
+    is."""
 
 
 class UpdateEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,16 +10,15 @@ from pathlib import Path
 
 import msgspec
 
-from ipc.places import COMPONENTS, Places
-from ipc.supervisord import SupervisordError
+from ipc.places import Places
 from rdagent.life import SignOfLife
 from rdagent.update.chronicle import Chronicle
 from rdagent.update.gate import Baseline, Observation, Verdict
 from rdagent.update.install import Installer, InstallError
 from rdagent.update.memory import Memory
 from rdagent.update.offers import Offer
+from rdagent.update.restarts import Restarts
 from rdagent.update.shelf import Shelf
-from rdagent.update.swap import restart, start
 from rdagent.update.trials import Trials, in_use
 from release import record as records
 from release.collect import Keep, collect
@@ -65,7 +64,6 @@ class Attempts:
         be_reborn: Callable[[], None],
     ) -> None:
         """`be_reborn`: end this process, to go on as the version in force."""
-        self._places = places
         self._shelf = shelf
         self._memory = memory
         self._chronicle = chronicle
@@ -76,8 +74,7 @@ class Attempts:
         self._be_reborn = be_reborn
         self._waits = SignOfLife(places.waiting_trial)
         self._born = time.monotonic()
-        self._restarting: dict[str, asyncio.Lock] = {}
-        """By component: held while it is stopped and started."""
+        self.restarts = Restarts(places, memory)
         self.doing: Doing | None = None
 
     async def make(self, offer: Offer, may_begin: Callable[[], bool]) -> bool:
@@ -168,23 +165,31 @@ class Attempts:
         seen = await self._trials.look(name)
         return seen.answered and seen.digest != target.digest
 
-    async def roll_back(self, name: str, reason: str) -> None:
-        """The previous version, from the disk; not below the floor of the current one. Raises ReleaseError."""
-        record = await asyncio.to_thread(self._shelf.record, name)
-        if record.trial:
-            raise ReleaseError(f"{name} {record.trial.target.version} is on trial; its end comes by itself")
-        if (failed := record.current) is None:
-            raise ReleaseError(f"{name} runs from the base install; there is nothing to go back to")
+    async def roll_back(self, name: str, version: str, reason: str) -> None:
+        """From `version` (empty: the one in force) to the previous one, from the disk; not below the floor of the one
+        that is given up. Raises ReleaseError.
+        """
         base = os.environ.get("AZVMAGENT_BASE")
-        await asyncio.to_thread(check_step_back, self._shelf.root, Path(base) if base else None, record)
-        back = partial(records.step_back, reason=reason, expires=self._chronicle.expires())
+        given_up: list[Chosen] = []
+
+        def back(record: Record) -> Record:
+            if record.trial:
+                raise ReleaseError(f"{name} {record.trial.target.version} is on trial; its end comes by itself")
+            check_step_back(self._shelf.root, Path(base) if base else None, record, version)
+            if record.current is None:
+                raise ReleaseError(f"{name} runs from the base install; there is nothing to go back to")
+            given_up.append(record.current)
+            return records.step_back(record, reason, self._chronicle.expires())
+
+        # Who sees it in force and who gives it up is one: two orders at once go back one version.
         await asyncio.to_thread(self._shelf.change, name, back)
+        failed = given_up[0]
         offer = Offer(component=name, version=failed.version, wanted_by="operator", digest=failed.digest)
         self._chronicle.came_back(offer, reason)
         if name == "rdagent":
             self._be_reborn()
         else:
-            await self._restart(name)
+            await self.restarts.make(name)
 
     async def _prove(self, offer: Offer, target: Chosen, baseline: Baseline) -> None:
         """From the swap to the end of the trial."""
@@ -225,7 +230,7 @@ class Attempts:
         if failed.component == "rdagent":
             self._be_reborn()
             return
-        await self._restart(failed.component)
+        await self.restarts.make(failed.component)
         await self._until_known(failed)
         self.doing = None
 
@@ -243,20 +248,6 @@ class Attempts:
                     self._waits_for(name, f"{target.version} proved itself, and has to wait: {trouble}")
                 await asyncio.sleep(_DISK_PAUSE)
 
-    async def finish_restart(self) -> None:
-        """One that an earlier life of ours began: for supervisord, what was stopped is to stay so."""
-        for name in self._memory.now.to_start:
-            if name not in COMPONENTS:
-                self._note_stopped(name, is_stopped=False)
-                continue
-            if name in self._restarting and self._restarting[name].locked():
-                continue  # by this life, for somebody who waits for its end
-            try:
-                await asyncio.to_thread(start, self._places, name)
-            except SupervisordError as error:
-                raise ReleaseError(f"{name} was stopped to be started anew, and cannot be: {error}") from error
-            self._note_stopped(name, is_stopped=False)
-
     async def correct(self, name: str) -> None:
         """Have it run what the record says, once for each record: an earlier life of ours ended before the restart."""
         record = await asyncio.to_thread(self._shelf.record, name)
@@ -269,31 +260,13 @@ class Attempts:
             return  # it was swapped while we looked, and what answered is the other one
         self._memory.change(corrected={**self._memory.now.corrected, name: record.serial})
         logger.warning("%s %s runs, though it is not in force; it is started anew", name, seen.version)
-        await self._restart(name)
+        await self.restarts.make(name)
 
     async def _restart_for(self, offer: Offer) -> None:
         """Raises ReleaseError: then its trial has not begun, and is gone on with later."""
-        if not await self._restart(offer.component):
+        if not await self.restarts.make(offer.component):
             self.doing = None
             raise ReleaseError(f"{offer.name} is on trial and cannot be started: supervisord does not do it")
-
-    async def _restart(self, name: str) -> bool:
-        """Whether it was; if not, it is made up for later."""
-        # An order of the operator and a trial may each want one at the same time.
-        async with self._restarting.setdefault(name, asyncio.Lock()):
-            self._note_stopped(name, is_stopped=True)
-            try:
-                await asyncio.to_thread(restart, self._places, name)
-            except SupervisordError as error:
-                logger.warning("%s: %s", name, error)
-                return False
-            self._note_stopped(name, is_stopped=False)
-            return True
-
-    def _note_stopped(self, name: str, *, is_stopped: bool) -> None:
-        others = [one for one in self._memory.now.to_start if one != name]
-        stopped = [*others, name] if is_stopped else others
-        self._memory.change(stopped=stopped, restarting=stopped[-1] if stopped else "")
 
     async def _until_known(self, failed: Offer) -> None:
         """That another version answers: who decides meanwhile would believe that the failed one runs and is wanted."""

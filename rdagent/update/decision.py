@@ -32,6 +32,22 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """Of this machine, see `release.environment`."""
 
 
+class Unasked(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may know where a version is to be had, and could not be asked."""
+
+    repository: str = ""
+    """Why the component repository could not; empty: it could, or there is none."""
+    manifests: dict[str, str] = {}
+    """By component: why the host's manifest of it could not be had."""
+    again_at: float | None = None
+    """UTC, seconds since the epoch, of the next look; None: not known."""
+
+    def why(self, component: str) -> str:
+        """One line; empty: everybody was asked."""
+        repository = f"the repository: {self.repository}" if self.repository else ""
+        return "; ".join(filter(None, (repository, self.manifests.get(component, ""))))
+
+
 class Settled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Nothing to do: nobody wants anything, or what is wanted runs."""
 

@@ -33,7 +33,8 @@ class Instructions(msgspec.Struct, frozen=True, kw_only=True):
     families: tuple[AgentFamily, ...] = ()
     manifests: dict[str, tuple[Package, ...]] = {}
     """By family, without those that could not be had."""
-    problems: tuple[str, ...] = ()
+    away: dict[str, str] = {}
+    """By family: why its manifest could not be had; under "" why HostGAPlugin says nothing."""
 
 
 def read_instructions(
@@ -55,15 +56,16 @@ def read_instructions(
         return Instructions()
     families = () if chosen.withheld else tuple(one for one in chosen.families if one.name in components)
     manifests: dict[str, tuple[Package, ...]] = {}
-    problems = [problem] if problem else []
+    away = {"": problem} if problem else {}
     for family in families:
         packages, problem = _manifest(client, family)
         if packages is not None:
             manifests.setdefault(family.name, packages)
         elif problem:
-            problems.append(problem)
+            away[family.name] = problem
     kept = msgspec.structs.replace(chosen, handlers=())
-    return Instructions(in_force=kept, families=families, manifests=manifests, problems=tuple(problems))
+    away = {name: why for name, why in away.items() if name not in manifests}  # of two of one name, one is enough
+    return Instructions(in_force=kept, families=families, manifests=manifests, away=away)
 
 
 def choose(

@@ -6,13 +6,15 @@ import msgspec
 
 from rdagent.config import UpdateSettings
 from rdagent.update import window
-from rdagent.update.decision import Found, Refuse, Wait
+from rdagent.update.decision import Found, Refuse, Unasked, Wait
 from rdagent.update.jitter import jitter
 from rdagent.update.offers import Offer
 from rdagent.update.policy import Hold, Policy, held, stopped_by
 from rdagent.update.words import moment, one_line
 from release.manifest import is_version, same_version, version_key
 from release.record import Bad, Record
+
+_IMPORT = "agentctl bundle import FILE"
 
 
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +28,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     settings: UpdateSettings
     now: float
     machine: str
+    unasked: Unasked
 
 
 def other_build(offer: Offer, found: Found) -> Refuse | None:
@@ -41,7 +44,7 @@ def obstacle(offer: Offer, situation: Situation) -> Wait | Refuse | None:
         _by_operator(offer, situation)
         or _by_failure(offer, situation)
         or _by_direction(offer, situation)
-        or _by_content(offer, situation.found)
+        or _by_content(offer, situation)
         or _by_ring(offer, situation)
         or _by_hold(offer, situation)
         or _by_time(offer, situation)
@@ -136,13 +139,17 @@ def _downgrade(offer: Offer, running: str) -> Refuse | None:
     return Refuse(offer=offer, why=why, lift=f"{_now(offer)} {offer.version}")
 
 
-def _by_content(offer: Offer, found: Found) -> Refuse | None:
+def _by_content(offer: Offer, situation: Situation) -> Wait | Refuse | None:
+    found = situation.found
     lying = next((one for one in found.whole if same_version(one.version, offer.version)), None)
     if lying is None:
         if offer.urls or offer.target:
             return None
+        if unasked := situation.unasked.why(offer.component):
+            why = f"where {offer.name} is to be had is not known: {one_line(unasked)}"
+            return Wait(offer=offer, until=situation.unasked.again_at, why=why, lift=_IMPORT)
         why = f"nobody says where {offer.name} is to be had: not the repository, not the host, and it is not on disk"
-        return Refuse(offer=offer, why=why, lift="agentctl bundle import FILE")
+        return Refuse(offer=offer, why=why, lift=_IMPORT)
     if offer.digest and offer.digest != lying.digest:
         return _other_content(offer, "lies on disk")
     if is_version(found.python) and version_key(lying.min_python) > version_key(found.python):

@@ -102,7 +102,7 @@ class Orders:
             }
             if left == record.bad:
                 what = f"{name} {request.version}".strip()
-                raise ReleaseError(f"{what} is not on the bad list: agentctl update status")
+                raise ReleaseError(f"{what} is not on the bad list")
             return msgspec.structs.replace(record, bad=left)
 
         try:
@@ -115,10 +115,10 @@ class Orders:
         return self._decided(policies.go_on(self._policy) if stopped and stopped.component == name else self._policy)
 
     async def roll_back(self, request: RollBack) -> Updates:
-        """Refused at the base install, and while a version is on trial."""
+        """Refused at the base install, while a version is on trial, and if another is in force than it names."""
         name = self._named(request, request.component, all_of_them=False)[0]
         try:
-            await self._updater.attempts.roll_back(name, request.reason[:300])
+            await self._updater.attempts.roll_back(name, request.version[:64], request.reason[:300])
         except ReleaseError as error:
             raise _no(request, str(error)) from error
         self._updater.look_again()
@@ -181,6 +181,7 @@ class Orders:
             held=policies.held(policy, "", now) is not None,
             outcome=updater.memory.now.outcome,
             looked_at=updater.looked_at,
+            problems=updater.wishes.problems,
         )
 
     def _view(self, name: str, now: float) -> UpdateView:

@@ -10,12 +10,13 @@ word of the operator too, so it has to be lifted first; and nothing but its own 
 from collections.abc import Iterable, Sequence
 
 from rdagent.config import UpdateSettings
-from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Wait
+from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Unasked, Wait
 from rdagent.update.obstacles import Situation, obstacle, other_build
 from rdagent.update.offers import RANK, Offer, from_operator
 from rdagent.update.policy import Policy
 from release.manifest import is_version, same_version, version_key
 
+_ALL_ASKED = Unasked()
 ORDER = ("telemetry", "netagent", "guestagent", "rdagent")
 """Of a release for several: who is missed least comes first, who installs the others last."""
 
@@ -29,6 +30,7 @@ def decide(
     *,
     now: float,
     machine: str,
+    unasked: Unasked = _ALL_ASKED,
 ) -> Decision:
     """`offers`: of all components; `now`: UTC, seconds since the epoch; `machine`: what tells it from others."""
     running = _running(found)
@@ -36,7 +38,14 @@ def decide(
     if not candidates:
         return Settled(component=component)
     situation = Situation(
-        found=found, running=running, offers=offers, policy=policy, settings=settings, now=now, machine=machine
+        found=found,
+        running=running,
+        offers=offers,
+        policy=policy,
+        settings=settings,
+        now=now,
+        machine=machine,
+        unasked=unasked,
     )
     decisions = [_judge(offer, situation) for offer in candidates]
     return _best(decisions)

@@ -92,7 +92,7 @@ def _check_asked(order: Order, package: Package) -> None:
     if manifest.component != order.component or not same_version(manifest.version, order.version):
         raise Unfit(
             f"this is {manifest.component} {manifest.version}, asked for was {order.component} {order.version}: "
-            "it was published under a wrong name"
+            "it was published under a wrong name, and has to be published anew"
         )
     if order.digest not in {"", package.digest}:
         raise Unfit(

@@ -219,13 +219,11 @@ class Updater:
         policy = policies.expire(self.memory.now.policy, now)
         self.memory.change(policy=policy)
         offers = self.wishes.offers(self._running())
-        machine = self.wishes.machine
-        self.decisions = {
-            name: self._hindered(
-                decide(name, self.found[name], offers, policy, self.settings, now=now, machine=machine)
-            )
-            for name in COMPONENTS
-        }
+        unasked, machine = self.wishes.unasked(now), self.wishes.machine
+        judged = partial(
+            decide, offers=offers, policy=policy, settings=self.settings, now=now, machine=machine, unasked=unasked
+        )
+        self.decisions = {name: self._hindered(judged(name, self.found[name])) for name in COMPONENTS}
         for name, one in self.decisions.items():
             if not is_same(before.get(name), one):
                 self._changed(name)
@@ -245,7 +243,7 @@ class Updater:
 
     async def _finish_trials(self) -> None:
         """What an earlier life of ours began. Raises ReleaseError."""
-        await self.attempts.finish_restart()
+        await self.attempts.restarts.finish()
         for name in COMPONENTS:
             record = await asyncio.to_thread(self.shelf.record, name)
             if record.trial and not self.reborn:
@@ -343,7 +341,8 @@ class Updater:
         if error.final or error.problem == "trust" or (error.damaged and before.tries >= _DAMAGED_TRIES - 1):
             self._retries.pop(key, None)
             now = time.time()
-            lift = _LIFTS.get(error.problem or "", f"agentctl update now {offer.name}")
+            # Where another try ends the same way, nobody is sent to make it.
+            lift = _LIFTS.get(error.problem or "", "" if error.final else f"agentctl update now {offer.name}")
             keys = self._judged_by
             refusal = Refusal(why=error.reason, at=now, lift=lift, keys=keys)
             self.memory.change(refused={**still_refused(self.memory.now.refused, now, keys), key: refusal})

@@ -14,14 +14,18 @@ from ipc.contract.rdagent import RepositoryView
 from ipc.hostaddress import HostAddress
 from ipc.places import COMPONENTS, Places
 from rdagent.config import UpdateSettings
+from rdagent.update.decision import Unasked
 from rdagent.update.host import Instructions, read_instructions
 from rdagent.update.memory import Memory
 from rdagent.update.offers import Entry, Offer, collect, note_seen
 from rdagent.update.pauses import Clock, Pauses
 from rdagent.update.repository import Repository
 from rdagent.update.source import SourceError
+from rdagent.update.words import one_line
 from wire.errors import WireError
 from wire.http import HttpClient
+
+_PROBLEMS_LIMIT = 50
 
 logger = logging.getLogger("rdagent")
 
@@ -48,7 +52,9 @@ class Wishes:
         self._entries: tuple[Entry, ...] = ()
         self._host_at, self._host_pauses = 0.0, Pauses(settings.check_period)
         self._repository_at, self._repository_pauses = 0.0, Pauses(settings.check_period)
+        self._passed_over: tuple[str, ...] = ()
         self.problems: list[str] = []
+        """What is wrong with what the host and the repository say, a line each."""
         self.repository = RepositoryView(url=settings.repository)
         self.machine = _machine()
 
@@ -85,10 +91,25 @@ class Wishes:
             asked=asked,
             has_repository=bool(self._settings.repository),
         )
-        self.problems = [*self._instructions.problems, *problems]
+        self._note([*problems, *self._passed_over])
         dated, seen = note_seen(offers, self._memory.now.seen, time.time())
         self._memory.change(seen=seen)
         return dated
+
+    def _note(self, problems: list[str]) -> None:
+        """A line of the log for each that is new; what is away has had its own, see `_ask_host`."""
+        lines = [one_line(one) for one in problems[:_PROBLEMS_LIMIT]]
+        for line in dict.fromkeys(lines):
+            if line not in self.problems:
+                logger.warning("updates: %s", line)
+        self.problems = list(dict.fromkeys([*map(one_line, self._instructions.away.values()), *lines]))
+
+    def unasked(self, now: float) -> Unasked:
+        """`now`: UTC, seconds since the epoch."""
+        manifests = {name: why for name, why in self._instructions.away.items() if name}
+        due = min(self._host_at, self._repository_at if self._repository is not None else math.inf)
+        wait = max(due - self._clock.monotonic(), 0.0) if due < math.inf else 0.0  # it is under way
+        return Unasked(repository=self.repository.problem, manifests=manifests, again_at=now + wait)
 
     def key(self, offer: Offer) -> str:
         """An offer and where it is to be had: other bytes are another chance."""
@@ -118,8 +139,10 @@ class Wishes:
         except WireError as error:
             logger.debug("what the host wants of versions is not known: %s", error)
             return self._clock.monotonic() + self._host_pauses.next()
+        for name in found.away.keys() - self._instructions.away.keys():
+            logger.warning("updates: %s", one_line(found.away[name]))
         self._instructions = found
-        if found.problems:  # a manifest is away
+        if found.away:
             return self._clock.monotonic() + self._host_pauses.next()
         self._host_pauses.reset()
         # A goal state that guestagent hears of brings us here sooner.
@@ -148,6 +171,7 @@ class Wishes:
             )
             for one in answer.offered
         )
+        self._passed_over = tuple(f"the repository: passed over is {one}" for one in answer.skipped)
         self.repository = RepositoryView(url=self.repository.url, checked_at=checked_at, reached_at=time.time())
         self._repository_pauses.reset()
         return self._clock.monotonic() + self._settings.check_period

@@ -58,13 +58,13 @@ def test_on_the_way() -> None:
 def test_ends() -> None:
     found = seen(events=(event("stage"), event("trial"), event("commit")))
     assert (found.over, found.ok, found.text) == (True, True, "0.2.0 runs and is in force, after 20 s on trial")
-    found = seen(events=(event("roll back", message="degraded"),))
+    found = seen(events=(event("trial"), event("roll back", message="degraded")))
     assert (found.over, found.ok, found.text) == (True, False, "0.2.0 came back: degraded")
     assert found.lift == "agentctl update unblock telemetry 0.2.0"
-    found = seen(events=(event("refuse", message="not for us"),))
-    assert (found.state, found.ok) == ("refused", False)
+    found = seen(events=(event("refuse", message="not for us"),), version="0.2.0")
+    assert (found.state, found.ok, found.text) == ("refused", False, "0.2.0: not for us")
     unsigned = msgspec.structs.replace(event("refuse"), lift="agentctl package trust KEY.pub")
-    assert seen(events=(unsigned,)).lift == "agentctl package trust KEY.pub"
+    assert seen(events=(unsigned,), version="0.2.0").lift == "agentctl package trust KEY.pub"
     assert seen(events=(event("commit"),), version="0.2").ok  # 0.2 and 0.2.0 are one version
     assert seen().text == "nothing to do, 0.1.0 runs"
     # One that came back before, and nobody wants another.
@@ -110,4 +110,34 @@ def test_the_end_of_another_update_is_not_that_of_this_one() -> None:
     older, other = event("commit", at=SINCE - 1), event("commit", version="0.3.0")
     fetching = changed(state="fetching", wanted="0.2.0")
     assert seen(fetching, version="0.2.0", events=(older, other)).state == "fetching"
-    assert seen(fetching, events=(other,)).ok
+    assert seen(fetching, events=(event("trial", version="0.3.0"), other)).ok
+
+
+def test_who_names_no_version_is_not_told_of_an_older_wish() -> None:
+    began = event("trial", at=SINCE - 1, version="0.3.0")
+    back, refused = event("roll back", version="0.3.0", message="hangs"), event("refuse", version="0.3.0")
+    for events in ((began, back), (refused,)):
+        assert seen(events=events).text == "nothing to do, 0.1.0 runs"
+        assert seen(changed(state="fetching", wanted="0.2.0"), events=events).state == "fetching"
+    # Asked for by its number, that is the answer.
+    assert seen(version="0.3.0", events=(began, back)).state == "rolled back"
+    # What is wanted and refused is told by the view, with its version.
+    unsigned = changed(state="refused", wanted="0.2.0", why="not for us: no key", lift="agentctl x")
+    assert seen(unsigned, events=(refused,)).text == "0.2.0: not for us: no key"
+    pinned = changed(state="refused", wanted="0.2.0", why="telemetry 0.2.0 is on the bad list")
+    assert seen(pinned).text == "telemetry 0.2.0 is on the bad list"
+
+
+def test_a_version_that_was_named_is_not_answered_by_what_else_is_wanted() -> None:
+    for view in (
+        VIEW,
+        changed(running=""),
+        changed(state="refused", wanted="0.2.0", wanted_by="channel", why="pinned"),
+        changed(state="waiting", wanted="0.2.0", wanted_by="channel", why="outside the window"),
+    ):
+        found = seen(view, version="0.3.0")
+        assert (found.state, found.over, found.ok) == ("refused", True, False)
+        assert found.text.startswith("0.3.0 was not begun")
+        assert found.lift == "agentctl update now telemetry 0.3.0"
+    assert seen(version="0.1.0").text == "nothing to do, 0.1.0 runs"
+    assert seen(changed(state="refused", wanted="0.3.0", why="pinned"), version="0.3").text == "0.3.0: pinned"

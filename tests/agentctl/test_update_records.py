@@ -8,14 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from agentctl import goingback
 from agentctl.deployment import choose
-from agentctl.records import why_another_runs
+from agentctl.errors import CommandError, NothingThere
+from agentctl.records import step_back, to_give_up, why_another_runs
 from ipc.component import Component
+from ipc.contract.rdagent import RollBack, Updates
 from ipc.places import Places
 from release import record as records
 from release.build import build
 from release.record import Bad, Chosen, Record, Trial
 from release.unpack import component_folder
+from tests.conftest import living
 from tests.release.product import CHECKOUT, KEY, Installed
 
 ONE, TWO = Chosen("0.1.0", "1" * 64), Chosen("0.2.0", "2" * 64)
@@ -89,6 +93,45 @@ def test_back_to_the_version_before(root: Path) -> None:
     assert now(root).current is None
     again = agentctl(root, "update", "rollback", "telemetry")
     assert (again.returncode, "nothing to go back to" in again.stderr) == (1, True)
+
+
+def test_what_was_seen_in_force_is_given_up_and_nothing_else(root: Path) -> None:
+    """Two at once read the same record; the later one is told that the other was faster."""
+    deployment = choose(root)
+    seen = to_give_up(deployment, "telemetry")
+    step_back(deployment, "telemetry", seen, "smells")
+    with pytest.raises(CommandError, match="0.2.0 is not in force any more, 0.1.0 is; nothing was changed"):
+        step_back(deployment, "telemetry", seen, "smells")
+    assert (now(root).current, ONE.key in now(root).bad) == (ONE, False)
+
+
+@pytest.mark.parametrize("went_through", [True, False])
+def test_a_rdagent_that_ends_before_it_answers(
+    root: Path, monkeypatch: pytest.MonkeyPatch, *, went_through: bool
+) -> None:
+    """Whether it changed the record before that is seen there."""
+    monkeypatch.setattr(goingback, "_ACT_WITHIN", 1.0)
+    deployment, places, heard = choose(root), Places.under(root), list[RollBack]()
+
+    async def mute(request: RollBack) -> Updates:
+        heard.append(request)
+        if went_through:
+            step_back(deployment, "telemetry", request.version, request.reason)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def run() -> str:
+        rdagent = Component("rdagent", "1", places)
+        rdagent.answer(RollBack, mute)
+        async with living(rdagent), living(Component("telemetry", "0.1.0", places)):
+            return await asyncio.to_thread(goingback.gone_back, deployment, "telemetry", "0.2.0", None, "smells")
+
+    if went_through:
+        assert asyncio.run(run()) == "0.1.0"
+    else:
+        with pytest.raises(NothingThere, match="rdagent did not answer"):
+            asyncio.run(run())
+    assert [one.version for one in heard] == ["0.2.0"]
 
 
 def test_a_version_on_trial_is_given_up_first(tmp_path: Path) -> None:

@@ -187,6 +187,7 @@ EXAMPLES: list[Message] = [
         )],
         repository=RepositoryView(url="http://h/r", checked_at=15.5, reached_at=16.5, problem="late"),
         held=True, outcome=UpdateOutcome(component="telemetry", version="0.2.0", ok=True, message="well"),
+        looked_at=16.75, problems=["family telemetry: no version"],
     ),
     UpdatePlan(steps=[PlannedUpdate(
         component="telemetry", from_version="0.1.0", to_version="0.2.0", wanted_by="channel", at=17.5, blocked="held",
@@ -196,7 +197,7 @@ EXAMPLES: list[Message] = [
     PinVersion(component="telemetry", version="0.2.0"),
     HoldUpdates(component="telemetry", on=False, until=18.5),
     UnblockVersion(component="telemetry", version="0.1.1"),
-    RollBack(component="telemetry", reason="slow"),
+    RollBack(component="telemetry", reason="slow", version="0.1.0"),
     GetUpdateHistory(component="telemetry", limit=10),
     UpdateHistory(events=[UpdateEvent(
         at=19.5, component="telemetry", phase="trial", version="0.2.0", from_version="0.1.0", wanted_by="host",

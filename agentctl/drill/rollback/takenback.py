@@ -163,7 +163,7 @@ class TakenBack:
         view = self._versions.view(self._component)
         if view is None or view.wanted != self._bad.version:
             return "rdagent does not know of it"
-        if view.state != state or not view.lift:
+        if view.state != state or (state == "waiting" and not view.lift):
             return f"update status calls it {view.state!r}: {view.why!r}"
         return "" if re.search(self._build.reason, view.why) else f"the reason given is {view.why!r}"
 

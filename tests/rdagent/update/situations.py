@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from rdagent.config import UpdateSettings
-from rdagent.update.decision import Begin, Decision, Found, OnDisk, Refuse, Settled, Wait
+from rdagent.update.decision import Begin, Decision, Found, OnDisk, Refuse, Settled, Unasked, Wait
 from rdagent.update.offers import Offer
 from rdagent.update.plan import decide
 from rdagent.update.policy import Hold, Policy, Stopped
@@ -51,9 +51,22 @@ def offer(version: str = "0.2.0", wanted_by: Any = "channel", **fields: Any) -> 
 
 
 def decided(
-    *offers: Offer, here: Found | None = None, policy: Policy | None = None, settings: UpdateSettings = AT_ONCE
+    *offers: Offer,
+    here: Found | None = None,
+    policy: Policy | None = None,
+    settings: UpdateSettings = AT_ONCE,
+    unasked: Unasked | None = None,
 ) -> Decision:
-    return decide("telemetry", here or found(), offers, policy or Policy(), settings, now=NOW, machine=MACHINE)
+    return decide(
+        "telemetry",
+        here or found(),
+        offers,
+        policy or Policy(),
+        settings,
+        now=NOW,
+        machine=MACHINE,
+        unasked=unasked or Unasked(),
+    )
 
 
 def begun(decision: Decision) -> str:

@@ -109,6 +109,9 @@ class Quiet(Chronicle):
     def end(self, *_: object, **__: object) -> None:
         pass
 
+    def came_back(self, *_: object, **__: object) -> None:
+        pass
+
     def expires(self) -> float | None:
         return None
 
@@ -143,7 +146,7 @@ def test_all_that_were_stopped_are_known_to_the_next_life(places: Places) -> Non
     memory.change(stopped=[], restarting="guestagent")
     assert Memory(places).now.to_start == ["guestagent"]
     memory.change(restarting="somebody")
-    asyncio.run(attempts.finish_restart())
+    asyncio.run(attempts.restarts.finish())
     assert not memory.now.to_start
 
 
@@ -275,3 +278,25 @@ def test_a_rdagent_that_waits_to_commit_says_so(places: Places, monkeypatch: pyt
         going.cancel()
 
     asyncio.run(story())
+
+
+def test_two_orders_at_once_go_back_one_version(places: Places) -> None:
+    shelf, memory = Shelf(places, lambda _: Trust(())), Memory(places)
+    attempts = with_all_on_the_disk(places, shelf, memory, lambda: None)
+    three, two = chosen("0.3.0"), chosen("0.2.0")
+    shelf.change("telemetry", lambda before: msgspec.structs.replace(before, current=three, previous=two))
+
+    async def both() -> list[BaseException | None]:
+        orders = [attempts.roll_back("telemetry", "0.3", "a test") for _ in range(2)]
+        return await asyncio.gather(*orders, return_exceptions=True)
+
+    late = [str(one) for one in asyncio.run(both()) if one]
+    assert late == ["telemetry 0.3 is not in force any more, 0.2.0 is; nothing was changed"]
+    record = shelf.record("telemetry")
+    assert (record.current, list(record.bad)) == (two, [three.key])
+    # Who names none, as an older agentctl, means the one in force.
+    asyncio.run(attempts.roll_back("telemetry", "", "a test"))
+    with pytest.raises(ReleaseError, match="0.2.0 is not in force any more, the base install is; nothing was changed"):
+        asyncio.run(attempts.roll_back("telemetry", "0.2.0", "a test"))
+    with pytest.raises(ReleaseError, match="there is nothing to go back to"):
+        asyncio.run(attempts.roll_back("telemetry", "", "a test"))

@@ -115,3 +115,25 @@ def test_what_makes_another_trust_folder(tmp_path: Path) -> None:
     assert is_new()
     folder.chmod(0o777)
     assert is_new()
+
+
+def test_what_another_try_would_not_change_is_not_told_to_be_tried(
+    places: Places, signed: SignedRepository, server: LyingServer, tmp_path: Path
+) -> None:
+    """9.9.9 was published as 9.9.10: the same bytes come again."""
+    trust(places, KEY.public())
+    old = build(CHECKOUT, "telemetry", tmp_path / "old", [KEY], version="9.9.8")
+    installed = Installed(places.installed, "telemetry")
+    installed.put(old)
+    installed.set(current=Chosen("9.9.8", old.digest))
+    misnamed = build(CHECKOUT, "telemetry", tmp_path / "new", [KEY], version="9.9.9")
+    signed.publish("9.9.10", misnamed.path.read_bytes(), digest=misnamed.digest)
+
+    async def story() -> None:
+        settings = UpdateSettings(repository=server.url, jitter=0.0)
+        async with rdagent_at(places, server.url, 60.0, settings) as watcher:
+            why, lift = await until_refused(watcher)
+            assert why.endswith("it was published under a wrong name, and has to be published anew")
+            assert lift == ""
+
+    asyncio.run(story())

@@ -87,6 +87,20 @@ def test_or_what_is_in_the_way(places: Places, server: LyingServer, signed: Sign
     run(places, server, story)
 
 
+def test_what_is_not_on_it(places: Places, server: LyingServer) -> None:
+    gave_up(places)
+
+    async def story(_: Watcher) -> None:
+        told = await agentctl(places, "unblock", "telemetry", "9.9.7")
+        root = places.run.parent
+        assert told.returncode == 1
+        assert told.stderr.strip() == (
+            f"agentctl: telemetry 9.9.7 is not on the bad list. See: agentctl update status --root {root}"
+        )
+
+    run(places, server, story)
+
+
 def test_or_how_to_have_it_tried(places: Places, server: LyingServer) -> None:
     gave_up(places)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ipc.contract.rdagent import GetUpdateHistory, UpdateNow, UpdateView
+from ipc.contract.rdagent import GetUpdateHistory, GetUpdates, UpdateNow, UpdateView
 from ipc.places import Places
 from rdagent.config import UpdateSettings
 from release import record as records
 from release.build import build
-from release.record import Record
+from release.record import Bad, Record
 from tests.conftest import come_true
 from tests.rdagent.conftest import Watcher, rdagent_at
 from tests.rdagent.update.asking import agentctl, view
@@ -116,5 +116,45 @@ def test_a_package_that_is_away(places: Places, server: LyingServer, signed: Sig
             # What comes now by itself is junk: that is the end of it.
             await come_true(lambda: refused(watcher))
             await come_true(lambda: is_answered(watcher))
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("trouble", ["404", "other bytes"])
+def test_agentctl_now_of_a_package_that_cannot_be_had(
+    places: Places, server: LyingServer, signed: SignedRepository, trouble: str
+) -> None:
+    """It names that version and its own cause, not what the channel has beside it."""
+    folder = Installed(places.installed, "telemetry").folder
+    folder.mkdir(parents=True)
+    known_bad = {chosen("9.9.10").key: Bad("hangs", None, "")}
+    records.write(folder, Record(component="telemetry", current=chosen("9.9.8"), bad=known_bad))
+    signed.publish(VERSION)
+    signed.publish("9.9.10")
+    server.lies["telemetry-9.9.9"] = reply(b"no", "404 Not Found") if trouble == "404" else reply(b"something else")
+
+    async def story() -> None:
+        settings = UpdateSettings(repository=server.url, jitter=0.0)
+        async with rdagent_at(places, server.url, 60.0, settings) as watcher:
+            await come_true(lambda: view(watcher))
+            told = await agentctl(places, "now", "telemetry", VERSION)
+            line = " ".join(told.stdout.split())
+            assert told.returncode == 1
+            assert f"telemetry {VERSION} cannot be had: " in line
+            assert trouble != "404" or "HTTP 404" in line
+            assert "again at" in line
+            assert "9.9.10" not in line
+            # Looks for other reasons change nothing of that.
+            for _ in range(3):
+                looked = (await watcher.bus.ask(GetUpdates())).looked_at
+                await watcher.bus.ask(UpdateNow(component="netagent"))
+                await come_true(lambda looked=looked: looked_after(watcher, looked))  # type: ignore[misc]
+                seen = await view(watcher)
+                assert seen is not None
+                assert (seen.wanted, seen.wanted_by) == (VERSION, "operator")
+                assert seen.state in {"waiting", "fetching"}
+
+    async def looked_after(watcher: Watcher, at: float) -> bool:
+        return (await watcher.bus.ask(GetUpdates())).looked_at > at
 
     asyncio.run(story())
