@@ -32,8 +32,7 @@ NO_SIGNS_BEFORE = [0, 2]
 
 # Its own gate ends a trial of rdagent within `trial_limit`, which is less; a gate that does not is what is broken.
 TRIAL_SECONDS = 600.0
-# If the record could not be written then, the trial may have passed its gate and wait for the same: it goes first.
-WAIT_SECONDS = 60.0
+# A rdagent that says why it cannot end it, the record cannot be written, has that long again each time.
 
 # Each end counts one, and half of it is forgotten in two hours: four ends at once are too many, and so is one in 58
 # minutes for ever. "Three in five minutes" would never see a version that ends every 151 s.
@@ -120,18 +119,19 @@ class Trial:
     def __init__(self) -> None:
         self._target, self._since, self._looked_at = "", 0.0, 0.0
 
-    def look(self, target: str, now: float) -> bool:
-        """Whether that is too long; `target`: empty if none is. `now`: CLOCK_MONOTONIC."""
+    def look(self, target: str, waited_at: float, now: float) -> bool:
+        """Whether that is too long; `target`: empty if none is.
+
+        `waited_at`: when rdagent said last that the record cannot be written; both CLOCK_MONOTONIC.
+        """
+        if waited_at <= now:  # else it is of an earlier start of the machine
+            self._since = max(self._since, waited_at)
         if (gap := now - self._looked_at) > GAP_SECONDS:
             self._since += gap
-        self._looked_at = now
+        self._looked_at, self._since = now, min(self._since, now)
         if target != self._target:
             self._target, self._since = target, now
         return bool(target) and now - self._since > TRIAL_SECONDS
-
-    def wait(self, now: float) -> None:
-        """Its end could not be written."""
-        self._since = now - TRIAL_SECONDS + WAIT_SECONDS
 
 
 class Watchdog:
@@ -179,7 +179,7 @@ class Watchdog:
             self._start("rdagent")
         if not (pid := child("rdagent")):
             return
-        if reason := self._life.look(pid, self._sign(), now, self._first_sign_limit):
+        if reason := self._life.look(pid, self._sign("rdagent.alive"), now, self._first_sign_limit):
             say(f"rdagent, process {pid}, hangs: {reason}")
             # First the record, so that the next start is another version; a hung one may hold it, then its end counts.
             try:
@@ -187,14 +187,9 @@ class Watchdog:
                     self._rejected = pid
             finally:
                 os.kill(pid, signal.SIGKILL)
-        elif self._trial.look(self._rdagent_on_trial(), now):
+        elif self._trial.look(self._rdagent_on_trial(), self._waited_at(pid), now):
             say(f"rdagent, process {pid}, is on trial without an end")
-            try:
-                rejected = self._reject("rdagent", f"its trial had no end within {TRIAL_SECONDS:g} s")
-            except OSError:
-                self._trial.wait(now)
-                raise
-            if rejected:
+            if self._reject("rdagent", f"its trial had no end within {TRIAL_SECONDS:g} s"):
                 self._rejected = pid
                 os.kill(pid, signal.SIGKILL)
 
@@ -281,10 +276,15 @@ class Watchdog:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield self._folder(name)
 
-    def _sign(self) -> tuple[int, float] | None:
+    def _waited_at(self, pid: int) -> float:
+        """When this rdagent last could not write the record of its trial; it writes it before we judge it."""
+        sign = self._sign("rdagent.waits")
+        return sign[1] if sign and sign[0] == pid else 0.0
+
+    def _sign(self, name: str) -> tuple[int, float] | None:
         """rdagent's last: its pid, and when."""
         try:
-            pid, at = (self._run / "rdagent.alive").read_text().split()
+            pid, at = (self._run / name).read_text().split()
             return int(pid), float(at)
         except (OSError, ValueError):
             return None

@@ -74,7 +74,7 @@ def judge(
         trial = view.trial
         # The record says so a moment before rdagent has begun to watch it.
         well = f"well for {trial.well_seconds:.0f} s of {trial.needed_seconds:.0f} s" if trial.needed_seconds else ""
-        text = f"{trial.version}: {well or 'it begins'}"
+        text = f"{trial.version}: {view.why or well or 'it begins'}"
         return Progress(component=name, state="on trial", text=text)
     if updates.looked_at < since:
         return Progress(component=name, state="looking", text="what is there?")

@@ -85,6 +85,11 @@ class Places(msgspec.Struct, frozen=True):
         return self.run / "rdagent.alive"
 
     @property
+    def waiting_trial(self) -> Path:
+        """rdagent's, for watchdog.py; the same, of the last time it could not write the record of its own trial."""
+        return self.run / "rdagent.waits"
+
+    @property
     def watchdog_sign(self) -> Path:
         """The watchdog's, for rdagent; the same."""
         return self.run / "watchdog.alive"

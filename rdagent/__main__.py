@@ -41,7 +41,8 @@ async def run(places: Places, settings: Settings, updates: UpdateSettings, host:
             settings.heartbeat_period,
             lambda: component.announce(TruthChanged()),
         )
-        agent = RdAgent(component, settings, Neighbours(places, component.bus), heartbeat, emitter, SignOfLife(places))
+        neighbours, sign_of_life = Neighbours(places, component.bus), SignOfLife(places.sign_of_life)
+        agent = RdAgent(component, settings, neighbours, heartbeat, emitter, sign_of_life)
         component.answer(GetTruth, agent.get_truth)
         updater = Updater(
             component,

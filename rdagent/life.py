@@ -3,8 +3,7 @@
 import logging
 import os
 import time
-
-from ipc.places import Places
+from pathlib import Path
 
 logger = logging.getLogger("rdagent")
 
@@ -12,8 +11,8 @@ logger = logging.getLogger("rdagent")
 class SignOfLife:
     """A few bytes in the run directory, written over with each look."""
 
-    def __init__(self, places: Places) -> None:
-        self._path = places.sign_of_life
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._trouble = False
 
     def show(self) -> None:

@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentctl.processes import Process, end, process, wait_until
+from ipc.places import Places
+from rdagent.life import SignOfLife
 from release.build import Built, build
 from release.record import Bad, Chosen, Record, Trial
 from tests.release.product import CHECKOUT, KEY, Installed, chosen
@@ -203,6 +205,13 @@ def alive():
 WELL = "while True:\n    alive()\n    time.sleep(1)\n"
 HANGS = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nalive()\nwhile True:\n    time.sleep(9)\n"
 ENDS = "alive()\ntime.sleep(1.2)\n"
+WAITS = """
+for _ in range(32):
+    alive()
+    (run / "rdagent.waits").write_text(f"{os.getpid()} {time.monotonic()}")
+    time.sleep(0.5)
+(run / "started").open("a").write("waited\\n")
+"""
 
 
 def rdagent(folder: Path, version: str, main: str) -> Built:
@@ -399,10 +408,10 @@ def test_it_shows_signs_of_life_of_its_own(
 def test_a_trial_without_an_end(watchdog: ModuleType) -> None:
     trial, limit = watchdog.Trial(), watchdog.TRIAL_SECONDS
 
-    def ended(begin: float, seconds: float, target: str) -> float:
-        """When it is found to be too long, counted from its first look; 0 for never."""
+    def ended(begin: float, seconds: float, target: str, waits: float = 0.0) -> float:
+        """When it is found to be too long, counted from its first look; 0 for never. `waits`: until then it says so."""
         looks = [begin + 5 * number for number in range(int(seconds / 5) + 1)]
-        return next((now - begin for now in looks if trial.look(target, now)), 0.0)
+        return next((now - begin for now in looks if trial.look(target, min(now - 3.0, waits), now)), 0.0)
 
     assert ended(1000.0, limit + 5, "2.0.0+a") == limit + 5
     # Another one, or none in between, begins anew.
@@ -411,10 +420,29 @@ def test_a_trial_without_an_end(watchdog: ModuleType) -> None:
     assert not ended(3010.0, limit, "2.0.0+b")
     # While the whole machine stood still, nobody could end it.
     assert ended(3610.0 + 10 * limit, 10, "2.0.0+b") == 5
-    # Its end could not be written: it may wait for the same disk, and goes first.
-    now = 3615.0 + 10 * limit
-    trial.wait(now)
-    assert ended(now + 5, 600, "2.0.0+b") == watchdog.WAIT_SECONDS
+    # It waits for the disk, as whoever would end it has to; when it says so no more, it has its time from then on.
+    assert not ended(20000.0, 10 * limit, "2.0.0+c", waits=1e9)
+    assert ended(40000.0, 2 * limit + 5, "2.0.0+d", waits=40000.0 + limit) == 2 * limit + 5
+    # All stood still while it waited.
+    assert not ended(60000.0, 2 * limit, "2.0.0+e", waits=1e9)
+    assert not ended(60000.0 + 4 * limit, limit, "2.0.0+e", waits=60000.0 + 2 * limit)
+    # A word of an earlier start of the machine.
+    looks = [80000.0 + 5 * number for number in range(200)]
+    assert next(now for now in looks if trial.look("2.0.0+f", 1e9, now)) == 80000.0 + limit + 5
+
+
+def test_only_the_process_on_trial_says_that_it_waits(watchdog: ModuleType, tmp_path: Path) -> None:
+    """Written by rdagent's own writer. One of an older release writes nothing."""
+    places = Places.under(tmp_path)
+    places.run.mkdir()
+    dog = watchdog.Watchdog(str(tmp_path / "opt"), str(places.run), start=lambda _: None)
+    assert dog._waited_at(os.getpid()) == 0.0
+    before = time.monotonic()
+    SignOfLife(places.waiting_trial).show()
+    assert before - 0.1 <= dog._waited_at(os.getpid()) <= time.monotonic() + 0.1
+    assert dog._waited_at(os.getpid() + 1) == 0.0
+    places.waiting_trial.write_text("junk")
+    assert dog._waited_at(os.getpid()) == 0.0
 
 
 @given(st.floats(0, 7), st.floats(0, 600), st.floats(0, 5), st.floats(0, 6), st.booleans())
@@ -436,11 +464,11 @@ def test_who_was_away_himself_judges_nobody(
 def test_a_rdagent_whose_trial_has_no_end_is_replaced(
     group: Group,
 ) -> None:
-    """It shows signs of life, and never judges itself. The watchdog's own rule, with little patience."""
-    old, new = group.put("1.0.0", WELL), group.put("2.0.0", WELL)
+    """It shows signs of life, and never judges itself; not while it waits for the disk. With little patience."""
+    old, new = group.put("1.0.0", WELL), group.put("2.0.0", WAITS + WELL)
     group.installed.set(current=chosen(old), trial=Trial(chosen(new), 3))
-    group.start(watchdog=group.changed({"TRIAL_SECONDS = 600.0": "TRIAL_SECONDS = 4.0"}))
-    assert wait_until(lambda: group.started == ["2.0.0", "1.0.0"], 60), (group.started, group.said())
+    group.start(watchdog=group.changed({"TRIAL_SECONDS = 600.0": "TRIAL_SECONDS = 6.0"}))
+    assert wait_until(lambda: group.started == ["2.0.0", "waited", "1.0.0"], 90), (group.started, group.said())
     record = group.record()
     assert (record.current, record.trial) == (chosen(old), None)
-    assert "no end within 4 s" in record.bad[chosen(new).key].reason
+    assert "no end within 6 s" in record.bad[chosen(new).key].reason

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from ipc.places import Places
+from rdagent.life import SignOfLife
 from rdagent.update.chronicle import Chronicle
 from rdagent.update.gate import Baseline, Observation, Verdict
 from rdagent.update.install import Installer, InstallError
@@ -42,6 +43,8 @@ class Doing(msgspec.Struct, frozen=True, kw_only=True):
     since: float
     """UTC, seconds since the epoch."""
     verdict: Verdict = Verdict()
+    why: str = ""
+    """One line: what its end waits for."""
 
 
 class Attempts:
@@ -69,6 +72,7 @@ class Attempts:
         self._running = running
         self._changed = changed
         self._be_reborn = be_reborn
+        self._waits = SignOfLife(places.waiting_trial)
         self._born = time.monotonic()
         self.restarts = Restarts(places, memory)
         self.doing: Doing | None = None
@@ -113,24 +117,45 @@ class Attempts:
         if offer is None or offer.version != target.version:
             offer = Offer(component=name, version=target.version, wanted_by="", digest=target.digest)
             baseline = Baseline()
-        # Without that launch.py counts no try and starts the version before, again and again.
-        await asyncio.to_thread(self._shelf.check_writable, name)
-        logger.info("%s is on trial, its gate goes on", offer.name)
-        if await self._is_another(name, target):
-            # We ended between the record and the restart, or no try could be counted then.
-            if name == "rdagent":
-                await self._be_reborn_for(offer)
+        try:
+            if not await self._is_started(offer, target):
                 return
-            await self._restart_for(offer)
+        except ReleaseError:
+            self._tell_watchdog(name)
+            raise
+        logger.info("%s is on trial, its gate goes on", offer.name)
         await self._prove(offer, target, baseline)
+
+    async def _is_started(self, offer: Offer, target: Chosen) -> bool:
+        """Start it if something else runs; False: this process is to become it. Raises ReleaseError."""
+        name = offer.component
+        await asyncio.to_thread(self._shelf.check_writable, name)
+        if not await self._is_another(name, target):
+            return True
+        # We ended between the record and the restart, or no try could be counted then. While none can be, launch.py
+        # would start the version before. A mute one is not asked that: it may be who holds the record, and is judged.
+        await asyncio.to_thread(self._shelf.check_countable, name)
+        if name == "rdagent":
+            await self._be_reborn_for(offer)
+            return False
+        await self._restart_for(offer)
+        return True
+
+    def _tell_watchdog(self, name: str) -> None:
+        """It ends a trial of rdagent that lasts too long; not one that waits for the disk as it would have to."""
+        if name == "rdagent":
+            self._waits.show()
 
     async def _be_reborn_for(self, offer: Offer) -> None:
         """Once at once, then with a pause: who only begins and ends beats for nobody. Raises ReleaseError."""
         # launch.py counts a try by writing the record; the same serial says that it could not.
         serial = (await asyncio.to_thread(self._shelf.record, "rdagent")).serial
-        if self._memory.now.corrected.get("rdagent") == serial and time.monotonic() - self._born < _REBIRTH_PAUSE:
-            raise ReleaseError(f"{offer.name} is on trial and was not started, its try could not be counted")
+        was_tried = self._memory.now.corrected.get("rdagent") == serial
         self._memory.change(corrected={**self._memory.now.corrected, "rdagent": serial})
+        # The next life would not know that it was tried.
+        was_tried = was_tried or self._memory.is_behind
+        if was_tried and time.monotonic() - self._born < _REBIRTH_PAUSE:
+            raise ReleaseError(f"{offer.name} is on trial and was not started, its try could not be counted")
         self._be_reborn()
 
     async def _is_another(self, name: str, target: Chosen) -> bool:
@@ -216,9 +241,11 @@ class Attempts:
             try:
                 return await asyncio.to_thread(self._shelf.change, name, partial(_committed, target=target))
             except ReleaseError as error:
+                self._tell_watchdog(name)
                 if str(error) != trouble:
                     trouble = str(error)
                     logger.warning("%s %s proved itself, and has to wait: %s", name, target.version, trouble)
+                    self._waits_for(name, f"{target.version} proved itself, and has to wait: {trouble}")
                 await asyncio.sleep(_DISK_PAUSE)
 
     async def correct(self, name: str) -> None:
@@ -261,6 +288,11 @@ class Attempts:
     def _now(self, offer: Offer, phase: str) -> None:
         self.doing = Doing(offer=offer, phase=phase, since=time.time())
         self._changed(offer.component)
+
+    def _waits_for(self, name: str, why: str) -> None:
+        if self.doing is not None:
+            self.doing = msgspec.structs.replace(self.doing, why=why)
+            self._changed(name)
 
     def _told(self, verdict: Verdict) -> None:
         if self.doing is not None:

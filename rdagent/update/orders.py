@@ -193,6 +193,8 @@ class Orders:
         view = to_view(decision, seen, self._policy, now=now)
         view = with_story(view, updater.memory.history(name, 1), seen.record)
         doing = updater.attempts.doing
+        if doing is None and seen.record.trial and updater.trouble:
+            return msgspec.structs.replace(view, why=updater.trouble, lift="")
         if doing is None or doing.offer.component != name:
             return view
         view = msgspec.structs.replace(
@@ -201,7 +203,7 @@ class Orders:
             wanted=doing.offer.version,
             wanted_by=doing.offer.wanted_by,
             since=doing.since,
-            why="",
+            why=doing.why,
             lift="",
         )
         if doing.phase != "trial":

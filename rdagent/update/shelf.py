@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from release.manifest import MANIFEST, decode_manifest, digest, is_version
 from release.record import Record
 from release.signing import Trust
 from release.unpack import component_folder
+
+LAUNCHERS_SLOT = ".state.launch"
+"""What launch.py writes before it renames it to a slot of the record."""
 
 logger = logging.getLogger("rdagent")
 
@@ -68,15 +72,28 @@ class Shelf:
         return folder
 
     def check_writable(self, component: str) -> None:
-        """Raises ReleaseError if the record could not be written, or somebody else holds it for seconds."""
+        """Raises ReleaseError if the record could not be written."""
         probe = self.folder(component) / ".writable"
         try:
             probe.write_bytes(b"?")
             probe.unlink()
         except OSError as error:
             raise ReleaseError(f"{probe} cannot be written: {error.strerror}") from error
-        with records.locked(self.folder(component)):
-            pass
+
+    def check_countable(self, component: str) -> None:
+        """Raises ReleaseError if launch.py could not count a try: it takes the lock, and writes a file of its own."""
+        folder = self.folder(component)
+        probe = folder / LAUNCHERS_SLOT
+        with records.locked(folder):
+            try:
+                slots = [folder / slot for slot in records.SLOTS]
+                size = max((slot.stat().st_size for slot in slots if slot.exists()), default=0)
+                descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(bytes(size))
+                probe.unlink()
+            except OSError as error:
+                raise ReleaseError(f"{probe} cannot be written: {error.strerror}") from error
 
     def on_disk(self, component: str) -> tuple[OnDisk, ...]:
         """Versions that have a manifest; whether every file fits is looked at before one is tried."""

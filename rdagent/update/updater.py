@@ -24,7 +24,7 @@ from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Wai
 from rdagent.update.install import Installer, InstallError
 from rdagent.update.memory import Memory, Refusal, still_refused
 from rdagent.update.offers import Offer
-from rdagent.update.pauses import Clock, longer, shortened
+from rdagent.update.pauses import Clock, Pauses, longer, shortened
 from rdagent.update.plan import answer_to_host, decide, order
 from rdagent.update.shelf import Shelf
 from rdagent.update.trials import Trials, in_use
@@ -42,7 +42,9 @@ from wire.http import HttpClient
 _DAMAGED_TRIES = 3
 _LIFTS = {"untrusted": "agentctl package trust KEY.pub", "trust": ""}
 """By what is wrong with a package, the command that mends it; of the trust folder the reason says how to."""
-_TROUBLE_PAUSE, _BUG_PAUSE = 10.0, 60.0
+_UNWRITTEN_PAUSE, _BUG_PAUSE = 10.0, 60.0
+_LONGEST_TROUBLE_PAUSE = 300.0
+"""Less than watchdog.py waits for the end of a trial: at each try it is told what stands in the way."""
 
 logger = logging.getLogger("rdagent")
 
@@ -108,8 +110,9 @@ class Updater:
         """By offer: CLOCK_MONOTONIC of the next try, the pause before it, and why it was not had."""
         self._trust, self._judged_by = places.trust, ""
         """The digest of the folder by which was decided last; empty: nothing was yet."""
-        self._trouble = ""
+        self.trouble = ""
         """What stands in the way of everything, if something does."""
+        self._pauses = Pauses(_LONGEST_TROUBLE_PAUSE)
         self.decisions: dict[str, Decision] = {}
         self.found: dict[str, Found] = {}
         self.looked_at = 0.0
@@ -170,13 +173,14 @@ class Updater:
                 if not hurry:
                     await self.wishes.refresh()
                 await self._decide(asked)
-                self._trouble = ""
+                self.trouble = ""
+                self._pauses.reset()
                 self.looked_at = began
                 if not await self._begin():
-                    pause = min(self._seconds_to_next(), _TROUBLE_PAUSE if self.memory.is_behind else float("inf"))
+                    pause = min(self._seconds_to_next(), _UNWRITTEN_PAUSE if self.memory.is_behind else float("inf"))
             except ReleaseError as error:
                 self._note_trouble(str(error))
-                pause = _TROUBLE_PAUSE
+                pause = self._pauses.next()
             except Exception:
                 logger.exception("bug in the updater; it begins anew")
                 pause = _BUG_PAUSE
@@ -191,9 +195,9 @@ class Updater:
 
     def _note_trouble(self, trouble: str) -> None:
         """One line for as long as it is the same: a read-only disk stays so for hours."""
-        if trouble != self._trouble:
+        if trouble != self.trouble:
             logger.warning("updates: %s", trouble)
-        self._trouble = trouble
+        self.trouble = trouble
 
     def forget_refusals(self, name: str) -> None:
         """The operator wants another try."""

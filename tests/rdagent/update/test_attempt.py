@@ -2,9 +2,10 @@
 
 import asyncio
 import fcntl
+import os
 import time
 from collections.abc import Callable
-from typing import cast
+from typing import Literal, cast
 
 import msgspec
 import pytest
@@ -12,16 +13,18 @@ import pytest
 from ipc.places import Places
 from rdagent.update.attempt import Attempts
 from rdagent.update.chronicle import Chronicle
-from rdagent.update.gate import Observation
+from rdagent.update.gate import Observation, Verdict
 from rdagent.update.install import Installer, InstallError
 from rdagent.update.memory import Memory
 from rdagent.update.offers import Offer
-from rdagent.update.shelf import Shelf
+from rdagent.update.shelf import LAUNCHERS_SLOT, Shelf
 from rdagent.update.trials import Trials
 from release.errors import ReleaseError
-from release.record import LOCK, Chosen, Trial, begin_trial
+from release.record import LOCK, SLOTS, Chosen, Trial, begin_trial
 from release.signing import Trust
+from tests.conftest import come_true
 from tests.rdagent.update.situations import chosen, offer
+from tests.release.product import CHECKOUT
 
 
 class Look(Trials):
@@ -63,7 +66,7 @@ class Shelved(Installer):
     """All is on the disk already."""
 
     def __init__(self) -> None:
-        pass
+        self.alone = asyncio.Lock()
 
     async def install(self, offer: Offer) -> Chosen:
         return chosen(offer.version)
@@ -103,21 +106,26 @@ class Quiet(Chronicle):
     def note(self, *_: object, **__: object) -> None:
         pass
 
-    def expires(self) -> float | None:
-        return None
+    def end(self, *_: object, **__: object) -> None:
+        pass
 
     def came_back(self, *_: object, **__: object) -> None:
         pass
 
+    def expires(self) -> float | None:
+        return None
 
-def with_all_on_the_disk(places: Places, shelf: Shelf, memory: Memory, be_reborn: Callable[[], None]) -> Attempts:
+
+def with_all_on_the_disk(
+    places: Places, shelf: Shelf, memory: Memory, be_reborn: Callable[[], None], trials: Trials | None = None
+) -> Attempts:
     return Attempts(
         places,
         shelf,
         memory,
         Quiet(memory),
         Shelved(),
-        Look(shelf, swapped=False),
+        trials or Look(shelf, swapped=False),
         running=dict,
         changed=lambda _: None,
         be_reborn=be_reborn,
@@ -166,12 +174,110 @@ def test_nobody_is_started_for_a_trial_while_its_record_is_held(places: Places, 
     reborn = list[bool]()
     attempts = with_all_on_the_disk(places, shelf, memory, lambda: reborn.append(True))
     begun = shelf.change(component, lambda before: begin_trial(before, chosen("0.3.0")))
+    places.run.mkdir(parents=True)
     assert begun.trial is not None
     with (shelf.folder(component) / LOCK).open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ReleaseError, match="is held by another process"):
             asyncio.run(attempts.finish(component, begun.trial.target))
     assert (reborn, memory.now.to_start) == ([], [])
+    # Nor is rdagent's taken back by the watchdog, which would have to write the same record.
+    assert places.waiting_trial.exists() == (component == "rdagent")
+
+
+def test_nobody_is_started_for_a_trial_while_launch_py_cannot_count_it(places: Places) -> None:
+    """It writes a file of its own, with the same name as here."""
+    shelf, memory = Shelf(places, lambda _: Trust(())), Memory(places)
+    reborn = list[bool]()
+    attempts = with_all_on_the_disk(places, shelf, memory, lambda: reborn.append(True))
+    begun = shelf.change("rdagent", lambda before: begin_trial(before, chosen("0.3.0")))
+    assert begun.trial is not None
+    own = shelf.folder("rdagent") / LAUNCHERS_SLOT
+    assert f"/{own.name}" in (CHECKOUT / "launch.py").read_text()
+    own.mkdir()
+    with pytest.raises(ReleaseError, match=f"{own} cannot be written: Is a directory"):
+        asyncio.run(attempts.finish("rdagent", begun.trial.target))
+    own.rmdir()
+    own.symlink_to("state.0")
+    with pytest.raises(ReleaseError, match=f"{own} cannot be written: Too many levels"):
+        asyncio.run(attempts.finish("rdagent", begun.trial.target))
+    assert not reborn
+    own.unlink()
+    own.write_text("left by one who was killed")
+    asyncio.run(attempts.finish("rdagent", begun.trial.target))
+    assert reborn
+    assert not own.exists()
+
+
+def test_who_cannot_remember_that_it_was_reborn_is_not(places: Places) -> None:
+    shelf, memory = Shelf(places, lambda _: Trust(())), Memory(places)
+    reborn = list[bool]()
+    attempts = with_all_on_the_disk(places, shelf, memory, lambda: reborn.append(True))
+    begun = shelf.change("rdagent", lambda before: begin_trial(before, chosen("0.3.0")))
+    assert begun.trial is not None
+    (places.state_of("rdagent") / "updates.json").mkdir(parents=True)
+    with pytest.raises(ReleaseError, match="its try could not be counted"):
+        asyncio.run(attempts.finish("rdagent", begun.trial.target))
+    assert not reborn
+
+
+class Judged(Look):
+    """Mute, and the gate says what it is told to."""
+
+    def __init__(self, state: Literal["passed", "failed"]) -> None:
+        self._verdict, self.asked = Verdict(state=state, reason="hangs"), 0
+
+    async def look(self, component: str) -> Observation:  # noqa: ARG002
+        return Observation(now=time.monotonic(), answered=False)
+
+    async def judge(self, *_: object) -> Verdict:
+        self.asked += 1
+        return self._verdict
+
+
+def test_one_that_hangs_with_its_record_held_is_judged(places: Places) -> None:
+    """It may be who holds it: only its end frees it. No supervisord runs here, so it is to be started."""
+    shelf, memory = Shelf(places, lambda _: Trust(())), Memory(places)
+    trials = Judged("failed")
+    attempts = with_all_on_the_disk(places, shelf, memory, lambda: None, trials)
+    begun = shelf.change("telemetry", lambda before: begin_trial(before, chosen("0.3.0")))
+    assert begun.trial is not None
+    target = begun.trial.target
+
+    async def story() -> None:
+        going = asyncio.create_task(attempts.finish("telemetry", target))
+        await come_true(lambda: memory.now.to_start == ["telemetry"])
+        going.cancel()
+
+    with (shelf.folder("telemetry") / LOCK).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        asyncio.run(story())
+    assert trials.asked == 1
+
+
+def test_a_rdagent_that_waits_to_commit_says_so(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the operator and to the watchdog."""
+    shelf, memory = Shelf(places, lambda _: Trust(())), Memory(places)
+    attempts = with_all_on_the_disk(places, shelf, memory, lambda: None, Judged("passed"))
+    begun = shelf.change("rdagent", lambda before: begin_trial(before, chosen("0.3.0")))
+    assert begun.trial is not None
+    target = begun.trial.target
+    monkeypatch.setenv("AZVMAGENT_DIGEST", target.digest)
+    in_the_way = shelf.folder("rdagent") / SLOTS[(begun.serial + 1) % 2]
+    in_the_way.mkdir()
+    places.run.mkdir(parents=True)
+
+    async def story() -> None:
+        going = asyncio.create_task(attempts.finish("rdagent", target))
+        await come_true(lambda: attempts.doing is not None and attempts.doing.why)
+        assert attempts.doing is not None
+        assert "0.3.0 proved itself, and has to wait: " in attempts.doing.why
+        assert places.waiting_trial.read_text().split()[0] == str(os.getpid())
+        in_the_way.rmdir()
+        await come_true(lambda: shelf.record("rdagent").current == target)
+        going.cancel()
+
+    asyncio.run(story())
 
 
 def test_two_orders_at_once_go_back_one_version(places: Places) -> None:

@@ -101,6 +101,29 @@ def test_47_supervisord_and_all_killed_in_its_own_gate(root: Root, shop: Any) ->
     root.until(lambda: not root.left_overs(), "what went to be gone")
 
 
+def test_one_whose_try_cannot_be_counted_waits(root: Root, shop: Any) -> None:
+    """The version in force runs on, beats, and says why; it does not begin and end for ever."""
+    root.publish(shop("rdagent", "0.94.1"))
+    in_the_way, ends = root.versions("rdagent") / ".state.launch", len(root.said("rdagent ends"))
+    in_the_way.mkdir(parents=True, exist_ok=True)
+    before = root.version("rdagent")
+    pids, beats = root.pids(), told(root)["heartbeats"]
+    root.now("rdagent", "0.94.1")
+    why = f"{in_the_way} cannot be written: Is a directory"
+    view = root.until(lambda: (one := root.view("rdagent")) and one.why == why and one, "it to say why it waits")
+    assert (view.state, view.running, view.current) == ("on trial", before, before)
+    root.until(lambda: told(root)["heartbeats"] >= beats + 5, "heartbeats to go on")
+    for _ in range(20):  # each has it try once more
+        root.now("netagent", "")
+    assert root.pids() == pids
+    assert len(root.said("rdagent ends")) == ends + 1  # when the trial began
+    in_the_way.rmdir()
+    root.now("netagent", "")
+    root.until_runs("rdagent", "0.94.1")
+    assert root.pids() == pids
+    assert "0.94.1" not in root.bad("rdagent")
+
+
 def test_70_an_outage_of_the_host_while_it_becomes_another(root: Root, shop: Any) -> None:
     """Its heartbeat waits for an answer that never comes, and must not keep it from its end."""
     root.publish(shop("rdagent", "0.95.0"))
