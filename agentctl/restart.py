@@ -1,15 +1,13 @@
 """`agentctl restart`: one component anew, by supervisord, seen to be back."""
 
 import asyncio
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from agentctl import __version__
 from agentctl.deployment import Deployment
 from agentctl.errors import CommandError, NothingThere
 from agentctl.group import running
+from agentctl.holding import held
 from agentctl.processes import wait_until
 from agentctl.rights import check_rights
 from ipc.bus import Bus
@@ -35,23 +33,14 @@ def restart(deployment: Deployment, component: str) -> Description:
             what_next = f"end what is left with: {deployment.command('agentctl down')}, then {what_next}"
         raise NothingThere(f"{error}\nNothing can be restarted without it; {what_next}") from error
     try:
-        with _uninterrupted():
+        # What was stopped must not stay stopped.
+        with held(impatience=False):
             supervisord.stop(component)
             _wait_for_the_end(supervisord, component)
             supervisord.start(component)
     except SupervisordError as error:
         raise CommandError(f"{error}\nSee: {deployment.command('agentctl status')}") from error
     return asyncio.run(_until_back(deployment, component, before.get(component, 0)))
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits until the block's end: what was stopped must not stay stopped."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _wait_for_the_end(supervisord: Supervisord, component: str) -> None:

@@ -17,6 +17,7 @@ from rich.text import Text
 from agentctl import group, render
 from agentctl.deployment import Deployment
 from agentctl.errors import CommandError, NothingThere
+from agentctl.holding import ENDINGS, heard
 from agentctl.restart import restart
 from agentctl.view import StatusView, gather, is_ready, read_endpoints
 from ipc.errors import AlreadyRunning, UnsafeDirectory
@@ -212,13 +213,9 @@ def _what_next(deployment: Deployment, portal: str) -> Text:
 
 def _wait_for_the_end(deployment: Deployment, console: Console) -> None:
     """Until a signal asks for it, or supervisord is gone (`agentctl down` elsewhere, or it died)."""
-    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals | {signal.SIGCHLD})
-    console.print(Text("Ctrl-C ends it.", style="dim"))
-    # By its identity: one that does not answer just now is still there. It may have ended before the mask was set, too.
-    supervisord = group.supervisord_process(deployment)
-    while supervisord is not None and supervisord.alive() and signal.sigwait(signals | {signal.SIGCHLD}) not in signals:
-        pass
-    # One that came at that very moment is answered too, not raised behind our back.
-    signal.sigtimedwait(signals, 0)
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with heard((*ENDINGS, signal.SIGCHLD)) as arrivals:
+        console.print(Text("Ctrl-C ends it.", style="dim"))
+        # By its identity: one that does not answer just now is still there. It may have ended before we listened, too.
+        supervisord = group.supervisord_process(deployment)
+        while supervisord is not None and supervisord.alive() and arrivals.recv(1)[0] not in ENDINGS:
+            pass

@@ -346,6 +346,7 @@ class HostWatch:
             await asyncio.sleep(pause)
             try:
                 await self._refresh()
+                await self.certificates_settled()
             except (WireError, OSError) as error:
                 await self._failed("goal state", error)
         missing = await asyncio.to_thread(self._keyring.lacking, chosen)

@@ -10,9 +10,9 @@ import pytest
 
 from agentctl.drill.cli import Reporting, conclude
 from agentctl.drill.group.stage import Stage
-from agentctl.drill.holding import held
 from agentctl.drill.report import Case, Report
 from agentctl.errors import CommandError
+from agentctl.holding import held
 from agentctl.processes import command_line, end, process, wait_until, with_environment
 
 DRILL = [sys.executable, "-P", "-m", "agentctl", "drill"]

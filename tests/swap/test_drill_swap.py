@@ -16,7 +16,6 @@ from rich.console import Console
 from agentctl.drill.findings import Findings
 from agentctl.drill.group.belonging import of_root
 from agentctl.drill.group.stage import Stage
-from agentctl.drill.holding import held
 from agentctl.drill.progress import steps
 from agentctl.drill.report import Case, Report
 from agentctl.drill.swap import drill as the_drill
@@ -24,6 +23,7 @@ from agentctl.drill.swap.drill import CONFIGURATION, build, is_whole, run
 from agentctl.drill.swap.leaks import Census, Holdings, growth, in_folders
 from agentctl.drill.swap.operations import Run, what_is_wrong
 from agentctl.drill.variants import Change, begun_with, checkout, package, replaced
+from agentctl.holding import held
 
 COMMAND = [sys.executable, "-P", "-m", "agentctl", "drill", "swap", "--json"]
 OUTLIVED = "ignore:subprocess .* is still running:ResourceWarning"

@@ -17,8 +17,8 @@ from agentctl import group
 from agentctl.asking import ask
 from agentctl.deployment import Deployment
 from agentctl.drill.group.belonging import of_root
-from agentctl.drill.holding import ENDINGS, handled, interrupted, passed_over
 from agentctl.errors import CommandError
+from agentctl.holding import ENDINGS, handled, interrupted, passed_over
 from agentctl.processes import end, wait_until
 from ipc.contract.rdagent import GetTruth, Truth
 from ipc.errors import UnsafeDirectory

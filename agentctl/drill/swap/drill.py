@@ -16,7 +16,6 @@ from agentctl.drill.group.contract import Broken
 from agentctl.drill.group.stage import Stage
 from agentctl.drill.group.updates import Versions, until
 from agentctl.drill.group.watch import Watch
-from agentctl.drill.holding import held
 from agentctl.drill.progress import Steps
 from agentctl.drill.report import Case
 from agentctl.drill.swap import accounts, leaks
@@ -24,6 +23,7 @@ from agentctl.drill.swap.accounts import Done, Swap
 from agentctl.drill.swap.load import LOST_AFTER, QUESTION_SECONDS, Load
 from agentctl.drill.variants import Change, checkout, package
 from agentctl.errors import CommandError
+from agentctl.holding import held
 from agentctl.processes import wait_until
 from ipc.contract.rdagent import UpdateNow
 from ipc.errors import IpcError

@@ -218,6 +218,25 @@ def test_the_history_lists_the_certificates_of_its_own_goal_state(start: Start, 
     asyncio.run(work())
 
 
+def test_a_certificate_replaced_without_a_word_is_there_at_once(start: Start, fabric: Fabric) -> None:
+    """It is fetched by a child process: what the host sent is not looked for before that is done."""
+
+    async def work() -> None:
+        fabric.add()
+        # Whoever waits for a period waits in vain.
+        async with start(fabric, goal_state_period=600.0, long_poll=20.0) as watching:
+            await watching.until(lambda: watching.arrivals)
+            await watching.until(lambda: watching.watch.fast_track)
+            fresh = fabric.api("POST", "/api/certificates/rotate", {})["thumbprint"]
+            fabric.add(fast_track=True, protected={"password": "hunter2"})
+            await watching.until(lambda: watching.last.startswith("etag_"))
+            (settings,) = watching.current.handlers[0].settings
+            assert settings.thumbprint == fresh
+            assert json.loads(opened(watching.places.lib, settings)) == {"password": "hunter2"}
+
+    asyncio.run(work())
+
+
 def test_a_thumbprint_the_host_does_not_send_is_waited_for_once_and_told(start: Start, paper: Paper) -> None:
     async def work() -> None:
         paper.config, paper.certificates = extensions_config("5"), b"<CertificateFile/>"

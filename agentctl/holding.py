@@ -1,8 +1,12 @@
-"""What ends a drill from outside: Ctrl-C, SIGTERM, and SIGHUP when the terminal is gone; at a moment that suits."""
+"""What ends a command from outside: Ctrl-C, SIGTERM, and SIGHUP when the terminal is gone; at a moment that suits.
+
+By handlers, not by a mask: that is of one thread, and a signal to the process then finds another.
+"""
 
 import os
 import select
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -40,20 +44,34 @@ def passed_over() -> Iterator[None]:
 
 
 @contextmanager
-def held() -> Iterator[None]:
-    """What arrives in the block counts at its end; a second one counts at once. Raises KeyboardInterrupt."""
+def held(*, impatience: bool = True) -> Iterator[None]:
+    """What arrives in the block counts at its end; a second one at once, if `impatience`. Raises KeyboardInterrupt."""
     arrived = []
 
     def note(number: int, _: FrameType | None) -> None:
         _noted(number)
         arrived.append(number)
-        if len(arrived) > 1:
+        if impatience and len(arrived) > 1:
             raise KeyboardInterrupt
 
     with handled(note):
         yield
     if arrived:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def heard(which: Sequence[signal.Signals]) -> Iterator[socket.socket]:
+    """In the block each of these that arrives is one byte to receive, its number, and nothing else."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        try:
+            with handled(lambda number, _: _noted(number), which):
+                yield ours
+        finally:
+            signal.set_wakeup_fd(before)
 
 
 def _noted(number: int) -> None:
