@@ -51,13 +51,11 @@ class Orders:
 
     async def get_updates(self, _: GetUpdates) -> Updates:
         self._updater.hear_of_keys()
-        if (doing := self._updater.attempts.doing) is not None:
-            name = doing.offer.component
-            # The loop takes stock again only when this has ended.
-            self._updater.hear_of_record(await asyncio.to_thread(self._updater.shelf.record, name))
+        await self._hear_of_trial()
         return self._updates()
 
     async def get_plan(self, _: GetUpdatePlan) -> UpdatePlan:
+        await self._hear_of_trial()
         return UpdatePlan(steps=self._steps())
 
     async def update_now(self, request: UpdateNow) -> UpdatePlan:
@@ -137,6 +135,12 @@ class Orders:
         # They lie on the disk now, which is where the operator's next word finds them.
         self._updater.look_again()
         return taken
+
+    async def _hear_of_trial(self) -> None:
+        """The loop takes stock again only when what it does has ended."""
+        if (doing := self._updater.attempts.doing) is not None:
+            record = await asyncio.to_thread(self._updater.shelf.record, doing.offer.component)
+            self._updater.hear_of_record(record)
 
     def _floor(self, component: str) -> str:
         found = self._updater.found.get(component)

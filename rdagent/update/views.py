@@ -6,13 +6,18 @@ import msgspec
 
 from ipc.contract.rdagent import BadVersion, PlannedUpdate, TrialView, UpdateEvent, UpdateState, UpdateView
 from rdagent.update.decision import Decision, Found, Refuse, Settled, Wait
+from rdagent.update.offers import Offer
 from rdagent.update.policy import Policy, held
-from release.record import Bad, Record
+from release.manifest import same_version
+from release.record import Bad, Chosen, Record
 
 
 def to_step(decision: Decision, found: Found, *, now: float) -> PlannedUpdate:
     """`now`: UTC, seconds since the epoch: when what may begin does."""
     step = PlannedUpdate(component=decision.component, from_version=found.running)
+    if found.record.trial:
+        # Whatever was said since, the trial goes on.
+        return _on_trial(step, found.record.current, found.record.trial.target, decision.offer)
     if isinstance(decision, Settled):
         return step
     offer = decision.offer
@@ -72,6 +77,18 @@ def with_story(view: UpdateView, history: Sequence[UpdateEvent], record: Record)
     if view.state != "settled" and not (view.state == "waiting" and view.wanted == history[-1].version):
         return view
     return msgspec.structs.replace(view, state="rolled back", why=why, lift=lift, since=history[-1].at)
+
+
+def _on_trial(step: PlannedUpdate, current: Chosen | None, target: Chosen, offer: Offer | None) -> PlannedUpdate:
+    wanted_by = offer.wanted_by if offer and same_version(offer.version, target.version) else ""
+    runs = step.from_version if step.from_version != target.version else ""
+    return msgspec.structs.replace(
+        step,
+        from_version=current.version if current else runs,
+        to_version=target.version,
+        wanted_by=wanted_by,
+        blocked=f"{step.component} {target.version} is on trial",
+    )
 
 
 def _bad(key: str, bad: Bad) -> BadVersion:

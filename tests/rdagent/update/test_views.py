@@ -1,6 +1,7 @@
 """A decision as the contract tells it."""
 
 import msgspec
+import pytest
 from hypothesis import given
 
 from ipc.contract.rdagent import BadVersion, PlannedUpdate, TrialView, UpdateEvent
@@ -24,6 +25,23 @@ def test_a_step() -> None:
     assert (step.at, step.blocked, step.lift) == (NOW + 9, "jitter", "do")
     step = to_step(Refuse(offer=offer(), why="bad", lift="do"), here, now=NOW)
     assert (step.at, step.blocked, step.lift) == (None, "bad", "do")
+
+
+@pytest.mark.parametrize("running", ["0.1.0", "0.2.0"], ids=["the old one still answers", "the new one answers"])
+@pytest.mark.parametrize("policy", [Policy(), hold(Policy(), "", NOW), pin(Policy(), "telemetry", "0.1.0")])
+def test_a_step_on_trial_goes_on_whatever_was_said_since(running: str, policy: Policy) -> None:
+    record = Record(component="telemetry", current=chosen("0.1.0"), trial=Trial(chosen("0.2.0"), 2))
+    here = found(running=running, record=record)
+    step = to_step(decided(offer("0.2.0", "host"), here=here, policy=policy), here, now=NOW)
+    assert (step.from_version, step.to_version, step.wanted_by) == ("0.1.0", "0.2.0", "host")
+    assert (step.at, step.blocked, step.lift) == (None, "telemetry 0.2.0 is on trial", "")
+
+
+def test_a_step_on_trial_names_nobody_who_wants_something_else() -> None:
+    here = found(running="0.2.0", record=Record(component="telemetry", trial=Trial(chosen("0.2.0"), 2)))
+    for decision in (Settled(component="telemetry"), Begin(offer=offer("0.3.0", "host"))):
+        step = to_step(decision, here, now=NOW)
+        assert (step.from_version, step.to_version, step.wanted_by) == ("", "0.2.0", "")
 
 
 def test_a_view() -> None:
@@ -63,6 +81,9 @@ def test_each_decision_can_be_told(here: Found, one: Offer, policy: Policy) -> N
     decision = decided(one, here=here, policy=policy)
     step, view = to_step(decision, here, now=NOW), to_view(decision, here, policy, now=NOW)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(view), type=type(view)) == view
+    if here.record.trial:
+        assert (step.at, step.to_version, step.lift) == (None, here.record.trial.target.version, "")
+        return
     assert (step.to_version, step.blocked, step.lift) == (
         "" if isinstance(decision, Settled) else view.wanted,
         view.why,

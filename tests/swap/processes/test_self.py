@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ipc.contract.rdagent import GetUpdatePlan, HoldUpdates
 from ipc.places import COMPONENTS
 from tests.swap.processes.product import BASE, Root, told
 
@@ -112,6 +113,11 @@ def test_one_whose_try_cannot_be_counted_waits(root: Root, shop: Any) -> None:
     why = f"{in_the_way} cannot be written: Is a directory"
     view = root.until(lambda: (one := root.view("rdagent")) and one.why == why and one, "it to say why it waits")
     assert (view.state, view.running, view.current) == ("on trial", before, before)
+    root.ask(HoldUpdates())
+    step = next(one for one in root.ask(GetUpdatePlan()).steps if one.component == "rdagent")
+    assert (step.from_version, step.to_version, step.at) == (before, "0.94.1", None)
+    assert step.blocked == "rdagent 0.94.1 is on trial"
+    root.ask(HoldUpdates(on=False))
     root.until(lambda: told(root)["heartbeats"] >= beats + 5, "heartbeats to go on")
     for _ in range(20):  # each has it try once more
         root.now("netagent", "")
