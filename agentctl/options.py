@@ -9,6 +9,7 @@ import click
 
 from agentctl.deployment import Deployment, choose
 from agentctl.errors import CommandError
+from release.manifest import is_version
 
 
 def _deployment(_: click.Context, __: click.Parameter, root: Path | None) -> Deployment:
@@ -23,6 +24,16 @@ root_option = click.option(
     show_default=".azvmagent of this checkout; the standard paths on a VM",
     help="Everything the agent keeps lies under this directory.",
 )
+
+
+def _version(_: click.Context, __: click.Parameter, word: str | None) -> str:
+    """Empty only where it is left out; an empty word is junk like another: of a script whose variable is not set."""
+    if word is not None and not is_version(word):
+        raise click.BadParameter(f"{word[:64]!r} is no version: write two to four numbers, e.g. 0.2.0")
+    return word or ""
+
+
+version_argument = click.argument("version", required=False, callback=_version)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
 
 

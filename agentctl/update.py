@@ -15,7 +15,7 @@ from agentctl.deployment import Deployment
 from agentctl.errors import Declined, NothingThere, WrongUse
 from agentctl.following import Progress, described, follow, is_older, pin_command
 from agentctl.goingback import gone_back
-from agentctl.options import json_option, root_option, told_as_json
+from agentctl.options import json_option, root_option, told_as_json, version_argument
 from agentctl.render import Terminal
 from ipc.contract.rdagent import (
     GetUpdateHistory,
@@ -92,7 +92,7 @@ def plan(deployment: Deployment, as_json: bool) -> None:
 
 @update.command()
 @click.argument("component", type=_COMPONENT, required=False)
-@click.argument("version", default="")
+@version_argument
 @click.option(
     "--wait/--no-wait",
     default=True,
@@ -128,7 +128,7 @@ def now(component: str | None, version: str, wait: bool, deployment: Deployment,
 
 @update.command()
 @click.argument("component", type=_COMPONENT)
-@click.argument("version", default="")
+@version_argument
 @click.option("--off", is_flag=True, help="No longer.")
 @root_option
 @json_option
@@ -169,7 +169,7 @@ def hold(component: str | None, until: str, span: str, off: bool, deployment: De
 
 @update.command()
 @click.argument("component", type=_COMPONENT)
-@click.argument("version", default="")
+@version_argument
 @root_option
 @json_option
 def unblock(component: str, version: str, deployment: Deployment, as_json: bool) -> None:
