@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -96,6 +97,12 @@ def same_version(one: str, other: str) -> bool:
     if not (_NUMBERS.fullmatch(one) and _NUMBERS.fullmatch(other)):
         return one == other
     return _numbers(one) == _numbers(other)
+
+
+def spelling(known: Iterable[str], version: str) -> str | None:
+    """How that version is written in `known`: so itself, or the first that is the same."""
+    same = [one for one in known if same_version(one, version)]
+    return version if version in same else next(iter(same), None)
 
 
 def _numbers(version: str) -> list[int]:

@@ -25,7 +25,7 @@ from fabric.errors import FabricError, Refused, Unknown
 from fabric.faults import Fault
 from fabric.files import Unfinished, forget_unfinished, writable
 from fabric.locking import locked
-from fabric.packages import same_version
+from fabric.packages import same_version, spelling
 
 if TYPE_CHECKING:
     from fabric.roles import Roles
@@ -110,10 +110,10 @@ class Repository:
 
         self._create()
         roles = self._roles()
-        earlier = roles.entries().get(package.component, {}).get(path)
-        if earlier is not None and _released(path, earlier).digest != package.digest:
-            reason = "is published with another content: one number has one content. Withdraw it first"
-            raise Refused(409, f"{package.component} {package.version} {reason}, or build a higher version")
+        sha256 = unfinished.sha256()
+        for other, there in roles.entries().get(package.component, {}).items():
+            if other.startswith("packages/"):
+                _check_same(_released(other, there), there.hashes["sha256"] == sha256, package)
         layers = [one.sha256 for one in package.layers]
         if missing := self.missing(layers):
             raise Refused(409, f"{len(missing)} of its layers are not here, such as {missing[0]}: say --layers DIR")
@@ -137,10 +137,10 @@ class Repository:
 
     def released(self, component: str, version: str) -> Released:
         """One version; 1.2 and 1.2.0 are the same. Raises Unknown, FabricError."""
-        for one in self.listed():
-            if one.component == component and same_version(one.version, version):
-                return one
-        raise Unknown(f"there is no {component} {version} in the repository: azfabric publish --list")
+        there = {one.version: one for one in self.listed() if one.component == component}
+        if (spelled := spelling(there, version)) is None:
+            raise Unknown(f"there is no {component} {version} in the repository: azfabric publish --list")
+        return there[spelled]
 
     def withdraw(self, component: str, version: str) -> None:
         """Take a version away that is `released`, `changing`; its file too. Raises Unwritable, FabricError."""
@@ -239,6 +239,20 @@ class Repository:
 def _package(component: str, version: str) -> str:
     """The target's path."""
     return f"packages/{component}/{component}-{version}.zip"
+
+
+def _check_same(there: Released, same_file: bool, package: ComponentPackage) -> None:
+    """One number has one content, whatever its spelling and whoever signed it. Raises Refused."""
+    if not same_version(there.version, package.version) or (there.digest == package.digest and same_file):
+        return
+    name, how = f"{package.component} {package.version}", "with another content"
+    if there.digest == package.digest:
+        how = "as another file: the manifest is the same, a file or the signatures are not"
+    elif there.version != package.version:
+        how = f"as {there.version} with another content"
+    withdraw = f"azfabric publish --withdraw {package.component} {there.version}"
+    reason = f"is published {how}. One number has one content. Withdraw it first ({withdraw})"
+    raise Refused(409, f"{name} {reason}, or build a higher version")
 
 
 def _released(path: str, target: Any) -> Released:

@@ -9,7 +9,7 @@ import msgspec
 from fabric import documents, tenant, wishes
 from fabric.errors import FabricError, Unknown
 from fabric.orders import ComponentOrder, ExtensionOrder
-from fabric.packages import is_version, same_version
+from fabric.packages import is_version, spelling
 from fabric.state import Health, Identity, KeyPair, Told, VmState, WantedComponent, WantedHandler
 from fabric.told import STATUS_LIMIT, read_status
 
@@ -93,7 +93,7 @@ class Vm:
     def ask(self, order: ComponentOrder) -> WantedComponent:
         """Ask for a version of an agent family, spelled as it is published. Raises Unknown: it is not."""
         known = self.host.families().get(order.component, [])
-        version = next((one for one in known if same_version(one, order.version)), None)
+        version = spelling(known, order.version)
         if version is None:
             called = f"{order.component} {order.version}"
             how = f"azfabric publish PACKAGE.zip (a component), azfabric family publish {order.component} PACKAGE.zip"

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tuf.api.exceptions import BadVersionNumberError, ExpiredMetadataError, RepositoryError
+from tuf.api.metadata import TargetFile
 from tuf.ngclient import Updater
 
 from fabric import roles
@@ -54,6 +55,11 @@ def package(version: str = "0.2.0", layers: tuple[str, ...] = (), code: bytes = 
         **more,
     }
     return zipped({".manifest": spelled(manifest), ".signatures": b"{}", "telemetry/__init__.py": code})
+
+
+def unzipped(content: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
 
 
 def manifest_digest(content: bytes) -> str:
@@ -153,10 +159,55 @@ def test_one_number_has_one_content_and_may_change_its_ring(empty: RunningHost, 
     publish(empty, package(code=b"1"), ring="0")
     assert publish(empty, package(code=b"1"), ring="1")["ring"] == 1
     other = empty.call("portal", "PUT", "/api/repository/packages", data=package(code=b"2"))
-    assert (other.status_code, "one number has one content" in other.text) == (409, True)
+    assert (other.status_code, "One number has one content" in other.text) == (409, True)
     info = updater(empty, tmp_path / "c").get_targetinfo("packages/telemetry/telemetry-0.2.0.zip")
     assert info is not None
     assert info.custom["ring"] == 1
+
+
+def test_one_number_has_one_content_however_it_is_spelled(empty: RunningHost) -> None:
+    publish(empty, package("0.9.0"))
+    for other in ("0.9", "0.9.0.0"):
+        refused = empty.call("portal", "PUT", "/api/repository/packages", data=package(other))
+        assert (refused.status_code, "published as 0.9.0 with another content" in refused.text) == (409, True)
+    assert [one["version"] for one in empty.api("GET", "/api/repository")] == ["0.9.0"]
+    assert list(agent_urls(empty)) == ["0.9.0"]
+
+
+def test_a_published_file_is_not_replaced_by_another_with_its_manifest(empty: RunningHost, tmp_path: Path) -> None:
+    sent = package()
+    released = publish(empty, sent)
+    files = unzipped(sent)
+    for more in ({"telemetry/__init__.py": b"2"}, {"telemetry/added.py": b""}, {".signatures": b"junk"}):
+        other = empty.call("portal", "PUT", "/api/repository/packages", data=zipped({**files, **more}))
+        assert (other.status_code, "Withdraw" in other.text) == (409, True)
+    client = updater(empty, tmp_path / "client")
+    info = client.get_targetinfo(released["target"])
+    assert info is not None
+    assert Path(client.download_target(info)).read_bytes() == sent
+    assert empty.call("blob", "GET", agent_urls(empty)["0.2.0"]).content == sent
+    empty.api("DELETE", "/api/repository/packages/telemetry/0.2.0")
+    publish(empty, zipped({**files, ".signatures": b"junk"}))  # a drill that is wrong on purpose
+
+
+def test_two_spellings_from_an_earlier_release_are_told_apart(own_host: RunningHost) -> None:
+    """It took both."""
+    folder = own_host.root / "fabric" / "repository"
+    publish(own_host, package("0.9.0"))
+    kept = roles.Roles(folder)
+    target = kept.entries()[COMPONENT]["packages/telemetry/telemetry-0.9.0.zip"]
+    earlier = TargetFile(target.length, target.hashes, "packages/telemetry/telemetry-0.9.zip")
+    earlier.unrecognized_fields["custom"] = {**target.custom, "version": "0.9"}
+    kept.put(COMPONENT, earlier)
+    kept.save()
+    own_host.api("PUT", f"/api/families/{COMPONENT}", data=package("0.9"), params={"version": "0.9"})
+    for version in ("0.9.0", "0.9"):
+        order = {"component": COMPONENT, "version": version}
+        assert own_host.api("POST", "/api/components", json=order)["version"] == version
+    own_host.api("DELETE", "/api/repository/packages/telemetry/0.9.0")
+    assert [one["version"] for one in own_host.api("GET", "/api/repository")] == ["0.9"]
+    # The one that is there.
+    assert own_host.api("DELETE", "/api/repository/packages/telemetry/0.9.0")["version"] == "0.9"
 
 
 def test_a_package_without_its_layers_is_refused(empty: RunningHost) -> None:
