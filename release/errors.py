@@ -4,6 +4,7 @@ ReleaseError
 ├── ManifestError   bytes that are no manifest of ours
 ├── BadPackage      the zip is damaged, or holds something other than its manifest says
 ├── Untrusted       too few signatures of keys we know: not for us
+│   └── Forged      what a key of ours signed was something else, or nobody can read who signed: no key mends it
 ├── Unfit           a sound package that this component or machine cannot take
 ├── RottenTree      a folder on disk is not what its manifest says
 ├── RecordError     the record changed meanwhile, or somebody else could write it
@@ -33,6 +34,13 @@ class BadPackage(ReleaseError):
 
 class Untrusted(ReleaseError):
     """Not signed by enough of the keys we know. Nothing was written."""
+
+
+class Forged(Untrusted):
+    """Its signatures are not of this manifest, or are none at all: trusting another key would not change that."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; no key mends that: have it built and published anew")
 
 
 class Unfit(ReleaseError):

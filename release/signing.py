@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from release.errors import KeyFileError, Untrusted
+from release.errors import Forged, KeyFileError, Untrusted
 from release.manifest import SIZE_LIMIT, digest
 
 # A signature for this must never be valid for something else that is signed with the same key.
@@ -91,7 +91,7 @@ def sign(manifest: bytes, keys: list[SecretKey]) -> bytes:
 
 
 def signers(manifest: bytes, signatures: bytes, trust: Trust) -> list[str]:
-    """Names of the known keys that signed, if they are enough. Raises Untrusted."""
+    """Names of the known keys that signed, if they are enough. Raises Untrusted, Forged."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -106,9 +106,7 @@ def signers(manifest: bytes, signatures: bytes, trust: Trust) -> list[str]:
             public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.ed25519_public))
             public.verify(bytes.fromhex(signature), _PURPOSE + manifest)
         except (InvalidSignature, ValueError):
-            raise Untrusted(
-                f"the signature of key {key.name} is wrong: the manifest was changed after signing"
-            ) from None
+            raise Forged(f"the signature of key {key.name} is wrong, the manifest was changed after signing") from None
         good.add(key.name)
     if len(good) < trust.threshold:
         known = ", ".join(sorted(key.name for key in trust.keys)) or "none"
@@ -121,11 +119,11 @@ def signers(manifest: bytes, signatures: bytes, trust: Trust) -> list[str]:
 
 def _decode(signatures: bytes) -> dict[str, str]:
     if len(signatures) > SIZE_LIMIT:
-        raise Untrusted(f"signatures of {len(signatures)} bytes")
+        raise Forged(f"signatures of {len(signatures)} bytes, limit {SIZE_LIMIT}")
     try:
         return dict(msgspec.json.decode(signatures, type=Signatures).signatures)
     except (ValueError, RecursionError) as error:
-        raise Untrusted(f"the signatures cannot be read: {error}") from error
+        raise Forged(f"the signatures cannot be read ({error})") from error
 
 
 def write_key(path: Path, key: SecretKey) -> Path:

@@ -11,15 +11,16 @@ from typing import Literal
 import msgspec
 
 from release.collect import Keep, make_room
-from release.errors import BadPackage, DiskTrouble, KeyFileError, ReleaseError, RottenTree, Unfit, Untrusted
+from release.errors import BadPackage, DiskTrouble, Forged, KeyFileError, ReleaseError, RottenTree, Unfit, Untrusted
 from release.manifest import Layer, Manifest, same_version
 from release.signing import Thresholds, trust_for
 from release.tree import check_layer
 from release.unpack import Package, read_listing, this_machine, unpack, unpack_layer, verify_package
 
-Problem = Literal["untrusted", "unfit", "damaged", "disk", "failed", "trust"]
+Problem = Literal["untrusted", "forged", "unfit", "damaged", "disk", "failed", "trust"]
 """
 untrusted    not signed by enough of the keys we know: not for us
+forged       changed after signing, or its signatures are none: no key mends that
 unfit        signed, but not what was asked for, or not for this machine
 damaged      no package, or another than its manifest says
 disk         full, read-only or failing
@@ -130,6 +131,8 @@ def _is_there(root: Path, layer: Layer) -> bool:
 
 def _problem(error: ReleaseError) -> Problem:
     match error:
+        case Forged():
+            return "forged"
         case Untrusted():
             return "untrusted"
         case KeyFileError():

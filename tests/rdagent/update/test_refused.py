@@ -1,6 +1,7 @@
 """What is refused for its signature is tried again as soon as the trust folder is another one."""
 
 import asyncio
+import zipfile
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,9 @@ from ipc.errors import NoAnswer
 from ipc.places import Places
 from rdagent.config import UpdateSettings
 from release import record as records
+from release.archive import pack
 from release.build import Built, build, layer_file
+from release.manifest import MANIFEST, SIGNATURES, digest
 from release.record import Chosen
 from release.signing import PublicKey, trust_digest
 from tests.conftest import PATIENCE
@@ -44,13 +47,18 @@ async def until_refused(watcher: Watcher) -> tuple[str, str]:
             await asyncio.sleep(0.05)
 
 
-@pytest.fixture
-def built(places: Places, signed: SignedRepository, tmp_path: Path) -> Built:
-    """9.9.8 is in force, and the repository has 9.9.9 by another key."""
-    old = build(CHECKOUT, "telemetry", tmp_path / "old", [KEY], version="9.9.8")
+def put_in_force(places: Places, folder: Path) -> None:
+    """9.9.8, signed by a key we know."""
+    old = build(CHECKOUT, "telemetry", folder / "old", [KEY], version="9.9.8")
     installed = Installed(places.installed, "telemetry")
     installed.put(old)
     installed.set(current=Chosen("9.9.8", old.digest))
+
+
+@pytest.fixture
+def built(places: Places, signed: SignedRepository, tmp_path: Path) -> Built:
+    """9.9.8 is in force, and the repository has 9.9.9 by another key."""
+    put_in_force(places, tmp_path)
     new = build(CHECKOUT, "telemetry", tmp_path / "new", [OTHER_KEY], version="9.9.9")
     for layer in new.manifest.layers:
         content = layer_file(tmp_path / "new" / "layers", layer).read_bytes()
@@ -117,15 +125,39 @@ def test_what_makes_another_trust_folder(tmp_path: Path) -> None:
     assert is_new()
 
 
+@pytest.mark.parametrize("trouble", ["changed", "junk"])
+def test_what_no_key_mends_does_not_send_for_one(
+    places: Places, signed: SignedRepository, server: LyingServer, tmp_path: Path, trouble: str
+) -> None:
+    """The key is trusted: the package is no more what was signed, or its signatures are none."""
+    trust(places, KEY.public())
+    put_in_force(places, tmp_path)
+    made = build(CHECKOUT, "telemetry", tmp_path / "new", [KEY], version="9.9.9")
+    with zipfile.ZipFile(made.path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    manifest = contents[MANIFEST] = contents[MANIFEST].replace(b'"floor":"0.0.0"', b'"floor":"0.0.1"')
+    if trouble == "junk":
+        contents[SIGNATURES] = b"junk"
+    signed.publish("9.9.9", pack(contents), digest=digest(manifest))
+
+    async def story() -> None:
+        settings = UpdateSettings(repository=server.url, jitter=0.0)
+        async with rdagent_at(places, server.url, 60.0, settings) as watcher:
+            why, lift = await until_refused(watcher)
+            told_so = "the signature of key" if trouble == "changed" else "the signatures cannot be read"
+            assert why.startswith(f"not for us: {told_so}")
+            assert why.endswith("no key mends that: have it built and published anew")
+            assert lift == ""
+
+    asyncio.run(story())
+
+
 def test_what_another_try_would_not_change_is_not_told_to_be_tried(
     places: Places, signed: SignedRepository, server: LyingServer, tmp_path: Path
 ) -> None:
     """9.9.9 was published as 9.9.10: the same bytes come again."""
     trust(places, KEY.public())
-    old = build(CHECKOUT, "telemetry", tmp_path / "old", [KEY], version="9.9.8")
-    installed = Installed(places.installed, "telemetry")
-    installed.put(old)
-    installed.set(current=Chosen("9.9.8", old.digest))
+    put_in_force(places, tmp_path)
     misnamed = build(CHECKOUT, "telemetry", tmp_path / "new", [KEY], version="9.9.9")
     signed.publish("9.9.10", misnamed.path.read_bytes(), digest=misnamed.digest)
 
