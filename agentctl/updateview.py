@@ -115,8 +115,10 @@ def _repository(one: RepositoryView) -> Text:
     if not one.url:
         return text.append("none is configured ([update] repository); the host may still ask for versions", style="dim")
     if one.problem:
-        since = f"since {moments.shown(one.reached_at)}" if one.reached_at else "since rdagent started"
-        return text.append(f"unreachable {since}: {one.problem}; what runs goes on running", style="yellow")
+        # Between two looks lies up to `check_period`: nobody knows when it went away.
+        at = one.reached_at
+        last = "not reached since rdagent started" if at is None else f"last reached {moments.shown(at)}"
+        return text.append(f"unreachable, {last}: {one.problem}; what runs goes on running", style="yellow")
     if one.reached_at is None:
         return text.append(f"{one.url}, not looked at yet", style="dim")
     return text.append(f"{one.url}, reached {duration(max(0, round(time.time() - one.reached_at)))} ago")

@@ -176,7 +176,7 @@ class Week:
         assert len(now.status) == len(before.status)
         different = [line for line, old in zip(now.status, before.status, strict=True) if line != old]
         assert len(different) == 1, different
-        assert different[0].startswith("Repository unreachable since")
+        assert different[0].startswith("Repository unreachable, last reached")
         said = now.log[len(before.log) :]
         assert sum("repository" in line for line in said) == 1, said
         assert len(said) < _LINES, said
