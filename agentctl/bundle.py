@@ -16,8 +16,9 @@ from ipc.contract.rdagent import ImportBundle
 from ipc.places import COMPONENTS
 from ipc.settings import SettingsError, read_tables
 from release.bundle import Bundle, pack_bundle
-from release.errors import ReleaseError
+from release.errors import BadPackage, ReleaseError
 from release.manifest import Layer
+from release.unpack import claimed_signers
 
 _IMPORT_WITHIN = 600.0
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -60,7 +61,8 @@ def export(
 ) -> None:
     """Write a bundle of the named versions, of --package files, or of the newest of each component.
 
-    It vouches for nothing: who imports it checks the signature of each package.
+    It vouches for nothing: who imports it checks the signature of each package. What every machine would refuse, as it
+    is not what its manifest says, or nobody signed it, gets a warning.
     """
     if len(versions) % 2 or (versions and packages):
         raise WrongUse("name COMPONENT and VERSION in turn, or --package FILE, not both")
@@ -125,7 +127,21 @@ def _write(out: Path, packages: list[Path], layers: Path | None) -> Bundle:
         raise CommandError(f"{out} is there already; choose another name") from error
     except OSError as error:
         raise CommandError(f"{error.filename or out}: {error.strerror}") from error
+    _warn(packages)
     return found
+
+
+def _warn(packages: list[Path]) -> None:
+    """Of what every machine would refuse."""
+    for path in packages:
+        try:
+            why = "" if claimed_signers(path) else "nobody signed it"
+        except BadPackage as error:
+            why = error.reason
+        except ReleaseError as error:
+            why = str(error)
+        if why:
+            click.echo(f"Warning: no machine takes {path.name}: {why}", err=True)
 
 
 def _configured(deployment: Deployment) -> str:

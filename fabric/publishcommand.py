@@ -9,6 +9,7 @@ from fabric.client import Client
 from fabric.componentpackage import Layer, component_package, layer_digest
 from fabric.errors import FabricError
 from fabric.options import json_option, root_option, rows, show, tell
+from fabric.packagecheck import shortcomings
 from fabric.packages import PACKAGE_LIMIT
 
 
@@ -44,7 +45,8 @@ def publish(
     """Publish PACKAGE, a component's zip by `agentctl package build`, with its layers.
 
     It is a target of the signed repository (endpoints.json says where), and a version of the agent family called like
-    the component. Publish the same file again to give it another channel or ring.
+    the component. Publish the same file again to give it another channel or ring. Whether agents would take it is no
+    condition, but told: a file that is not as its manifest says, or that nobody signed, gets a warning.
 
     \b
       azfabric publish dist/telemetry-0.2.0.zip --ring 0     only machines of ring 0
@@ -66,6 +68,7 @@ def publish(
         found = _publish(client, package, layers or package.parent / "layers", {"channel": channel, "ring": str(ring)})
         name = f"{found['component']} {found['version']}"
         tell(found, as_json, f"{name} is published, channel {found['channel']}, ring {found['ring']}.")
+        _warn(package, name)
 
 
 def _publish(client: Client, package: Path, layers: Path, where: dict[str, str]) -> Any:
@@ -80,6 +83,12 @@ def _publish(client: Client, package: Path, layers: Path, where: dict[str, str])
                 _hand_in(client, _found(layers, layer), layer.sha256)
         file.seek(0)
         return client.put("/api/repository/packages", file, where)
+
+
+def _warn(package: Path, name: str) -> None:
+    with package.open("rb") as file:
+        if found := shortcomings(file):
+            click.echo(f"Warning: no agent takes {name}: {'; '.join(found)}.", err=True)
 
 
 def _found(layers: Path, layer: Layer) -> Path:

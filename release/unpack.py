@@ -31,7 +31,7 @@ from release.manifest import (
     folders_of,
     version_key,
 )
-from release.signing import Trust, signers
+from release.signing import Trust, claimed, signers
 from release.staging import check_room, staging_folder
 from release.tree import check_layer, check_version
 
@@ -67,6 +67,14 @@ def verify_package(path: Path, trust: Trust) -> Package:
         for _ in archive.contents(package.manifest.files):
             pass
     return package
+
+
+def claimed_signers(path: Path) -> list[str]:
+    """Names of the keys that signed a package as it says itself, its files checked. Raises BadPackage, Forged."""
+    with open_archive(path) as archive:
+        for _ in archive.contents(_manifest(archive)[0].files):
+            pass
+        return claimed(archive.small(SIGNATURES))
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -21,6 +21,7 @@ from tuf.ngclient import Updater
 from fabric import roles
 from fabric.componentpackage import component_package, layer_digest
 from fabric.errors import BadPackage
+from fabric.packagecheck import shortcomings
 from tests.fabric.conftest import RunningHost, parsed, run_azfabric, running, vm_of
 
 COMPONENT = "telemetry"
@@ -244,7 +245,7 @@ def test_what_is_no_package_is_refused(empty: RunningHost, content: bytes) -> No
 @given(st.binary(max_size=200), st.sampled_from([".manifest", ".layer"]))
 def test_no_content_breaks_the_reader(content: bytes, name: str) -> None:
     for data in (content, zipped({name: content, ".signatures": b""})):
-        for read in (component_package, layer_digest):
+        for read in (component_package, layer_digest, shortcomings):
             with contextlib.suppress(BadPackage):
                 read(io.BytesIO(data))
 
@@ -338,6 +339,38 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
         publish(host, package("0.2.0"))
 
 
+SIGNED = b'{"signatures":{"key":"00"}}'
+TAMPERED = {
+    "changed": {"telemetry/__init__.py": b"2"},
+    "longer": {"telemetry/__init__.py": b"1" * 100_000},
+    "added": {"telemetry/added.py": b""},
+    "outside": {"../../etc/x": b""},
+    "junk signatures": {".signatures": b"junk"},
+    "nobody's signatures": {".signatures": b'{"signatures":{}}'},
+}
+
+
+@pytest.mark.parametrize("wrong", TAMPERED.values(), ids=TAMPERED)
+def test_what_no_agent_takes_is_seen(wrong: dict[str, bytes]) -> None:
+    files = {**unzipped(package()), ".signatures": SIGNED}
+    assert shortcomings(io.BytesIO(zipped(files))) == []
+    (found,) = shortcomings(io.BytesIO(zipped({**files, **wrong})))
+    assert {name for name in wrong if repr(name) in found} or "signatures" in found or found == "nobody signed it"
+
+
+def test_a_manifest_that_says_nonsense_of_its_files_is_seen() -> None:
+    zeros = "0" * 64
+    nonsense: list[Any] = [{}, [], *({"sha256": a, "size": b} for a, b in (("x", 1), (zeros, -1), (zeros, 1)))]
+    for said in nonsense:
+        content = unzipped(package(files={"telemetry/__init__.py": said}))
+        (found,) = shortcomings(io.BytesIO(zipped({**content, ".signatures": SIGNED})))
+        assert "'telemetry/__init__.py'" in found
+    content = unzipped(package(files={"../x": {}, "telemetry/__init__.py": {}}))
+    assert "leads out" in " ".join(shortcomings(io.BytesIO(zipped({**content, "../x": b"", ".signatures": SIGNED}))))
+    many = {f"telemetry/{number}.py": b"" for number in range(9)}
+    assert shortcomings(io.BytesIO(zipped({**unzipped(package()), **many})))[3:] == ["7 more of that kind"]
+
+
 def test_the_command(own_host: RunningHost, tmp_path: Path) -> None:
     digest, content = layer()
     (tmp_path / "layers").mkdir()
@@ -349,6 +382,7 @@ def test_the_command(own_host: RunningHost, tmp_path: Path) -> None:
     done = run_azfabric(own_host.root, "publish", file, "--ring", "0", "--json")
     assert json.loads(done.stdout)["ring"] == 0
     assert "telemetry 0.2.0" in run_azfabric(own_host.root, "publish", file, "--channel", "edge").stdout
+    assert "Warning: no agent takes telemetry 0.2.0: its .signatures cannot be read." in done.stderr
     (one,) = json.loads(run_azfabric(own_host.root, "publish", "--list", "--json").stdout)
     assert (one["channel"], one["ring"], one["layers"]) == ("edge", 1, [digest])
     assert "edge" in run_azfabric(own_host.root, "publish", "--list").stdout
