@@ -10,8 +10,9 @@ import click
 import msgspec
 
 from agentctl.deployment import Deployment
-from agentctl.errors import CommandError
+from agentctl.errors import CommandError, WrongUse
 from agentctl.options import json_option, root_option
+from ipc.places import COMPONENTS
 from release.errors import ReleaseError
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -65,6 +66,8 @@ def build(
     from release.build import build as build_package
     from release.signing import read_key
 
+    if component not in COMPONENTS:
+        raise WrongUse(f"{component[:64]!r} is none of {', '.join(COMPONENTS)}")
     with _refusals():
         signing = [read_key(key) for key in keys]
         built = build_package(source, component, out, signing, floor=floor, version=as_version)

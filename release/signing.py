@@ -158,14 +158,29 @@ def read_key(path: Path) -> SecretKey:
         raise KeyFileError(
             path, f"cannot be read: {error.strerror}; make one: agentctl package keygen {path}"
         ) from error
+    try:
+        key = _read(path, SecretKey, "a key made by agentctl package keygen")
+    except KeyFileError:
+        if _is_public_key(path):
+            raise KeyFileError(path, "is the public half; sign with the secret one, its name without .pub") from None
+        raise
+    # Only of what is a secret: nobody is sent to change the rights of another file.
     if mode & 0o077:
         raise KeyFileError(path, f"could be read by others; if they have not: chmod 600 {path}")
-    return _read(path, SecretKey, "a key made by agentctl package keygen")
+    return key
 
 
 def read_public_key(path: Path) -> PublicKey:
     """Raises KeyFileError."""
     return _read(path, PublicKey, "the .pub file that agentctl package keygen wrote beside the key")
+
+
+def _is_public_key(path: Path) -> bool:
+    try:
+        read_public_key(path)
+    except KeyFileError:
+        return False
+    return True
 
 
 def trust_for(component: str, folder: Path, thresholds: Thresholds) -> Trust:
@@ -223,7 +238,11 @@ def _check_ours(path: Path, kind: Callable[[int], bool], what: str) -> None:
 
 def _read(path: Path, kind: type[S], what: str) -> S:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        with path.open("rb") as file:
+            content = file.read(_KEY_BYTES + 1)
+        if len(content) > _KEY_BYTES:
+            raise KeyFileError(path, f"is not {what}: it has more than {_KEY_BYTES} bytes")
+        return msgspec.json.decode(content, type=kind)
     except OSError as error:
         raise KeyFileError(path, f"cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -104,9 +104,18 @@ def test_files_that_are_no_keys(tmp_path: Path) -> None:
     public = write_key(path, new_key())
     with pytest.raises(KeyFileError, match="is not the .pub file"):
         read_public_key(path)
-    public.chmod(0o600)
-    with pytest.raises(KeyFileError, match="is not a key"):
-        read_key(public)
+    for mode in (0o600, 0o644):
+        public.chmod(mode)
+        with pytest.raises(KeyFileError, match="is the public half; sign with the secret one"):
+            read_key(public)
+    for file in (path.with_name("hostname"), Path("/dev/zero")):
+        if not file.exists():
+            file.write_text("host\n")
+            file.chmod(0o644)
+        with pytest.raises(KeyFileError, match="is not a key made by agentctl package keygen"):
+            read_key(file)
+        with pytest.raises(KeyFileError, match="is not the .pub file"):
+            read_public_key(file)
 
 
 @pytest.fixture
