@@ -32,11 +32,16 @@ _SILENCE = 180.0
 _ENDS = {"commit", "roll back", "refuse"}
 
 
+State = Literal[
+    "looking", "waiting", "fetching", "on trial", "coming back", "runs", "rolled back", "refused", "not now"
+]
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """How far one component is."""
 
     component: str
-    state: Literal["looking", "waiting", "fetching", "on trial", "runs", "rolled back", "refused", "not now"]
+    state: State
     text: str
     lift: str = ""
     """The command that would change it."""
@@ -76,6 +81,8 @@ def judge(
         well = f"well for {trial.well_seconds:.0f} s of {trial.needed_seconds:.0f} s" if trial.needed_seconds else ""
         text = f"{trial.version}: {view.why or well or 'it begins'}"
         return Progress(component=name, state="on trial", text=text)
+    if view.state == "on trial" and view.why:
+        return Progress(component=name, state="coming back", text=view.why)
     if updates.looked_at < since:
         return Progress(component=name, state="looking", text="what is there?")
     if version and not any(same_version(version, one) for one in (view.wanted, view.running)):

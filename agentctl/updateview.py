@@ -22,6 +22,7 @@ _STYLES = {
     "looking": "cyan",
     "fetching": "cyan",
     "on trial": "cyan",
+    "coming back": "yellow",
     "not now": "yellow",
     "refused": "yellow",
     "rolled back": "bold red",

@@ -13,6 +13,7 @@ import msgspec
 from ipc.places import Places
 from rdagent.life import SignOfLife
 from rdagent.update.chronicle import Chronicle
+from rdagent.update.doing import Doing
 from rdagent.update.gate import Baseline, Observation, Verdict
 from rdagent.update.install import Installer, InstallError
 from rdagent.update.memory import Memory
@@ -20,6 +21,7 @@ from rdagent.update.offers import Offer
 from rdagent.update.restarts import Restarts
 from rdagent.update.shelf import Shelf
 from rdagent.update.trials import Trials, in_use
+from rdagent.update.words import one_line
 from release import record as records
 from release.collect import Keep, collect
 from release.environment import fingerprint
@@ -32,19 +34,6 @@ _REBIRTH_PAUSE = 60.0
 _ANSWER_LOOKS = 20
 
 logger = logging.getLogger("rdagent")
-
-
-class Doing(msgspec.Struct, frozen=True, kw_only=True):
-    """What is under way."""
-
-    offer: Offer
-    phase: str
-    """`fetch`, `trial` or `roll back`."""
-    since: float
-    """UTC, seconds since the epoch."""
-    verdict: Verdict = Verdict()
-    why: str = ""
-    """One line: what its end waits for."""
 
 
 class Attempts:
@@ -208,11 +197,12 @@ class Attempts:
         await self._come_back(offer, target, verdict.reason, began)
 
     async def _come_back(self, offer: Offer, target: Chosen, reason: str, began: float) -> None:
-        self._now(offer, "roll back")
+        self._now(offer, "roll back", _comes_back(offer, reason))
         reject = partial(_rejected, target=target, reason=reason, expires=self._chronicle.expires())
         try:
             after = await asyncio.to_thread(self._shelf.change, offer.component, reject)
             reason = after.bad[target.key].reason if target.key in after.bad else reason
+            self._waits_for(offer.component, _comes_back(offer, reason))
         except ReleaseError:
             # Then a try cannot be counted either, so launch.py starts the version before. `finish` tries it once more.
             await self._go_back(offer)
@@ -285,8 +275,8 @@ class Attempts:
         except (ReleaseError, OSError) as error:
             logger.warning("old versions stay: %s", error)
 
-    def _now(self, offer: Offer, phase: str) -> None:
-        self.doing = Doing(offer=offer, phase=phase, since=time.time())
+    def _now(self, offer: Offer, phase: str, why: str = "") -> None:
+        self.doing = Doing(offer=offer, phase=phase, since=time.time(), why=why)
         self._changed(offer.component)
 
     def _waits_for(self, name: str, why: str) -> None:
@@ -297,6 +287,10 @@ class Attempts:
     def _told(self, verdict: Verdict) -> None:
         if self.doing is not None:
             self.doing = msgspec.structs.replace(self.doing, verdict=verdict)
+
+
+def _comes_back(offer: Offer, reason: str) -> str:
+    return f"{offer.version} failed: {one_line(reason)}; the version before is started"
 
 
 def _is_in_force(record: Record, seen: Observation) -> bool:

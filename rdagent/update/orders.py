@@ -17,7 +17,6 @@ from ipc.contract.rdagent import (
     PinVersion,
     PlannedUpdate,
     RollBack,
-    TrialView,
     UnblockVersion,
     UpdateHistory,
     UpdateNow,
@@ -31,6 +30,7 @@ from ipc.places import COMPONENTS, Places
 from rdagent.update import policy as policies
 from rdagent.update.bundle import BundleError, Bundles
 from rdagent.update.decision import Settled
+from rdagent.update.doing import with_doing
 from rdagent.update.memory import NotKeptError
 from rdagent.update.obstacles import floor_of
 from rdagent.update.plan import order
@@ -201,25 +201,7 @@ class Orders:
             return msgspec.structs.replace(view, why=updater.trouble, lift="")
         if doing is None or doing.offer.component != name:
             return view
-        view = msgspec.structs.replace(
-            view,
-            state="on trial" if doing.phase == "trial" else "fetching" if doing.phase == "fetch" else view.state,
-            wanted=doing.offer.version,
-            wanted_by=doing.offer.wanted_by,
-            since=doing.since,
-            why=doing.why,
-            lift="",
-        )
-        if doing.phase != "trial":
-            return view
-        before = view.trial or TrialView(version=doing.offer.version, digest="", tries_left=0)
-        trial = msgspec.structs.replace(
-            before,
-            since=doing.since,
-            well_seconds=doing.verdict.well_seconds,
-            needed_seconds=updater.settings.trial_seconds,
-        )
-        return msgspec.structs.replace(view, trial=trial)
+        return with_doing(view, doing, updater.settings.trial_seconds)
 
 
 def _no(request: Request[Any], reason: str) -> Refused:

@@ -55,6 +55,17 @@ def test_on_the_way() -> None:
     assert (found.state, found.over, found.lift) == ("not now", True, "agentctl x")
 
 
+def test_what_failed_is_coming_back_until_it_is_back() -> None:
+    """Not next, nor looked for: that was said between its trial and its end."""
+    why = "0.2.0 failed: it ended; the version before is started"
+    for version in ("", "0.2.0"):
+        for looked_at in (SINCE - 1, SINCE + 1):
+            view = changed(state="on trial", wanted="0.2.0", why=why)
+            found = seen(view, version=version, looked_at=looked_at, events=(event("trial"),))
+            assert (found.state, found.text, found.over) == ("coming back", why, False)
+    assert seen(changed(), events=(event("trial"), event("roll back"))).state == "rolled back"
+
+
 def test_ends() -> None:
     found = seen(events=(event("stage"), event("trial"), event("commit")))
     assert (found.over, found.ok, found.text) == (True, True, "0.2.0 runs and is in force, after 20 s on trial")

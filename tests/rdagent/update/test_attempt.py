@@ -255,6 +255,24 @@ def test_one_that_hangs_with_its_record_held_is_judged(places: Places) -> None:
     assert trials.asked == 1
 
 
+def test_one_that_comes_back_says_so_and_why(places: Places) -> None:
+    shelf, memory = Shelf(places, lambda _: Trust(())), Memory(places)
+    attempts = with_all_on_the_disk(places, shelf, memory, lambda: None, Judged("failed"))
+    begun = shelf.change("telemetry", lambda before: begin_trial(before, chosen("0.3.0")))
+    assert begun.trial is not None
+    target = begun.trial.target
+
+    async def story() -> None:
+        going = asyncio.create_task(attempts.finish("telemetry", target))
+        # Until the version before answers; no supervisord runs here, so that takes a while.
+        await come_true(lambda: target.key in shelf.record("telemetry").bad and memory.now.to_start == ["telemetry"])
+        assert attempts.doing is not None
+        assert attempts.doing.why == "0.3.0 failed: hangs; the version before is started"
+        going.cancel()
+
+    asyncio.run(story())
+
+
 def test_a_rdagent_that_waits_to_commit_says_so(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the operator and to the watchdog."""
     shelf, memory = Shelf(places, lambda _: Trust(())), Memory(places)
