@@ -57,16 +57,20 @@ def test_a_hung_component_is_restarted(own: Group, component: str) -> None:
     assert own.pid(component) != pid
 
 
-def test_ctrl_c_leaves_no_component_stopped(own: Group) -> None:
-    """Between stop and start a hung one takes seconds to end; somebody may lose patience meanwhile."""
-    pid = own.pid("netagent")
+@pytest.mark.parametrize(
+    ("component", "number"), [("netagent", signal.SIGINT), ("netagent", signal.SIGKILL), ("rdagent", signal.SIGKILL)]
+)
+def test_who_loses_patience_leaves_no_component_stopped(own: Group, component: str, number: signal.Signals) -> None:
+    """Between stop and start a hung one takes seconds to end."""
+    pid = own.pid(component)
     os.kill(pid, signal.SIGSTOP)
-    command = [sys.executable, "-P", "-m", "agentctl", "restart", "netagent", "--root", str(own.root)]
+    command = [sys.executable, "-P", "-m", "agentctl", "restart", component, "--root", str(own.root)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
-        own.until(lambda: state_at_supervisord(own, "netagent") == "STOPPING", "the stop to be asked for")
-        child.send_signal(signal.SIGINT)
+        own.until(lambda: state_at_supervisord(own, component) == "STOPPING", "the stop to be asked for")
+        child.send_signal(number)
         child.wait(60)
-    assert own.pid("netagent") != pid
+    own.until(lambda: own.component(component).get("pid", pid) not in {0, None, pid}, "another process")
+    assert own.pid(component) != pid
 
 
 def test_without_rdagent_each_says_itself_how_it_is(own: Group) -> None:
