@@ -4,6 +4,8 @@ import os
 import pwd
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -70,17 +72,24 @@ def test_a_closed_folder_on_the_way_is_no_absent_agent(tmp_path: Path) -> None:
     assert found.returncode == 1
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose path leaves room for the names of sockets."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("root", ["/proc/x", "/dev/null", "/dev/null/x", "plain/x", "closed/x"])
 @pytest.mark.parametrize("words", ["up --detach", "bundle export --out nowhere.zip"])
-def test_a_root_that_cannot_be_is_told_in_a_line(tmp_path: Path, root: str, words: str) -> None:
-    (tmp_path / "plain").touch()
-    closed = tmp_path / "closed"
+def test_a_root_that_cannot_be_is_told_in_a_line(short: Path, root: str, words: str) -> None:
+    (short / "plain").touch()
+    closed = short / "closed"
     closed.mkdir()
     if os.geteuid() == 0:
         os.chown(closed, 65534, 65534)
     closed.chmod(0o700 if os.geteuid() == 0 else 0)
     try:
-        found = agentctl(tmp_path / root, *words.split())
+        found = agentctl(short / root, *words.split())
     finally:
         closed.chmod(0o700)
     assert found.returncode in {1, 2}, found.stderr
