@@ -4,6 +4,7 @@ ReleaseError
 ├── ManifestError   bytes that are no manifest of ours
 ├── BadPackage      the zip is damaged, or holds something other than its manifest says
 ├── Untrusted       too few signatures of keys we know: not for us
+│   └── BadSignatures   wrong ones, or too few whosever they are: no key that we are told of mends it
 ├── Unfit           a sound package that this component or machine cannot take
 ├── RottenTree      a folder on disk is not what its manifest says
 ├── RecordError     the record changed meanwhile, or somebody else could write it
@@ -33,6 +34,10 @@ class BadPackage(ReleaseError):
 
 class Untrusted(ReleaseError):
     """Not signed by enough of the keys we know. Nothing was written."""
+
+
+class BadSignatures(Untrusted):
+    """No key that we could be told of would make it good: it has to be signed, or built, anew."""
 
 
 class Unfit(ReleaseError):

@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from release.errors import KeyFileError, Untrusted
+from release.errors import BadSignatures, KeyFileError, Untrusted
 from release.manifest import SIZE_LIMIT, digest
 
 # A signature for this must never be valid for something else that is signed with the same key.
@@ -91,7 +91,7 @@ def sign(manifest: bytes, keys: list[SecretKey]) -> bytes:
 
 
 def signers(manifest: bytes, signatures: bytes, trust: Trust) -> list[str]:
-    """Names of the known keys that signed, if they are enough. Raises Untrusted."""
+    """Names of the known keys that signed, if they are enough. Raises Untrusted; BadSignatures where no other key helps."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -106,13 +106,14 @@ def signers(manifest: bytes, signatures: bytes, trust: Trust) -> list[str]:
             public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.ed25519_public))
             public.verify(bytes.fromhex(signature), _PURPOSE + manifest)
         except (InvalidSignature, ValueError):
-            raise Untrusted(
+            raise BadSignatures(
                 f"the signature of key {key.name} is wrong: the manifest was changed after signing"
             ) from None
         good.add(key.name)
     if len(good) < trust.threshold:
         known = ", ".join(sorted(key.name for key in trust.keys)) or "none"
-        raise Untrusted(
+        kind = BadSignatures if len(found) < trust.threshold else Untrusted
+        raise kind(
             f"signed by {len(good)} of the keys we know, {trust.threshold} are needed "
             f"(signed by: {', '.join(sorted(found)) or 'nobody'}; known: {known})"
         )
@@ -121,11 +122,11 @@ def signers(manifest: bytes, signatures: bytes, trust: Trust) -> list[str]:
 
 def _decode(signatures: bytes) -> dict[str, str]:
     if len(signatures) > SIZE_LIMIT:
-        raise Untrusted(f"signatures of {len(signatures)} bytes")
+        raise BadSignatures(f"signatures of {len(signatures)} bytes")
     try:
         return dict(msgspec.json.decode(signatures, type=Signatures).signatures)
     except (ValueError, RecursionError) as error:
-        raise Untrusted(f"the signatures cannot be read: {error}") from error
+        raise BadSignatures(f"the signatures cannot be read: {error}") from error
 
 
 def write_key(path: Path, key: SecretKey) -> Path:

@@ -11,20 +11,30 @@ from typing import Literal
 import msgspec
 
 from release.collect import Keep, make_room
-from release.errors import BadPackage, DiskTrouble, KeyFileError, ReleaseError, RottenTree, Unfit, Untrusted
+from release.errors import (
+    BadPackage,
+    BadSignatures,
+    DiskTrouble,
+    KeyFileError,
+    ReleaseError,
+    RottenTree,
+    Unfit,
+    Untrusted,
+)
 from release.manifest import Layer, Manifest, same_version
 from release.signing import Thresholds, trust_for
 from release.tree import check_layer
 from release.unpack import Package, read_listing, this_machine, unpack, unpack_layer, verify_package
 
-Problem = Literal["untrusted", "unfit", "damaged", "disk", "failed", "trust"]
+Problem = Literal["untrusted", "badly signed", "unfit", "damaged", "disk", "failed", "trust"]
 """
-untrusted    not signed by enough of the keys we know: not for us
-unfit        signed, but not what was asked for, or not for this machine
-damaged      no package, or another than its manifest says
-disk         full, read-only or failing
-failed       the child ended without an answer
-trust        the folder of keys, or a file there, cannot be used: nothing is said about the package
+untrusted      not signed by enough of the keys we know: not for us
+badly signed   not this content, or by too few keys, whichever we know
+unfit          signed, but not what was asked for, or not for this machine
+damaged        no package, or another than its manifest says
+disk           full, read-only or failing
+failed         the child ended without an answer
+trust          the folder of keys, or a file there, cannot be used: nothing is said about the package
 """
 
 _ORDER_LIMIT = 1 << 20
@@ -130,6 +140,8 @@ def _is_there(root: Path, layer: Layer) -> bool:
 
 def _problem(error: ReleaseError) -> Problem:
     match error:
+        case BadSignatures():
+            return "badly signed"
         case Untrusted():
             return "untrusted"
         case KeyFileError():

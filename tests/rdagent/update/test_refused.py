@@ -1,6 +1,8 @@
 """What is refused for its signature is tried again as soon as the trust folder is another one."""
 
 import asyncio
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -11,9 +13,11 @@ from ipc.errors import NoAnswer
 from ipc.places import Places
 from rdagent.config import UpdateSettings
 from release import record as records
+from release.archive import pack
 from release.build import Built, build, layer_file
+from release.manifest import MANIFEST, SIGNATURES, digest
 from release.record import Chosen
-from release.signing import PublicKey, trust_digest
+from release.signing import PublicKey, sign, trust_digest
 from tests.conftest import PATIENCE
 from tests.rdagent.conftest import Watcher, rdagent_at
 from tests.rdagent.update.lying import LyingServer, SignedRepository
@@ -44,13 +48,18 @@ async def until_refused(watcher: Watcher) -> tuple[str, str]:
             await asyncio.sleep(0.05)
 
 
-@pytest.fixture
-def built(places: Places, signed: SignedRepository, tmp_path: Path) -> Built:
-    """9.9.8 is in force, and the repository has 9.9.9 by another key."""
+def in_force(places: Places, tmp_path: Path) -> None:
+    """9.9.8."""
     old = build(CHECKOUT, "telemetry", tmp_path / "old", [KEY], version="9.9.8")
     installed = Installed(places.installed, "telemetry")
     installed.put(old)
     installed.set(current=Chosen("9.9.8", old.digest))
+
+
+@pytest.fixture
+def built(places: Places, signed: SignedRepository, tmp_path: Path) -> Built:
+    """9.9.8 is in force, and the repository has 9.9.9 by another key."""
+    in_force(places, tmp_path)
     new = build(CHECKOUT, "telemetry", tmp_path / "new", [OTHER_KEY], version="9.9.9")
     for layer in new.manifest.layers:
         content = layer_file(tmp_path / "new" / "layers", layer).read_bytes()
@@ -91,6 +100,46 @@ def test_another_trust_folder_is_another_try(places: Places, server: LyingServer
     asyncio.run(story())
 
 
+def changed_after_signing(contents: dict[str, bytes]) -> dict[str, bytes]:
+    return {**contents, MANIFEST: contents[MANIFEST].replace(b'"floor":"0.0.0"', b'"floor":"0.0.1"')}
+
+
+def signed_by_nobody(contents: dict[str, bytes]) -> dict[str, bytes]:
+    return {**contents, SIGNATURES: sign(contents[MANIFEST], [])}
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "said"),
+    [
+        (changed_after_signing, f"the signature of key {KEY.public().name} is wrong"),
+        (signed_by_nobody, "signed by 0 of the keys we know, 1 are needed (signed by: nobody;"),
+    ],
+)
+def test_where_no_key_helps_none_is_asked_for(
+    places: Places,
+    signed: SignedRepository,
+    server: LyingServer,
+    tmp_path: Path,
+    spoiled: Callable[[dict[str, bytes]], dict[str, bytes]],
+    said: str,
+) -> None:
+    trust(places, KEY.public())
+    in_force(places, tmp_path)
+    built = build(CHECKOUT, "telemetry", tmp_path / "new", [KEY], version="9.9.9")
+    with zipfile.ZipFile(built.path) as archive:
+        contents = spoiled({name: archive.read(name) for name in archive.namelist()})
+    signed.publish("9.9.9", pack(contents), digest=digest(contents[MANIFEST]))
+
+    async def story() -> None:
+        settings = UpdateSettings(repository=server.url, jitter=0.0)
+        async with rdagent_at(places, server.url, 60.0, settings) as watcher:
+            why, lift = await until_refused(watcher)
+            assert why.startswith(f"not for us: {said}")
+            assert lift == ""
+
+    asyncio.run(story())
+
+
 def test_what_makes_another_trust_folder(tmp_path: Path) -> None:
     folder = tmp_path / "trust"
     seen = {trust_digest(folder)}
@@ -122,10 +171,7 @@ def test_what_another_try_would_not_change_is_not_told_to_be_tried(
 ) -> None:
     """9.9.9 was published as 9.9.10: the same bytes come again."""
     trust(places, KEY.public())
-    old = build(CHECKOUT, "telemetry", tmp_path / "old", [KEY], version="9.9.8")
-    installed = Installed(places.installed, "telemetry")
-    installed.put(old)
-    installed.set(current=Chosen("9.9.8", old.digest))
+    in_force(places, tmp_path)
     misnamed = build(CHECKOUT, "telemetry", tmp_path / "new", [KEY], version="9.9.9")
     signed.publish("9.9.10", misnamed.path.read_bytes(), digest=misnamed.digest)
 
