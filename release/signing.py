@@ -91,7 +91,7 @@ def sign(manifest: bytes, keys: list[SecretKey]) -> bytes:
 
 
 def signers(manifest: bytes, signatures: bytes, trust: Trust) -> list[str]:
-    """Names of the known keys that signed, if they are enough. Raises Untrusted; BadSignatures where no other key helps."""
+    """Names of the known keys that signed, if enough. Raises Untrusted, BadSignatures if no other key helps."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -149,16 +149,31 @@ def write_key(path: Path, key: SecretKey) -> Path:
 
 
 def read_key(path: Path) -> SecretKey:
-    """Raises KeyFileError, also when others could read it."""
+    """Raises KeyFileError, also when others could read it; what is no secret key, anybody may read."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
         raise KeyFileError(
             path, f"cannot be read: {error.strerror}; make one: agentctl package keygen {path}"
         ) from error
+    try:
+        key = _read(path, SecretKey, "a key made by agentctl package keygen")
+    except KeyFileError as error:
+        if _is_public(path):
+            secret = path.with_suffix("")
+            raise KeyFileError(path, f"is the public half of a key; sign with the other one: {secret}") from error
+        raise
     if mode & 0o077:
         raise KeyFileError(path, f"could be read by others; if they have not: chmod 600 {path}")
-    return _read(path, SecretKey, "a key made by agentctl package keygen")
+    return key
+
+
+def _is_public(path: Path) -> bool:
+    try:
+        read_public_key(path)
+    except KeyFileError:
+        return False
+    return True
 
 
 def read_public_key(path: Path) -> PublicKey:
@@ -221,7 +236,8 @@ def _check_ours(path: Path, kind: Callable[[int], bool], what: str) -> None:
 
 def _read(path: Path, kind: type[S], what: str) -> S:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        with path.open("rb") as file:
+            return msgspec.json.decode(file.read(_KEY_BYTES), type=kind)
     except OSError as error:
         raise KeyFileError(path, f"cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
