@@ -25,6 +25,10 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 command=sleep 600
 startsecs=0
 stdout_logfile=NONE
+[program:watchdog]
+command=sleep 600
+startsecs=0
+stdout_logfile=NONE
 [program:rdagent]
 command=sleep 600
 autostart=false
@@ -34,7 +38,7 @@ stdout_logfile=NONE
 
 @pytest.fixture
 def mute(tmp_path: Path) -> Iterator[tuple[Deployment, int]]:
-    """A guestagent that supervisord runs and that never answers, and its pid; rdagent is stopped."""
+    """A guestagent that supervisord runs and that never answers, and its pid; rdagent is stopped, a watchdog runs."""
     deployment = Deployment(root=tmp_path, places=Places.under(tmp_path))
     run = deployment.places.run
     run.mkdir(parents=True)
@@ -42,8 +46,10 @@ def mute(tmp_path: Path) -> Iterator[tuple[Deployment, int]]:
 
     def pid() -> int:
         try:
-            return next(one.pid for one in Supervisord(deployment.places).programs() if one.statename == "RUNNING")
-        except (SupervisordError, StopIteration):
+            programs = Supervisord(deployment.places).programs()
+            runs = {one.name: one.pid for one in programs if one.statename == "RUNNING"}
+            return runs["guestagent"] if "watchdog" in runs else 0
+        except (SupervisordError, KeyError):
             return 0
 
     command = [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(run / "supervisord.conf")]
