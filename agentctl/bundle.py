@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from agentctl.asking import ask
+from agentctl.asking import ask_for_long
 from agentctl.deployment import Deployment
 from agentctl.errors import CommandError, WrongUse
 from agentctl.options import json_option, root_option, told_as_json
@@ -98,7 +98,7 @@ def import_(file: Path, deployment: Deployment, as_json: bool) -> None:
     none below the floor of what runs. Exit status 1 if one is refused.
     """
     with told_as_json(as_json):
-        taken = ask(deployment, ImportBundle(path=str(file.absolute())), within=_IMPORT_WITHIN)
+        taken = ask_for_long(deployment, ImportBundle(path=str(file.absolute())), within=_IMPORT_WITHIN)
     lines = [
         f"{one} lies on the disk. Begin: {deployment.command(f'agentctl update now {one}')}" for one in taken.versions
     ]

@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from tuf.api.exceptions import DownloadError, ExpiredMetadataError, RepositoryError
+from tuf.api.exceptions import DownloadError, DownloadHTTPError, ExpiredMetadataError, RepositoryError
 from tuf.api.metadata import Metadata, Targets
 from tuf.ngclient import Updater
+from tuf.ngclient.urllib3_fetcher import Urllib3Fetcher
 from urllib3.exceptions import HTTPError
 
 from agentctl.errors import CommandError
 from release.manifest import Digest, Version, is_version, version_key
 
 _ROOT_LIMIT = 1 << 20
+_WHAT_NEXT = "Is that the repository ([update] repository, or --repository URL), and does it run?"
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,12 +32,23 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
         return f"packages/{self.component}/{self.component}-{self.version}.zip"
 
 
+class _Fetcher(Urllib3Fetcher):
+    """The library's own, which tells afterwards what it was asked for last: its errors do not."""
+
+    url = ""
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        self.url = url
+        return super()._fetch(url)
+
+
 class Source:
     """A repository as its signed metadata describes it now."""
 
     def __init__(self, url: str, root: Path, folder: Path) -> None:
         """`root`: whom to trust; `folder`: an empty one to work in. Raises CommandError."""
         self._url, self._folder = url.rstrip("/"), folder
+        self._fetcher = _Fetcher()
         (folder / "metadata").mkdir()
         (folder / "layers").mkdir()
         try:
@@ -51,6 +64,7 @@ class Source:
                 metadata_base_url=f"{self._url}/metadata/",
                 target_base_url=f"{self._url}/targets/",
                 bootstrap=bootstrap,
+                fetcher=self._fetcher,
             )
             self._updater.refresh()
 
@@ -88,8 +102,31 @@ class Source:
             yield
         except ExpiredMetadataError as error:
             raise CommandError(f"{self._url}: {error}. Is this machine's clock right?") from error
-        except (RepositoryError, DownloadError, HTTPError, OSError, ValueError) as error:
+        except DownloadHTTPError as error:
+            raise CommandError(f"{self._fetcher.url}: HTTP status {error.status_code}. {_WHAT_NEXT}") from error
+        except (DownloadError, HTTPError) as error:
+            raise CommandError(f"{self._fetcher.url or self._url}: {_cause(error)}. {_WHAT_NEXT}") from error
+        except RepositoryError as error:
+            about = f"{self._fetcher.url or self._url} cannot be believed: {error}"
+            raise CommandError(f"{about}. Is the root of trust the right one (--trust-root)?") from error
+        except (OSError, ValueError) as error:
             raise CommandError(f"{self._url}: {error}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """What the libraries wrap, some without a word: the system's reason where there is one."""
+    chain: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in chain:
+        chain.append(one)
+        inner = getattr(one, "reason", None)
+        one = inner if isinstance(inner, BaseException) else one.__cause__
+    for found in reversed(chain):
+        if isinstance(found, TimeoutError):
+            return "no answer in time"
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror
+    return next((text for found in reversed(chain) if (text := str(found))), type(error).__name__)
 
 
 def choose(source: Source, wanted: Sequence[tuple[str, str]], components: Sequence[str], channel: str) -> list[Package]:

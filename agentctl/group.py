@@ -29,10 +29,13 @@ _WITHDRAW_PATIENCE = 2.0
 
 def prepare(deployment: Deployment) -> None:
     """Make the folders, and refuse a configuration nobody could start with. Raises CommandError."""
-    for folder in (deployment.places.state, deployment.places.log, deployment.places.lib):
-        folder.mkdir(parents=True, exist_ok=True)
-    # Extensions keep their keys and settings here.
-    deployment.places.lib.chmod(0o700)
+    try:
+        for folder in (deployment.places.state, deployment.places.log, deployment.places.lib):
+            folder.mkdir(parents=True, exist_ok=True)
+        # Extensions keep their keys and settings here.
+        deployment.places.lib.chmod(0o700)
+    except OSError as error:
+        raise CommandError(f"{error.filename} cannot be made, or made private: {error.strerror}") from error
     try:
         tables = read_tables(deployment.places)
     except SettingsError as error:

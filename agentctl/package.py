@@ -146,8 +146,10 @@ def trust(files: tuple[Path, ...], deployment: Deployment, as_json: bool) -> Non
         make_private_directory(folder)
         for key in keys.values():
             write_atomically(folder / f"{key.name}.pub", msgspec.json.encode(key) + b"\n", 0o644)
-    except (OSError, UnsafeDirectory) as error:
-        raise CommandError(f"{folder} cannot be written: {error}") from error
+    except UnsafeDirectory as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"{folder} cannot be written: {error.strerror}") from error
     names = [key.name for key in keys.values()]
     _answer(as_json, {"trusted": names, "folder": str(folder)}, f"trusted: {', '.join(names)}, in {folder}")
 

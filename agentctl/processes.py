@@ -1,6 +1,5 @@
 """Processes by identity: a pid alone may be somebody else's by now, a pid with its start time never is."""
 
-import contextlib
 import os
 import signal
 import time
@@ -8,6 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
+
+from agentctl.errors import CommandError
 
 _POLL_SECONDS = 0.02
 
@@ -24,9 +25,22 @@ class Process(msgspec.Struct, frozen=True, order=True):
         return _start_ticks(self.pid) == self.start_ticks
 
     def signal(self, number: signal.Signals) -> None:
-        if self.alive():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+        """Raises CommandError where it is somebody else's."""
+        if not self.alive():
+            return
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            return
+        except PermissionError as error:
+            reason = f"{error.strerror}. Run it as {self._owner()}"
+            raise CommandError(f"process {self.pid} cannot be ended: {reason}") from error
+
+    def _owner(self) -> str:
+        try:
+            return Path(f"/proc/{self.pid}").owner()
+        except (OSError, KeyError):
+            return "its owner"
 
 
 def process(pid: int) -> Process | None:
@@ -60,7 +74,10 @@ def command_line(pid: int) -> list[str]:
 
 
 def end(processes: Iterable[Process], patience: float) -> None:
-    """SIGTERM, then SIGKILL for those still there after `patience` seconds (a stopped process takes only that)."""
+    """SIGTERM, then SIGKILL for those still there after `patience` seconds (a stopped process takes only that).
+
+    Raises CommandError for one that is not ours to end.
+    """
     waiting = set(processes)
     for one in waiting:
         one.signal(signal.SIGTERM)

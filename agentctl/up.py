@@ -85,11 +85,17 @@ def up(deployment: Deployment, console: Console, *, detach: bool, sample: bool, 
 def _take_lock(deployment: Deployment) -> Lock:
     try:
         deployment.places.check_socket_lengths()
-        make_private_directory(deployment.places.run)
-        lock = Lock(deployment.up_lock, f"agentctl up for {deployment.root}")
-    except (UnsafeDirectory, AlreadyRunning) as error:
+    except UnsafeDirectory as error:
         raise CommandError(str(error)) from error
-    return lock
+    try:
+        make_private_directory(deployment.places.run)
+        return Lock(deployment.up_lock, f"agentctl up for {deployment.root}")
+    except AlreadyRunning as error:
+        raise CommandError(str(error)) from error
+    except UnsafeDirectory as error:
+        raise CommandError(f"{error}; or choose another folder (--root DIR)") from error
+    except OSError as error:
+        raise CommandError(f"{deployment.up_lock} cannot be taken: {error.strerror}") from error
 
 
 def _bring_back_the_host(deployment: Deployment, console: Console, *, host: bool) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich.live import Live
 
 from agentctl import moments, records, updateview
 from agentctl.asking import ask
@@ -17,6 +16,7 @@ from agentctl.following import Progress, described, follow, is_older, pin_comman
 from agentctl.goingback import gone_back
 from agentctl.options import json_option, root_option, told_as_json, version_argument
 from agentctl.render import Terminal
+from agentctl.watching import impatience, watched
 from ipc.contract.rdagent import (
     GetUpdateHistory,
     GetUpdatePlan,
@@ -106,16 +106,18 @@ def now(component: str | None, version: str, wait: bool, deployment: Deployment,
 
     Without COMPONENT: whatever is wanted of all four. With VERSION: this one, be it older, down to the floor of what
     runs; an older one stays only if it is pinned as well, before or after: agentctl update pin. Exit status 1 if it
-    came back, is refused, cannot begin now, or the repository could not be asked. What cannot begin for want of
-    room, of its package or of a lock is tried again by itself, see `status`. Ctrl-C ends the watching only.
+    came back, is refused or cannot begin now; also if the repository could not be asked, unless what runs is what
+    you named, or what the host or you want. What cannot begin for want of room, of its package or of a lock is tried
+    again by itself, see `status`. Ctrl-C ends the watching only.
     """
     since = time.time()
-    begun = ask(deployment, UpdateNow(component=component or "", version=version), within=10.0)
     names = [component] if component else list(COMPONENTS)
-    if wait:
-        found = _watched(deployment, names, version, since, quiet=as_json)
-    else:
-        found = follow(deployment, names, version, since, lambda _: None, to_the_end=False)
+    with impatience(deployment):
+        begun = ask(deployment, UpdateNow(component=component or "", version=version), within=10.0)
+        if wait:
+            found = watched(deployment, names, version, since, quiet=as_json)
+        else:
+            found = follow(deployment, names, version, since, lambda _: None, to_the_end=False)
     well = {one.component: one.ok or not (wait or one.over) for one in found}
     if as_json:
         _print_json([{**msgspec.structs.asdict(one), "ok": well[one.component]} for one in found])
@@ -248,27 +250,6 @@ def _leave(begun: UpdatePlan, going_on: Sequence[Progress], version: str, deploy
             click.echo(f"{version} is older than what runs; a newer one is taken again, unless: {pinning}")
     if going_on:
         click.echo(f"See: {deployment.command('agentctl update status')}")
-
-
-def _watched(
-    deployment: Deployment, names: Sequence[str], version: str, since: float, *, quiet: bool
-) -> list[Progress]:
-    """A live picture on a terminal; else a line on standard error whenever a component gets further."""
-    terminal = Terminal()
-    if terminal.is_terminal and not quiet:
-        with Live(console=terminal, refresh_per_second=8, transient=True) as live:
-            return follow(
-                deployment, names, version, since, lambda found: live.update(updateview.progress(found, deployment))
-            )
-    shown: dict[str, str] = {}
-
-    def show(found: Sequence[Progress]) -> None:
-        for one in found:
-            if shown.get(one.component) != one.state and not quiet and not one.over:
-                click.echo(updateview.progress_line(one, deployment).plain, err=True)
-            shown[one.component] = one.state
-
-    return follow(deployment, names, version, since, show)
 
 
 def _acknowledge(found: Updates, said: str, deployment: Deployment, *, as_json: bool) -> None:

@@ -173,7 +173,11 @@ def _assemble(
     if not isinstance(guest, GuestStatus):
         guest = GuestStatus()
     problems += [line for line in (host.problem, guest.problem, guest.report_problem) if line]
-    problems += [f"{one.name} is {one.state}: {one.why}" for one in components if one.state not in {"ok", "busy"}]
+    problems += [
+        f"{one.name} is {one.state}: {one.why}{_next_step(deployment, programs.get(one.name))}"
+        for one in components
+        if one.state not in {"ok", "busy"}
+    ]
     endpoints = read_endpoints(deployment)
     runs = None if endpoints is None else process(endpoints.pid) is not None
     if runs is False:
@@ -193,6 +197,16 @@ def _assemble(
         problems=problems,
         extensions=guest.extensions,
     )
+
+
+_STAYS_AWAY = {"STOPPED", "FATAL"}
+"""supervisord starts none of these again by itself."""
+
+
+def _next_step(deployment: Deployment, program: ProgramState | None) -> str:
+    if program is None or program.statename not in _STAYS_AWAY:
+        return ""
+    return f". Start it: {deployment.command(f'agentctl restart {program.name}')}"
 
 
 def _from_truth(one: ComponentTruth) -> ComponentView:

@@ -18,11 +18,15 @@ class Client:
     """Talks to the host that serves a root."""
 
     def __init__(self, root: Path, vm: str = "") -> None:
-        """`vm`: whom orders are about; empty: the only one."""
+        """`vm`: whom orders are about; empty: the only one. Raises NoHost where we may not look."""
         self.vm = vm
         self._root = root
         self._start = f"azfabric serve --root {shlex.quote(str(root))}, or with its agent: agentctl up"
-        if (root / "keeper.log").exists():
+        try:
+            kept = (root / "keeper.log").exists()
+        except OSError as error:
+            raise NoHost(f"{root} cannot be looked at: {error.strerror}. Run it as its owner") from error
+        if kept:
             # A lab's host is there for namespaces that only its keeper knows.
             above = shlex.quote(str(root.absolute().parent.parent))
             self._start = f"azfabric lab restart --root {above} --name {root.name}"
@@ -33,6 +37,8 @@ class Client:
         try:
             file = self._root / "fabric" / "endpoints.json"
             return str(msgspec.json.decode(file.read_bytes(), type=dict[str, Any])["portal"])
+        except PermissionError as error:
+            raise NoHost(f"{file} cannot be read: {error.strerror}. Run it as its owner") from error
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
             raise NoHost(f"no host serves {self._root}. Start one with: {self._start}") from error
 

@@ -4,8 +4,10 @@ ZeroMQ removes and replaces a socket path that is in use without a word, so a se
 first one's messages. The lock is an flock: the kernel drops it whatever ends the process.
 """
 
+import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 from ipc.errors import AlreadyRunning, UnsafeDirectory
@@ -16,18 +18,20 @@ def make_private_directory(path: Path) -> None:
 
     Raises UnsafeDirectory.
     """
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     try:
-        path.mkdir(mode=0o700)
-    except FileExistsError:
-        pass
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+    except FileExistsError as error:
+        raise UnsafeDirectory(Path(error.filename), "is not a directory") from error
     except OSError as error:
-        raise UnsafeDirectory(path, f"cannot be made: {error.strerror}") from error
-    found = path.lstat()
-    if not path.is_dir() or path.is_symlink():
+        as_whom = ": run it as who may, or root" if error.errno in {errno.EACCES, errno.EPERM} else ""
+        raise UnsafeDirectory(path, f"cannot be made: {error.strerror}{as_whom}") from error
+    if not stat.S_ISDIR(found.st_mode):
         raise UnsafeDirectory(path, "is not a directory")
     if found.st_uid != os.geteuid():
-        raise UnsafeDirectory(path, f"belongs to uid {found.st_uid}, we are {os.geteuid()}")
+        owner = f"belongs to uid {found.st_uid}, we are {os.geteuid()}"
+        raise UnsafeDirectory(path, f"{owner}: run it as its owner")
     if found.st_mode & 0o022:
         raise UnsafeDirectory(path, f"can be written to by others (mode {found.st_mode & 0o777:o}): chmod 700 it")
 

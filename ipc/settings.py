@@ -53,7 +53,11 @@ def read_tables(places: Places, *, strict: bool = True) -> dict[str, dict[str, A
     """
     tables: dict[str, dict[str, Any]] = {}
     folder = places.config.with_name(places.config.name + ".d")
-    for path in (places.config, *sorted(folder.glob("*.toml"))):
+    try:
+        further = sorted(folder.glob("*.toml"))
+    except OSError as error:
+        raise SettingsError(folder, f"cannot be read: {error.strerror}") from error
+    for path in (places.config, *further):
         for name, table in _known(path, "table", _read_file(path), TABLES, strict=strict).items():
             if not isinstance(table, dict):
                 raise SettingsError(path, f"{name} must be a table: write [{name}]")

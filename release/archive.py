@@ -25,6 +25,7 @@ from release.manifest import (
 )
 
 _OURS = {MANIFEST, SIGNATURES, LISTING, BUNDLE}
+_WHAT = {LISTING: "layer", BUNDLE: "bundle"}
 _REGULAR = 0o100644 << 16
 _CHUNK = 1 << 16
 # 5000 files need less than a tenth of it.
@@ -70,7 +71,7 @@ class Archive:
     def small(self, name: str) -> bytes:
         """One of our own files. Raises BadPackage."""
         if name not in self._entries:
-            raise BadPackage(self.path, f"has no {name}: it is no package of ours")
+            raise BadPackage(self.path, f"has no {name}: it is no {_WHAT.get(name, 'package')} of ours")
         return b"".join(self._pieces(name, SIZE_LIMIT))
 
     def contents(self, files: Mapping[str, File]) -> Iterator[tuple[str, bytes]]:

@@ -7,6 +7,7 @@ layers/SHA256.zip                 each once, named by its listing
 It vouches for nothing: each package in it is judged by its own signatures, as if it came from anywhere else.
 """
 
+import shlex
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -112,7 +113,7 @@ def unpack_bundle(path: Path, folder: Path, disk: Disk | None = None) -> Bundle:
 def _bundle(archive: Archive) -> Bundle:
     """Raises BadPackage."""
     if archive.has(MANIFEST) and not archive.has(BUNDLE):
-        pack = f"agentctl bundle export --out FILE --package {archive.path.name}"
+        pack = f"agentctl bundle export --out FILE --package {shlex.quote(str(archive.path))}"
         raise BadPackage(archive.path, f"is a package and no bundle; make one of it: {pack}")
     try:
         bundle = msgspec.json.decode(archive.small(BUNDLE), type=Bundle)

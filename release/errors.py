@@ -4,7 +4,7 @@ ReleaseError
 ├── ManifestError   bytes that are no manifest of ours
 ├── BadPackage      the zip is damaged, or holds something other than its manifest says
 ├── Untrusted       too few signatures of keys we know: not for us
-│   └── Forged      what a key of ours signed was something else, or nobody can read who signed: no key mends it
+│   └── BadSignatures   wrong ones, unreadable, or too few whosever they are: no key mends that
 ├── Unfit           a sound package that this component or machine cannot take
 ├── RottenTree      a folder on disk is not what its manifest says
 ├── RecordError     the record changed meanwhile, or somebody else could write it
@@ -36,8 +36,8 @@ class Untrusted(ReleaseError):
     """Not signed by enough of the keys we know. Nothing was written."""
 
 
-class Forged(Untrusted):
-    """Its signatures are not of this manifest, or are none at all: trusting another key would not change that."""
+class BadSignatures(Untrusted):
+    """Its signatures are not of this manifest, or too few whosever they are: trusting another key would not help."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"{reason}; no key mends that: have it built and published anew")

@@ -103,9 +103,9 @@ def decode_manifest(data: bytes) -> Manifest:
     """Raises ManifestError for anything else."""
     manifest = _decode(data, Manifest)
     if manifest.protocol.min > manifest.protocol.max:
-        raise ManifestError("the protocol range is upside down")
+        raise ManifestError("has a protocol range that is upside down")
     if version_key(manifest.floor) > version_key(manifest.version):
-        raise ManifestError(f"version {manifest.version} lies below its own floor {manifest.floor}")
+        raise ManifestError(f"has the version {manifest.version}, below its own floor {manifest.floor}")
     _check_files(manifest.files)
     return manifest
 
@@ -119,7 +119,7 @@ def decode_listing(data: bytes) -> Listing:
 
 def _decode(data: bytes, kind: type[S]) -> S:
     if len(data) > SIZE_LIMIT:
-        raise ManifestError(f"{len(data)} bytes, limit {SIZE_LIMIT}")
+        raise ManifestError(f"has {len(data)} bytes, limit {SIZE_LIMIT}")
     try:
         raw = json.loads(data)
         # Also says no to doubled keys: whoever reads the first and whoever reads the last would see two manifests.
@@ -127,20 +127,31 @@ def _decode(data: bytes, kind: type[S]) -> S:
             raise ManifestError("is not in its one spelling (sorted keys, no spaces, ASCII)")
         return msgspec.convert(raw, kind)
     except (ValueError, RecursionError) as error:
-        # msgspec's ValidationError, JSONDecodeError and UnicodeDecodeError are ValueErrors.
-        raise ManifestError(f"no {kind.__name__.lower()}: {error}") from error
+        raise ManifestError(f"is no {kind.__name__.lower()} of ours: {_reason(error)}") from error
+
+
+def _reason(error: ValueError | RecursionError) -> str:
+    match error:
+        case msgspec.ValidationError():
+            return str(error)
+        case json.JSONDecodeError() | UnicodeDecodeError():
+            return f"no JSON: {error}"
+        case RecursionError():
+            return "nested too deeply"
+        case _:
+            return "a number of too many digits"  # all that is left; Python's words speak to programmers
 
 
 def _check_files(files: dict[str, File]) -> None:
     if not 0 < len(files) <= FILES_LIMIT:
-        raise ManifestError(f"{len(files)} files, allowed are 1 to {FILES_LIMIT}")
+        raise ManifestError(f"has {len(files)} files, allowed are 1 to {FILES_LIMIT}")
     if (size := sum(file.size for file in files.values())) > BYTES_LIMIT:
-        raise ManifestError(f"{size} bytes in all, limit {BYTES_LIMIT}")
+        raise ManifestError(f"has files of {size} bytes in all, limit {BYTES_LIMIT}")
     for path in files:
         if reason := why_unsafe(path):
-            raise ManifestError(f"file {path!r}: {reason}")
+            raise ManifestError(f"has a file {path!r}, which {reason}")
     if both := folders_of(files) & files.keys():
-        raise ManifestError(f"{min(both)!r} is a file and a folder")
+        raise ManifestError(f"has {min(both)!r} as a file and a folder")
 
 
 def why_unsafe(path: str) -> str:

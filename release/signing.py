@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from release.errors import Forged, KeyFileError, Untrusted
+from release.errors import BadSignatures, KeyFileError, Untrusted
 from release.manifest import SIZE_LIMIT, digest
 
 # A signature for this must never be valid for something else that is signed with the same key.
@@ -91,7 +91,7 @@ def sign(manifest: bytes, keys: list[SecretKey]) -> bytes:
 
 
 def signers(manifest: bytes, signatures: bytes, trust: Trust) -> list[str]:
-    """Names of the known keys that signed, if they are enough. Raises Untrusted, Forged."""
+    """Names of the known keys that signed, if they are enough. Raises Untrusted, BadSignatures."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -106,11 +106,14 @@ def signers(manifest: bytes, signatures: bytes, trust: Trust) -> list[str]:
             public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.ed25519_public))
             public.verify(bytes.fromhex(signature), _PURPOSE + manifest)
         except (InvalidSignature, ValueError):
-            raise Forged(f"the signature of key {key.name} is wrong, the manifest was changed after signing") from None
+            raise BadSignatures(
+                f"the signature of key {key.name} is wrong: the manifest was changed after signing"
+            ) from None
         good.add(key.name)
     if len(good) < trust.threshold:
         known = ", ".join(sorted(key.name for key in trust.keys)) or "none"
-        raise Untrusted(
+        kind = BadSignatures if len(found) < trust.threshold else Untrusted
+        raise kind(
             f"signed by {len(good)} of the keys we know, {trust.threshold} are needed "
             f"(signed by: {', '.join(sorted(found)) or 'nobody'}; known: {known})"
         )
@@ -118,17 +121,17 @@ def signers(manifest: bytes, signatures: bytes, trust: Trust) -> list[str]:
 
 
 def claimed(signatures: bytes) -> list[str]:
-    """Names of the keys in a `.signatures`; none is checked. Raises Forged."""
+    """Names of the keys in a `.signatures`; none is checked. Raises BadSignatures."""
     return sorted(_decode(signatures))
 
 
 def _decode(signatures: bytes) -> dict[str, str]:
     if len(signatures) > SIZE_LIMIT:
-        raise Forged(f"signatures of {len(signatures)} bytes, limit {SIZE_LIMIT}")
+        raise BadSignatures(f"signatures of {len(signatures)} bytes, limit {SIZE_LIMIT}")
     try:
         return dict(msgspec.json.decode(signatures, type=Signatures).signatures)
     except (ValueError, RecursionError) as error:
-        raise Forged(f"the signatures cannot be read ({error})") from error
+        raise BadSignatures(f"the signatures cannot be read ({error})") from error
 
 
 def write_key(path: Path, key: SecretKey) -> Path:
@@ -151,7 +154,7 @@ def write_key(path: Path, key: SecretKey) -> Path:
 
 
 def read_key(path: Path) -> SecretKey:
-    """Raises KeyFileError, also when others could read it."""
+    """Raises KeyFileError, also when others could read it; what is no secret key, anybody may read."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -162,7 +165,8 @@ def read_key(path: Path) -> SecretKey:
         key = _read(path, SecretKey, "a key made by agentctl package keygen")
     except KeyFileError:
         if _is_public_key(path):
-            raise KeyFileError(path, "is the public half; sign with the secret one, its name without .pub") from None
+            secret = path.with_suffix("")
+            raise KeyFileError(path, f"is the public half of a key; sign with the other one: {secret}") from None
         raise
     # Only of what is a secret: nobody is sent to change the rights of another file.
     if mode & 0o077:

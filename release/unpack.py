@@ -70,7 +70,7 @@ def verify_package(path: Path, trust: Trust) -> Package:
 
 
 def claimed_signers(path: Path) -> list[str]:
-    """Names of the keys that signed a package as it says itself, its files checked. Raises BadPackage, Forged."""
+    """Names of the keys that signed a package, by its own word, its files checked. Raises BadPackage, BadSignatures."""
     with open_archive(path) as archive:
         for _ in archive.contents(_manifest(archive)[0].files):
             pass

@@ -134,7 +134,7 @@ class Installer:
         if answer.problem is None:
             return answer
         damaged = answer.problem == "damaged"
-        final = answer.problem in {"untrusted", "forged", "unfit"} or (damaged and damage_is_final)
+        final = answer.problem in {"untrusted", "badly signed", "unfit"} or (damaged and damage_is_final)
         raise InstallError(
             f"{_WORDS[answer.problem]}: {answer.reason}", final=final, damaged=damaged, problem=answer.problem
         )
@@ -142,7 +142,7 @@ class Installer:
 
 _WORDS: dict[Problem, str] = {
     "untrusted": "not for us",
-    "forged": "not for us",
+    "badly signed": "not for us",
     "unfit": "not fit for this machine",
     "damaged": "damaged",
     "disk": "the disk",

@@ -11,21 +11,30 @@ from typing import Literal
 import msgspec
 
 from release.collect import Keep, make_room
-from release.errors import BadPackage, DiskTrouble, Forged, KeyFileError, ReleaseError, RottenTree, Unfit, Untrusted
+from release.errors import (
+    BadPackage,
+    BadSignatures,
+    DiskTrouble,
+    KeyFileError,
+    ReleaseError,
+    RottenTree,
+    Unfit,
+    Untrusted,
+)
 from release.manifest import Layer, Manifest, same_version
 from release.signing import Thresholds, trust_for
 from release.tree import check_layer
 from release.unpack import Package, read_listing, this_machine, unpack, unpack_layer, verify_package
 
-Problem = Literal["untrusted", "forged", "unfit", "damaged", "disk", "failed", "trust"]
+Problem = Literal["untrusted", "badly signed", "unfit", "damaged", "disk", "failed", "trust"]
 """
-untrusted    not signed by enough of the keys we know: not for us
-forged       changed after signing, or its signatures are none: no key mends that
-unfit        signed, but not what was asked for, or not for this machine
-damaged      no package, or another than its manifest says
-disk         full, read-only or failing
-failed       the child ended without an answer
-trust        the folder of keys, or a file there, cannot be used: nothing is said about the package
+untrusted     not signed by enough of the keys we know: not for us
+badly signed  changed after signing, or by too few, whosever the keys are: no key mends that
+unfit         signed, but not what was asked for, or not for this machine
+damaged       no package, or another than its manifest says
+disk          full, read-only or failing
+failed        the child ended without an answer
+trust         the folder of keys, or a file there, cannot be used: nothing is said about the package
 """
 
 _ORDER_LIMIT = 1 << 20
@@ -131,8 +140,8 @@ def _is_there(root: Path, layer: Layer) -> bool:
 
 def _problem(error: ReleaseError) -> Problem:
     match error:
-        case Forged():
-            return "forged"
+        case BadSignatures():
+            return "badly signed"
         case Untrusted():
             return "untrusted"
         case KeyFileError():

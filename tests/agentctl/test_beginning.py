@@ -1,10 +1,7 @@
 """Asking for a run again: whoever knows tokens is, an older guestagent is only looked at. On real sockets."""
 
 import asyncio
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,27 +10,11 @@ from agentctl.asking import ask
 from agentctl.beginning import begin
 from agentctl.deployment import Deployment
 from agentctl.errors import NothingThere
-from agentctl.processes import wait_until
 from ipc.component import Component
 from ipc.contract.every import Describe, Description
 from ipc.contract.guestagent import GetRun, RunScript, RunStarted, RunView
 from ipc.places import Places
-from ipc.supervisord import Supervisord, SupervisordError
-
-SUPERVISORD = """
-[unix_http_server]
-file={run}/supervisor.sock
-[supervisord]
-logfile={run}/supervisord.log
-pidfile={run}/supervisord.pid
-nodaemon=true
-[rpcinterface:supervisor]
-supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
-[program:guestagent]
-command=sleep 600
-startsecs=0
-stdout_logfile=NONE
-"""
+from ipc.supervisord import Supervisord
 
 
 @pytest.mark.parametrize(("minor", "times"), [(1, 1), (3, 2)])
@@ -72,27 +53,6 @@ def test_who_remembers_no_tokens_is_asked_once(tmp_path: Path, minor: int, times
     assert len({one.token for one in asked}) == 1
 
 
-@pytest.fixture
-def mute(tmp_path: Path) -> Iterator[tuple[Deployment, int]]:
-    """A guestagent that supervisord runs and that never answers; its pid."""
-    deployment = Deployment(root=tmp_path, places=Places.under(tmp_path))
-    run = deployment.places.run
-    run.mkdir(parents=True)
-    (run / "supervisord.conf").write_text(SUPERVISORD.format(run=run))
-
-    def pid() -> int:
-        try:
-            return next(one.pid for one in Supervisord(deployment.places).programs() if one.statename == "RUNNING")
-        except (SupervisordError, StopIteration):
-            return 0
-
-    command = [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(run / "supervisord.conf")]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as supervisord:
-        assert wait_until(lambda: pid() > 0, 30)
-        yield deployment, pid()
-        supervisord.terminate()
-
-
 def test_a_guestagent_that_hangs_is_not_to_be_started_with_up(mute: tuple[Deployment, int]) -> None:
     deployment, pid = mute
     once = "made-up-once"
@@ -102,5 +62,5 @@ def test_a_guestagent_that_hangs_is_not_to_be_started_with_up(mute: tuple[Deploy
     with pytest.raises(NothingThere, match=words):
         ask(deployment, GetRun(name="job"), to="guestagent", within=0.5)
     Supervisord(deployment.places).stop("guestagent")
-    with pytest.raises(NothingThere, match="Start the agent with: .*agentctl up"):
+    with pytest.raises(NothingThere, match="supervisord says STOPPED.*Start it with: .*agentctl restart guestagent"):
         asyncio.run(begin(deployment, RunScript(name="job", script=b"x", token=once)))

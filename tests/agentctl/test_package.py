@@ -1,10 +1,12 @@
 """`agentctl package` as an operator types it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+from ipc.places import Places
 from tests.release.product import CHECKOUT, checkout
 
 
@@ -85,3 +87,17 @@ def test_what_is_no_component_is_said_so(tmp_path: Path) -> None:
         said = f"agentctl: {name!r} is none of rdagent, guestagent, netagent, telemetry\n"
         assert (refused.returncode, refused.stderr) == (2, said)
         assert not (tmp_path / "dist").exists()
+
+
+def test_trust_that_is_not_ours_to_give_says_whose(tmp_path: Path) -> None:
+    agentctl(tmp_path, "keygen", "k")
+    trust = Places.under(tmp_path).trust
+    trust.mkdir(parents=True, mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(trust, 65534, 65534)
+    else:
+        trust.rmdir()
+        trust.symlink_to("/")
+    refused = agentctl(tmp_path, "trust", "k.pub", "--root", str(tmp_path))
+    why = "belongs to uid 65534, we are 0: run it as its owner" if os.geteuid() == 0 else "is not a directory"
+    assert (refused.returncode, refused.stderr) == (1, f"agentctl: {trust}: {why}\n")

@@ -23,3 +23,9 @@ def test_none_is_one_word_less(tmp_path: Path, command: str) -> None:
     done = CliRunner().invoke(update, [command, "telemetry", "--root", str(tmp_path)])
     assert done.exit_code not in {0, 2}  # nobody is there to ask
     assert "is no version" not in done.output
+
+
+def test_when_now_ends_with_1_is_told_as_it_is() -> None:
+    """tests/agentctl/test_following.py has each case: a repository that is away is none where nobody needs it."""
+    told = " ".join(CliRunner().invoke(update, ["now", "--help"]).output.split())
+    assert "if the repository could not be asked, unless what runs is what you named, or what the host or you" in told

@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from fabric.__main__ import cli
+from fabric.cli import cli
 from fabric.errors import FabricError, NoHost
 from fabric.faults import ENDPOINTS, FAULTS
 from tests.fabric.conftest import NAME, RunningHost, handler_status, package, run_azfabric, status_blob, until, vm_of
@@ -449,6 +449,6 @@ def test_a_host_that_answers_nonsense_is_1(tmp_path: Path) -> None:
 def test_a_command_loads_nothing_of_the_server() -> None:
     """Each call of the command would pay for it, and scripts make many."""
     heavy = ("sqlalchemy", "fastapi", "uvicorn")
-    code = f"import sys, fabric.__main__; print([one for one in {heavy} if one in sys.modules])"
+    code = f"import sys, fabric.cli; print([one for one in {heavy} if one in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"

@@ -180,5 +180,12 @@ def test_an_entry_names_its_file() -> None:
 
 def test_a_package_is_no_bundle_and_says_what_it_is(one: Built, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(BadPackage, match="is a package and no bundle; make one of it: agentctl bundle export"):
+    with pytest.raises(BadPackage, match="is a package and no bundle; make one of it: agentctl bundle export") as told:
         unpack_bundle(one.path, tmp_path / "out")
+    assert str(told.value).endswith(f" --package {one.path}")
+
+
+def test_a_zip_of_something_else_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BadPackage, match="has no .bundle: it is no bundle of ours"):
+        unpack_bundle(written({"readme.txt": b""}, tmp_path / "other.zip"), tmp_path / "out")

@@ -119,7 +119,11 @@ def changed(**fields: Any) -> bytes:
         (changed(files={"f": {"sha256": HASH[1:], "size": 1}}), "sha256"),
         (changed(files={"f": {"sha256": HASH, "size": 1}, "f/g": {"sha256": HASH, "size": 1}}), "a file and a folder"),
         (changed(layers=[{"name": "x", "version": "1", "sha256": "../x"}]), "sha256"),
-        (b" " * (2 << 20), "limit"),
+        (b" " * (2 << 20), "has 2097152 bytes, limit"),
+        (b"junk", "is no manifest of ours: no JSON: "),
+        (b"\xff", "is no manifest of ours: no JSON: "),
+        (b'{"format":' + b"9" * 5000 + b"}", "is no manifest of ours: a number of too many digits$"),
+        (b"[" * 100_000, "is no manifest of ours: nested too deeply$"),
     ],
 )
 def test_refused_with_its_reason(written: bytes, why: str) -> None:

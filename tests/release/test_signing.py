@@ -106,7 +106,7 @@ def test_files_that_are_no_keys(tmp_path: Path) -> None:
         read_public_key(path)
     for mode in (0o600, 0o644):
         public.chmod(mode)
-        with pytest.raises(KeyFileError, match="is the public half; sign with the secret one"):
+        with pytest.raises(KeyFileError, match="is the public half of a key"):
             read_key(public)
     for file in (path.with_name("hostname"), Path("/dev/zero")):
         if not file.exists():
@@ -116,6 +116,19 @@ def test_files_that_are_no_keys(tmp_path: Path) -> None:
             read_key(file)
         with pytest.raises(KeyFileError, match="is not the .pub file"):
             read_public_key(file)
+
+
+def test_what_is_no_secret_key_is_said_so_whoever_may_read_it(tmp_path: Path) -> None:
+    """Nobody is to be sent to change the mode of a file that is no key."""
+    public = write_key(tmp_path / "release.key", new_key())
+    with pytest.raises(KeyFileError, match=f"public half of a key; sign with the other one: {tmp_path}/release.key$"):
+        read_key(public)
+    other = tmp_path / "hostname"
+    other.write_text("machine\n")
+    other.chmod(0o644)
+    with pytest.raises(KeyFileError, match="is not a key made by agentctl package keygen") as told:
+        read_key(other)
+    assert "chmod" not in str(told.value)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from release.archive import pack
 from release.build import Built, build, layer_file
 from release.manifest import MANIFEST, SIGNATURES, digest
 from release.record import Chosen
-from release.signing import PublicKey, trust_digest
+from release.signing import PublicKey, sign, trust_digest
 from tests.conftest import PATIENCE
 from tests.rdagent.conftest import Watcher, rdagent_at
 from tests.rdagent.update.lying import LyingServer, SignedRepository
@@ -99,6 +100,52 @@ def test_another_trust_folder_is_another_try(places: Places, server: LyingServer
     asyncio.run(story())
 
 
+def changed_after_signing(contents: dict[str, bytes]) -> dict[str, bytes]:
+    return {**contents, MANIFEST: contents[MANIFEST].replace(b'"floor":"0.0.0"', b'"floor":"0.0.1"')}
+
+
+def signed_with_junk(contents: dict[str, bytes]) -> dict[str, bytes]:
+    return {**contents, SIGNATURES: b"junk"}
+
+
+def signed_by_nobody(contents: dict[str, bytes]) -> dict[str, bytes]:
+    return {**contents, SIGNATURES: sign(contents[MANIFEST], [])}
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "said"),
+    [
+        (changed_after_signing, f"the signature of key {KEY.public().name} is wrong"),
+        (signed_with_junk, "the signatures cannot be read"),
+        (signed_by_nobody, "signed by 0 of the keys we know, 1 are needed (signed by: nobody;"),
+    ],
+)
+def test_where_no_key_helps_none_is_asked_for(
+    places: Places,
+    signed: SignedRepository,
+    server: LyingServer,
+    tmp_path: Path,
+    spoiled: Callable[[dict[str, bytes]], dict[str, bytes]],
+    said: str,
+) -> None:
+    trust(places, KEY.public())
+    put_in_force(places, tmp_path)
+    built = build(CHECKOUT, "telemetry", tmp_path / "new", [KEY], version="9.9.9")
+    with zipfile.ZipFile(built.path) as archive:
+        contents = spoiled({name: archive.read(name) for name in archive.namelist()})
+    signed.publish("9.9.9", pack(contents), digest=digest(contents[MANIFEST]))
+
+    async def story() -> None:
+        settings = UpdateSettings(repository=server.url, jitter=0.0)
+        async with rdagent_at(places, server.url, 60.0, settings) as watcher:
+            why, lift = await until_refused(watcher)
+            assert why.startswith(f"not for us: {said}")
+            assert why.endswith("no key mends that: have it built and published anew")
+            assert lift == ""
+
+    asyncio.run(story())
+
+
 def test_what_makes_another_trust_folder(tmp_path: Path) -> None:
     folder = tmp_path / "trust"
     seen = {trust_digest(folder)}
@@ -123,33 +170,6 @@ def test_what_makes_another_trust_folder(tmp_path: Path) -> None:
     assert is_new()
     folder.chmod(0o777)
     assert is_new()
-
-
-@pytest.mark.parametrize("trouble", ["changed", "junk"])
-def test_what_no_key_mends_does_not_send_for_one(
-    places: Places, signed: SignedRepository, server: LyingServer, tmp_path: Path, trouble: str
-) -> None:
-    """The key is trusted: the package is no more what was signed, or its signatures are none."""
-    trust(places, KEY.public())
-    put_in_force(places, tmp_path)
-    made = build(CHECKOUT, "telemetry", tmp_path / "new", [KEY], version="9.9.9")
-    with zipfile.ZipFile(made.path) as archive:
-        contents = {name: archive.read(name) for name in archive.namelist()}
-    manifest = contents[MANIFEST] = contents[MANIFEST].replace(b'"floor":"0.0.0"', b'"floor":"0.0.1"')
-    if trouble == "junk":
-        contents[SIGNATURES] = b"junk"
-    signed.publish("9.9.9", pack(contents), digest=digest(manifest))
-
-    async def story() -> None:
-        settings = UpdateSettings(repository=server.url, jitter=0.0)
-        async with rdagent_at(places, server.url, 60.0, settings) as watcher:
-            why, lift = await until_refused(watcher)
-            told_so = "the signature of key" if trouble == "changed" else "the signatures cannot be read"
-            assert why.startswith(f"not for us: {told_so}")
-            assert why.endswith("no key mends that: have it built and published anew")
-            assert lift == ""
-
-    asyncio.run(story())
 
 
 def test_what_another_try_would_not_change_is_not_told_to_be_tried(
