@@ -36,7 +36,7 @@ from rdagent.update.obstacles import floor_of
 from rdagent.update.plan import order
 from rdagent.update.policy import Policy
 from rdagent.update.updater import Updater
-from rdagent.update.views import to_step, to_view, with_story
+from rdagent.update.views import to_step, to_view, with_story, with_trouble
 from release.errors import ReleaseError
 from release.manifest import same_version
 from release.record import Record
@@ -186,7 +186,7 @@ class Orders:
             held_until=hold.until if hold else None,
             outcome=updater.memory.now.outcome,
             looked_at=updater.looked_at,
-            problems=updater.wishes.problems,
+            problems=updater.problems,
         )
 
     def _view(self, name: str, now: float) -> UpdateView:
@@ -197,8 +197,9 @@ class Orders:
         view = to_view(decision, seen, self._policy, now=now)
         view = with_story(view, updater.memory.history(name, 1), seen.record)
         doing = updater.attempts.doing
-        if doing is None and seen.record.trial and updater.trouble:
-            return msgspec.structs.replace(view, why=updater.trouble, lift="")
+        trouble = updater.finishing.troubles.get(name, "") or (updater.trouble if seen.record.trial else "")
+        if doing is None and trouble:
+            return with_trouble(view, trouble)
         if doing is None or doing.offer.component != name:
             return view
         view = msgspec.structs.replace(
