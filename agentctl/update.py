@@ -59,8 +59,8 @@ def status(deployment: Deployment, as_json: bool) -> None:
     """Show each component's versions, and why what is wanted does not run.
 
     Exit status for scripts: 0 all is as it is wanted, or on its way, waits for its ring, or is pinned or held by you;
-    1 a version came back or is refused, or what is in force does not run (in trouble); 3 rdagent does not answer: shown is what the records on disk say. A repository
-    that is away is no reason for 1: what runs goes on running.
+    1 a version came back or is refused, or what is in force does not run (in trouble); 3 rdagent does not answer: shown
+    is what the records on disk say. A repository that is away is no reason for 1: what runs goes on running.
     """
     try:
         found, absent = ask(deployment, GetUpdates(), within=_LOOK_WITHIN), ""

@@ -34,7 +34,9 @@ def wants_attention(view: UpdateView) -> bool:
     """Whether something is refused, came back, or is not as it should be. What the operator himself pinned or holds is
     as he wants it.
     """
-    return is_in_trouble(view) or view.state == "rolled back" or (view.state == "refused" and not (view.pinned or view.held))
+    if view.state == "refused":
+        return not (view.pinned or view.held)
+    return view.state == "rolled back" or is_in_trouble(view)
 
 
 def is_in_trouble(view: UpdateView) -> bool:

@@ -118,8 +118,8 @@ class UpdateView(msgspec.Struct, frozen=True, kw_only=True):
     wanted: str = ""
     wanted_by: WantedBy = ""
     why: str = ""
-    """One line: why it is not what is wanted, or why the last one came back; of a `settled` one, why what is in force does
-    not run."""
+    """One line: why it is not what is wanted, or why the last one came back; of one that is `settled`, why what is in
+    force does not run."""
     lift: str = ""
     """The command that would change that; empty if there is none."""
     since: float = 0.0
