@@ -132,6 +132,9 @@ class Chronicle:
 
     def tell_of_others(self, name: str, record: Record) -> Record:
         """What launch.py or watchdog.py put on the bad list, with an end and a place. Blocking. Raises ReleaseError."""
+        if name in (unknown := self._memory.now.bad_unknown):
+            known_bad = {**self._memory.now.known_bad, name: sorted(record.bad)}
+            self._memory.change(known_bad=known_bad, bad_unknown=[one for one in unknown if one != name])
         known = self._memory.now.known_bad.get(name, [])
         fresh = {key: bad for key, bad in record.bad.items() if key not in known}
         completed = partial(records.complete, expires=self.expires(), environment=fingerprint())

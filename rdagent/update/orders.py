@@ -119,6 +119,7 @@ class Orders:
             await self._updater.attempts.roll_back(name, request.version[:64], request.reason[:300])
         except ReleaseError as error:
             raise _no(request, str(error)) from error
+        self._updater.memory.change(lost="")
         self._updater.look_again()
         return self._updates()
 
@@ -153,13 +154,13 @@ class Orders:
     def _kept(self, request: Request[Any], policy: Policy) -> Updates:
         """The operator's new word is on disk before he hears that it is. Raises Refused if it cannot be written."""
         try:
-            self._updater.memory.keep(policy=policy)
+            self._updater.memory.keep(policy=policy, lost="")
         except NotKeptError as error:
             raise _no(request, str(error)) from error
         return self._decided(policy)
 
     def _decided(self, policy: Policy) -> Updates:
-        self._updater.memory.change(policy=policy)
+        self._updater.memory.change(policy=policy, lost="")  # he has spoken
         self._updater.decide_anew()
         self._updater.look_again()
         return self._updates()

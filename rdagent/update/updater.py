@@ -195,7 +195,7 @@ class Updater:
     def problems(self) -> list[str]:
         """A line each: what is in the way of all updates or of a component's, and what is wrong with what is wanted."""
         finishing = self.finishing
-        own = [*finishing.troubles.values(), finishing.nobody_starts, self.trouble]
+        own = [*finishing.troubles.values(), finishing.nobody_starts, self.trouble, self.memory.now.lost]
         return list(dict.fromkeys([*map(one_line, filter(None, own)), *self.wishes.problems]))
 
     def _lie_there(self, asked: dict[str, str]) -> bool:
