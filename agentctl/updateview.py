@@ -54,8 +54,8 @@ def status(found: Updates, deployment: Deployment, *, from_records: bool) -> Ren
         lines += _lines(one, deployment, apart=one.held and not (found.held and one.held_until == found.held_until))
     if not from_records:
         lines.append(_repository(found.repository))
-    told = {one.why for one in found.components}
-    lines += [Text(f"! {one}", style="yellow") for one in found.problems if one not in told]
+    told = tuple(one.why for one in found.components if one.why)
+    lines += [Text(f"! {one}", style="yellow") for one in found.problems if not one.startswith(told)]
     return Group(_components(found.components, from_records=from_records), Text(), *lines)
 
 

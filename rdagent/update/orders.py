@@ -52,6 +52,8 @@ class Orders:
     async def get_updates(self, _: GetUpdates) -> Updates:
         self._updater.hear_of_keys()
         await self._hear_of_trial()
+        for name in list(self._updater.found):
+            await self._updater.rot.look(self._updater.seen(name))
         return self._updates()
 
     async def get_plan(self, _: GetUpdatePlan) -> UpdatePlan:
@@ -201,6 +203,9 @@ class Orders:
         trouble = updater.finishing.troubles.get(name, "") or (updater.trouble if seen.record.trial else "")
         if doing is None and trouble:
             return with_trouble(view, trouble)
+        rotten, lift = updater.rot.why(seen)
+        if rotten and view.state == "settled":
+            return msgspec.structs.replace(view, why=rotten, lift=lift)
         if doing is None or doing.offer.component != name:
             return view
         view = msgspec.structs.replace(

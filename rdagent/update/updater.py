@@ -27,6 +27,7 @@ from rdagent.update.memory import Memory, Refusal, still_refused
 from rdagent.update.offers import Offer
 from rdagent.update.pauses import Clock, Pauses, longer, shortened
 from rdagent.update.plan import answer_to_host, decide, order
+from rdagent.update.rot import Rot
 from rdagent.update.shelf import Shelf
 from rdagent.update.trials import Trials, in_use
 from rdagent.update.views import story
@@ -109,6 +110,7 @@ class Updater:
         self.finishing = Finishing(
             self.attempts, self.shelf, self._clock, running=self._running, is_reborn=lambda: self.reborn
         )
+        self.rot = Rot(self.shelf, self._clock)
         self._wake = asyncio.Event()
         self._retries: dict[str, Retry] = {}
         """By offer: CLOCK_MONOTONIC of the next try, the pause before it, and why it was not had."""
@@ -195,7 +197,8 @@ class Updater:
     def problems(self) -> list[str]:
         """A line each: what is in the way of all updates or of a component's, and what is wrong with what is wanted."""
         finishing = self.finishing
-        own = [*finishing.troubles.values(), finishing.nobody_starts, self.trouble, self.memory.now.lost]
+        rotten = [f"{why}. Next: {lift}" for why, lift in map(self.rot.why, map(self.seen, list(self.found))) if why]
+        own = [*finishing.troubles.values(), finishing.nobody_starts, self.trouble, self.memory.now.lost, *rotten]
         return list(dict.fromkeys([*map(one_line, filter(None, own)), *self.wishes.problems]))
 
     def _lie_there(self, asked: dict[str, str]) -> bool:
