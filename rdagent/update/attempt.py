@@ -92,8 +92,7 @@ class Attempts:
         finally:
             self.doing = None
         offer = msgspec.structs.replace(offer, version=target.version)
-        seconds = time.monotonic() - began
-        self._chronicle.note("stage", offer, message="it lies on the disk, whole and checked", seconds=seconds)
+        self._chronicle.staged(offer, time.monotonic() - began)
         baseline = await self._trials.baseline(name)
         if not may_begin():
             return False

@@ -17,6 +17,8 @@ from release.record import Chosen, Record
 
 _TRIALS_WITHIN = 100
 """Lines of the history."""
+_ENDS_STAGE = frozenset({"trial", "commit", "roll back", "refuse"})
+"""What comes after one of these is another attempt."""
 
 logger = logging.getLogger("rdagent")
 
@@ -77,6 +79,15 @@ class Chronicle:
         logger.log(logging.INFO if ok else logging.WARNING, "%s", words)
         self._emitter.emit("Update", words, ok=ok, subject=offer.component, subject_version=offer.version)
         self._changed(offer.component)
+
+    def staged(self, offer: Offer, seconds: float) -> None:
+        """It lies on the disk. Told once, however often its trial cannot begin: each try finds it there."""
+        for one in reversed(self._memory.history(offer.component, _TRIALS_WITHIN)):
+            if one.phase == "stage" and one.version == offer.version:
+                return
+            if one.phase in _ENDS_STAGE:
+                break
+        self.note("stage", offer, message="it lies on the disk, whole and checked", seconds=seconds)
 
     def _before(self, offer: Offer) -> str:
         """The version that ran before it: once it runs itself, the one that its trial began from."""
