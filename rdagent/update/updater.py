@@ -306,12 +306,12 @@ class Updater:
     def _take_stock(self) -> None:
         """Blocking. Raises ReleaseError."""
         truth, here = self._truth(), fingerprint()
-        loaded = {name: self.shelf.record(name) for name in COMPONENTS}
+        loaded, found = {name: self.shelf.record(name) for name in COMPONENTS}, dict[str, Found]()
         for name, record in loaded.items():
             record = self._chronicle.tell_of_others(name, record)  # noqa: PLW2901  # the newer one
             others = [other for other, one in loaded.items() if one.trial and other != name]
             running = truth[name].version if name in truth else ""
-            self.found[name] = Found(
+            found[name] = Found(
                 running=running,
                 running_digest=_digest_of(running, record),
                 record=record,
@@ -320,6 +320,7 @@ class Updater:
                 python=platform.python_version(),
                 environment=here,
             )
+        self.found = found  # all at once: orders are answered meanwhile
 
     def _hindered(self, decision: Decision) -> Decision:
         """What could not be had is tried again later; what was not fit for us, when something else is offered."""

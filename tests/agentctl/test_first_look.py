@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from ipc.component import Component
-from ipc.contract.rdagent import GetUpdates, RepositoryView, Updates, UpdateView
+from ipc.contract.rdagent import GetUpdates, PinVersion, RepositoryView, Updates, UpdateView
 from ipc.places import COMPONENTS, Places
 from release.record import LOCK, Bad, Chosen
 from tests.conftest import come_true
@@ -47,6 +47,7 @@ def test_and_shows_the_records_where_that_takes_too_long(places: Places, name: s
     async def story() -> None:
         async with rdagent_at(places, "http://127.0.0.1:9", 60.0) as watcher:
             await come_true(watcher.all)
+            await watcher.bus.ask(PinVersion(component="netagent", version="1.0.0"))  # it is taken before that
             found = await agentctl(places, "status")
             assert found.returncode == 3
             assert "rdagent has not looked yet which versions are there" in found.stderr
