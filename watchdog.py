@@ -137,7 +137,8 @@ class Trial:
 class Watchdog:
     """Acts on what supervisord tells."""
 
-    def __init__(self, installed: str, run: str, *, start: Callable[[str], None]) -> None:
+    def __init__(self, installed: str, run: str, *, start: Callable[[str], bool]) -> None:
+        """`start`: has a program started, and says whether it had been already."""
         self._installed, self._run, self._start = installed, Path(run), start
         self._hazards = {name: Hazard() for name in PROGRAMS}
         self._life = Life()
@@ -177,6 +178,7 @@ class Watchdog:
             self._fatal_at, self._pause = None, min(self._pause * 2, _LONGEST_PAUSE)
             say("rdagent was given up by supervisord and is started again")
             self._start("rdagent")
+        self._finish_restarts()
         if not (pid := child("rdagent")):
             return
         if reason := self._life.look(pid, self._sign("rdagent.alive"), now, self._first_sign_limit):
@@ -192,6 +194,22 @@ class Watchdog:
             if self._reject("rdagent", f"its trial had no end within {TRIAL_SECONDS:g} s"):
                 self._rejected = pid
                 os.kill(pid, signal.SIGKILL)
+
+    def _finish_restarts(self) -> None:
+        """Of who was killed between stop and start. As long as he lives, he holds the lock."""
+        for name in PROGRAMS:
+            note = self._run / f"{name}.restarting"
+            if not _size(note):
+                continue
+            with note.open("r+b") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                if self._start(name):
+                    file.truncate(0)
+                else:
+                    say(f"{name} was stopped for a restart that did not go on, and is started")
 
     def _show_sign(self, now: float) -> None:
         """Of our own life: rdagent has a watchdog that shows none any more started anew."""
@@ -300,6 +318,13 @@ def _changed_at(path: Path) -> float:
         return 0.0
 
 
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def child(program: str) -> int:
     """The process supervisord, our parent, runs for it; 0 if there is none."""
     try:
@@ -340,10 +365,13 @@ def is_held(descriptor: Path, lock: Path) -> bool:
         return False
 
 
-def start_process(socket_path: str) -> Callable[[str], None]:
-    """How supervisord is asked to start a program. Its library takes memory, so it is loaded when it is needed."""
+def start_process(socket_path: str) -> Callable[[str], bool]:
+    """How supervisord is asked to start a program; it says whether that was so already.
 
-    def start(program: str) -> None:
+    Its library takes memory, so it is loaded when it is needed.
+    """
+
+    def start(program: str) -> bool:
         import http.client
         import socket
         import xmlrpc.client
@@ -359,9 +387,15 @@ def start_process(socket_path: str) -> Callable[[str], None]:
                 return Connection("supervisord")
 
         try:
-            xmlrpc.client.ServerProxy("http://supervisord", Transport()).supervisor.startProcess(program, False)
+            supervisor = xmlrpc.client.ServerProxy("http://supervisord", Transport()).supervisor
+            state = dict(supervisor.getProcessInfo(program))["statename"]  # type: ignore[arg-type]
+            if state in {"STARTING", "RUNNING", "BACKOFF"}:
+                return True
+            if state != "STOPPING":
+                supervisor.startProcess(program, False)
         except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
             say(f"{program} cannot be started: {error}")
+        return False
 
     return start
 

@@ -89,10 +89,14 @@ def status(deployment: Deployment, as_json: bool) -> None:
 @root_option
 def restart(component: str, deployment: Deployment) -> None:
     """Stop and start one component; the others go on, and so do running extension commands."""
+    from agentctl.records import views
     from agentctl.restart import restart as restart_component
 
+    on_trial = any(one.trial for one in views(deployment) if one.component == component)
     back = restart_component(deployment, component)
     click.echo(f"{component} {back.version} runs as pid {back.pid}.")
+    if on_trial:
+        click.echo("It was on trial: one restart is forgiven, a second one sends that version back.", err=True)
 
 
 cli.add_command(ext)

@@ -1,7 +1,12 @@
 """`agentctl restart`: one component anew, by supervisord, seen to be back."""
 
 import asyncio
+import fcntl
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from agentctl import __version__
 from agentctl.deployment import Deployment
@@ -34,13 +39,26 @@ def restart(deployment: Deployment, component: str) -> Description:
         raise NothingThere(f"{error}\nNothing can be restarted without it; {what_next}") from error
     try:
         # What was stopped must not stay stopped.
-        with held(impatience=False):
+        with held(impatience=False), _noted(deployment.places.restarting(component)):
             supervisord.stop(component)
             _wait_for_the_end(supervisord, component)
             supervisord.start(component)
     except SupervisordError as error:
         raise CommandError(f"{error}\nSee: {deployment.command('agentctl status')}") from error
     return asyncio.run(_until_back(deployment, component, before.get(component, 0)))
+
+
+@contextmanager
+def _noted(note: Path) -> Iterator[None]:
+    """watchdog.py starts it if we do not come to the block's end. Another restart of it is waited for."""
+    descriptor = os.open(note, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
 
 
 def _wait_for_the_end(supervisord: Supervisord, component: str) -> None:

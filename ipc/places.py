@@ -94,6 +94,10 @@ class Places(msgspec.Struct, frozen=True):
         """The watchdog's, for rdagent; the same."""
         return self.run / "watchdog.alive"
 
+    def restarting(self, component: str) -> Path:
+        """Locked by who restarts it, and not empty until that is done, for watchdog.py: he may be killed before."""
+        return self.run / f"{component}.restarting"
+
     @property
     def supervisor_socket(self) -> Path:
         return self.run / "supervisor.sock"

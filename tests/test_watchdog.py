@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentctl.processes import Process, end, process, wait_until
+from ipc.lock import Lock
 from ipc.places import Places
+from ipc.supervisord import Supervisord
 from rdagent.life import SignOfLife
 from release.build import Built, build
 from release.record import Bad, Chosen, Record, Trial
@@ -116,7 +118,7 @@ def test_who_shows_signs_of_life(
 
     on_trial = Trial(Chosen(trial, "8" * 64), 3) if trial else None
     installed.set(current=one(current), previous=one(previous), trial=on_trial)
-    dog = watchdog.Watchdog(str(installed.root), str(tmp_path), start=lambda _: None)
+    dog = watchdog.Watchdog(str(installed.root), str(tmp_path), start=lambda _: True)
     assert dog._first_sign_limit() == limit
 
 
@@ -125,7 +127,7 @@ def test_the_ends_of_a_version_on_trial_are_not_those_of_the_one_in_force(watchd
     installed = Installed(tmp_path / "root", "telemetry")
     installed.folder.mkdir(parents=True)
     before, now, new = (Chosen(f"{number}.0.0", str(number) * 64) for number in (1, 2, 3))
-    dog = watchdog.Watchdog(str(installed.root), str(tmp_path), start=lambda _: None)
+    dog = watchdog.Watchdog(str(installed.root), str(tmp_path), start=lambda _: True)
 
     def ends(times: int) -> None:
         for _ in range(times):
@@ -157,7 +159,7 @@ def test_a_version_that_is_kept_out_is_not_to_blame(
     )
     drive = (
         f"import sys\nsys.path.insert(0, {str(CHECKOUT)!r})\nimport watchdog\n"
-        "dog = watchdog.Watchdog(sys.argv[1], sys.argv[2], start=lambda _: None)\n"
+        "dog = watchdog.Watchdog(sys.argv[1], sys.argv[2], start=lambda _: True)\n"
         f"for _ in range({ends}):\n    dog.event('PROCESS_STATE_EXITED', dict(processname='telemetry'))"
     )
     lock = [sys.executable, "-c", holds, str(tmp_path / "telemetry.lock")]
@@ -294,6 +296,11 @@ class Group:
                 return int(one)
         return 0
 
+    def ticks(self) -> float:
+        """CLOCK_MONOTONIC of the last one that the watchdog saw."""
+        sign = self.run / "watchdog.alive"
+        return float(sign.read_text().split()[1]) if sign.exists() else 0.0
+
     def said(self) -> str:
         return (self.run / "watchdog.log").read_text()
 
@@ -378,6 +385,29 @@ def test_one_that_supervisord_gave_up(group: Group) -> None:
     assert "given up by supervisord and is started again" in group.said()
 
 
+def test_a_restart_whose_doer_is_killed_is_finished(group: Group) -> None:
+    """As long as he lives it is his; what runs already is left alone."""
+    group.installed.set(current=chosen(group.put("1.0.0", WELL)))
+    group.start()
+    assert wait_until(lambda: len(group.started) == 1, 30)
+    places = Places(*(group.run for _ in range(6)))
+    note, supervisord = places.restarting("rdagent"), Supervisord(places)
+    lock = Lock(note, "a restart")
+    supervisord.stop("rdagent")
+    ticks = group.ticks()
+    assert wait_until(lambda: group.ticks() > ticks + 10, 40)
+    assert not group.child(b"rdagent")
+    lock.release()
+    assert wait_until(lambda: len(group.started) == 2, 40), group.said()
+    assert wait_until(lambda: note.stat().st_size == 0, 40), group.said()
+    assert "rdagent was stopped for a restart that did not go on" in group.said()
+    pid = group.child(b"rdagent")
+    note.write_bytes(b"1")
+    assert wait_until(lambda: note.stat().st_size == 0, 40), group.said()
+    assert group.child(b"rdagent") == pid
+    assert len(group.started) == 2
+
+
 def test_a_watchdog_that_is_killed_comes_back(group: Group) -> None:
     group.installed.set(current=chosen(group.put("1.0.0", WELL)))
     group.start()
@@ -392,7 +422,7 @@ def test_it_shows_signs_of_life_of_its_own(
     watchdog: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """rdagent looks at them. One that cannot be written is told once, and ends nothing."""
-    dog = watchdog.Watchdog(str(tmp_path / "root"), str(tmp_path / "run"), start=lambda _: None)
+    dog = watchdog.Watchdog(str(tmp_path / "root"), str(tmp_path / "run"), start=lambda _: True)
     for _ in range(2):
         dog.event("TICK_5", {})
     assert capfd.readouterr().err.count("no sign of life can be shown") == 1
@@ -436,7 +466,7 @@ def test_only_the_process_on_trial_says_that_it_waits(watchdog: ModuleType, tmp_
     """Written by rdagent's own writer. One of an older release writes nothing."""
     places = Places.under(tmp_path)
     places.run.mkdir()
-    dog = watchdog.Watchdog(str(tmp_path / "opt"), str(places.run), start=lambda _: None)
+    dog = watchdog.Watchdog(str(tmp_path / "opt"), str(places.run), start=lambda _: True)
     assert dog._waited_at(os.getpid()) == 0.0
     before = time.monotonic()
     SignOfLife(places.waiting_trial).show()

@@ -30,6 +30,8 @@ from release.record import Chosen, Record
 _DISK_PAUSE = 5.0
 _REBIRTH_PAUSE = 60.0
 _ANSWER_LOOKS = 20
+_ANOTHER_JUDGE = Verdict(state="failed", reason="another judge gave it up meanwhile")
+"""launch.py or the watchdog was faster."""
 
 logger = logging.getLogger("rdagent")
 
@@ -212,7 +214,10 @@ class Attempts:
         """From the swap to the end of the trial."""
         began = time.monotonic()
         self._now(offer, "trial")
-        verdict = await self._trials.judge(offer.component, target, baseline, self._told)
+        current = (await asyncio.to_thread(self._shelf.record, offer.component)).current
+        verdict = await self._trials.judge(offer.component, target, current, baseline, self._told)
+        if verdict.state == "not started":
+            verdict = await self._why_not_started(offer, target)
         if verdict.state == "passed":
             committed = await self._commit(offer.component, target)
             if committed.current == target:
@@ -220,9 +225,16 @@ class Attempts:
                 self._chronicle.end("commit", offer, seconds=time.monotonic() - began)
                 await self._collect(offer.component)
                 return
-            # launch.py or the watchdog was faster.
-            verdict = Verdict(state="failed", reason="another judge gave it up meanwhile")
+            verdict = _ANOTHER_JUDGE
         await self._come_back(offer, target, verdict.reason, began)
+
+    async def _why_not_started(self, offer: Offer, target: Chosen) -> Verdict:
+        """Raises ReleaseError if it still is on trial: no try of it could be counted, so it has to have another."""
+        trial = (await asyncio.to_thread(self._shelf.record, offer.component)).trial
+        if trial is None or trial.target != target:
+            return _ANOTHER_JUDGE
+        self.doing = None
+        raise ReleaseError(f"{offer.name} is on trial and was not started, its try could not be counted")
 
     async def _come_back(self, offer: Offer, target: Chosen, reason: str, began: float) -> None:
         self._now(offer, "roll back")

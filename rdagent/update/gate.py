@@ -14,6 +14,7 @@ import msgspec
 from rdagent.config import UpdateSettings
 from rdagent.update.usage import Tally, Usage
 from rdagent.update.words import one_line
+from release.record import Chosen
 
 START_LIMIT = 20.0
 """Seconds after the swap by which it has answered."""
@@ -21,8 +22,10 @@ SILENCE_LIMIT = 10.0
 """Seconds without an answer, once it has answered."""
 DEGRADED_LIMIT = 5.0
 """Seconds it may be degraded."""
-GAP_LIMIT = 30.0
-"""Seconds without an observation after which it is not the version that was away, but whoever observes."""
+LOOK_LIMIT = 4.0
+"""Seconds that one look can count of silence. What is more, a look that ran out on both of us frozen, was not seen."""
+GAP_LIMIT = 12.0
+"""Seconds, more than any look takes, after which it is not the version that was away, but whoever observes."""
 
 _MIB = 1 << 20
 
@@ -63,7 +66,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What is to become of it."""
 
-    state: Literal["undecided", "passed", "failed"] = "undecided"
+    state: Literal["undecided", "passed", "failed", "not started"] = "undecided"
+    """not started: the version in force answers, for launch.py could not count a try. That says nothing of this one."""
     reason: str = ""
     """failed: one line."""
     well_seconds: float = 0.0
@@ -73,21 +77,32 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gate:
-    """One version on trial. `began`: CLOCK_MONOTONIC of the swap."""
+    """One version on trial."""
 
     def __init__(
-        self, target_version: str, target_digest: str, baseline: Baseline, settings: UpdateSettings, *, began: float
+        self,
+        target: Chosen,
+        baseline: Baseline,
+        settings: UpdateSettings,
+        *,
+        began: float,
+        in_force: Chosen | None = None,
     ) -> None:
-        self._version = target_version
-        self._digest = target_digest
+        """`began`: CLOCK_MONOTONIC of the swap; `in_force`: None is the base install."""
+        self._version = target.version
+        self._digest = target.digest
+        self._in_force = in_force
         self._baseline = baseline
         self._settings = settings
-        self._began = began
         self._looked_at = began
+        # Seconds on a clock that goes on by each look, by `LOOK_LIMIT` at most; so are all the times below.
+        self._seen = 0.0
+        self._began = 0.0
         self._answered_at: float | None = None
         self._pid: int | None = None
         self._changes = 0
         self._degraded_at: float | None = None
+        # CLOCK_MONOTONIC: who answers slowly is well for that long.
         self._well_since: float | None = None
         self._tally = Tally()
         self._busy = False
@@ -102,9 +117,14 @@ class Gate:
         """The verdict after this look. Looks come in the order of their times."""
         if self._verdict.state != "undecided":
             return self._verdict
-        if seen.now - self._looked_at > GAP_LIMIT:
-            self._begin_anew(seen.now)
-        self._looked_at = max(seen.now, self._looked_at)
+        gap = max(seen.now - self._looked_at, 0.0)
+        self._looked_at += gap
+        self._seen += min(gap, LOOK_LIMIT)
+        if gap > GAP_LIMIT:
+            self._begin_anew()
+        if self._is_in_force(seen):
+            self._verdict = Verdict(state="not started")
+            return self._verdict
         self._note_process(seen)
         self._note_usage(seen)
         reason = self._why_failed(seen)
@@ -112,17 +132,25 @@ class Gate:
             self._note_answer(seen)
         if reason:
             self._verdict = Verdict(state="failed", reason=reason)
-        elif self._looked_at - self._began > self._settings.trial_limit:
+        elif self._seen - self._began > self._settings.trial_limit:
             self._verdict = Verdict(state="failed", reason=self._too_late())
         elif self._is_enough():
             self._verdict = msgspec.structs.replace(self._verdict, state="passed")
         return self._verdict
 
-    def _begin_anew(self, now: float) -> None:
+    def _is_in_force(self, seen: Observation) -> bool:
+        """Its files say so, which launch.py has checked, not it. One older than digests knows its number only."""
+        if not seen.answered or seen.digest == self._digest:
+            return False
+        if self._in_force is None:
+            return seen.digest == ""
+        return seen.version == self._in_force.version and seen.digest in {"", self._in_force.digest}
+
+    def _begin_anew(self) -> None:
         """Whoever observes was stopped or suspended; what it did not see counts neither for nor against."""
-        self._began = now
+        self._began = self._seen
         if self._answered_at is not None:
-            self._answered_at = now
+            self._answered_at = self._seen
         self._tally.forget()
         self._interrupt()
         self._degraded_at = None
@@ -150,7 +178,7 @@ class Gate:
     def _why_failed(self, seen: Observation) -> str:
         limit = self._settings.trial_memory
         if self._changes > 1:
-            return f"crashes: {self._changes + 1} processes in {self._looked_at - self._began:.0f} s"
+            return f"crashes: {self._changes + 1} processes in {self._seen - self._began:.0f} s"
         if seen.rss_bytes is not None and seen.rss_bytes > limit * _MIB:
             return f"leaks: it holds {seen.rss_bytes / _MIB:.0f} MiB, limit {limit:g} MiB"
         if flooded := self._tally.why_flooded(self._settings):
@@ -167,7 +195,7 @@ class Gate:
         return self._why_sick(seen)
 
     def _why_mute(self, seen: Observation) -> str:
-        now = self._looked_at
+        now = self._seen
         if self._answered_at is None:
             silent, limit, when = now - self._began, START_LIMIT, "since the swap"
         else:
@@ -186,8 +214,8 @@ class Gate:
             return ""
         self._interrupt()
         if self._degraded_at is None:
-            self._degraded_at = self._looked_at
-        lasted = self._looked_at - self._degraded_at
+            self._degraded_at = self._seen
+        lasted = self._seen - self._degraded_at
         return f"degraded for {lasted:.0f} s: {one_line(seen.what)}" if lasted > DEGRADED_LIMIT else ""
 
     def _is_sick(self, seen: Observation) -> bool:
@@ -196,7 +224,7 @@ class Gate:
         return not (self._baseline.degraded and _gist(seen.what) == _gist(self._baseline.what))
 
     def _note_answer(self, seen: Observation) -> None:
-        self._answered_at = self._looked_at
+        self._answered_at = self._seen
         if self._is_sick(seen) or seen.pid is None:
             return  # who does not say which process it is may be two
         if self._well_since is None:
@@ -216,7 +244,7 @@ class Gate:
 
     def _too_late(self) -> str:
         if self._too_much:
-            return f"{self._too_much}, for {self._looked_at - self._began:.0f} s"
+            return f"{self._too_much}, for {self._seen - self._began:.0f} s"
         needed, limit = self._settings.trial_seconds, self._settings.trial_limit
         return f"was not well for {needed:g} s on end within {limit:g} s"
 

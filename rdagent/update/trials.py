@@ -49,10 +49,15 @@ class Trials:
         return Baseline(degraded=seen.answered and seen.state == "degraded", what=seen.what)
 
     async def judge(
-        self, component: str, target: Chosen, baseline: Baseline, told: Callable[[Verdict], None]
+        self,
+        component: str,
+        target: Chosen,
+        in_force: Chosen | None,
+        baseline: Baseline,
+        told: Callable[[Verdict], None],
     ) -> Verdict:
-        """Look until there is a verdict; `told` hears of each look."""
-        gate = Gate(target.version, target.digest, baseline, self._settings, began=time.monotonic())
+        """Look until there is a verdict; `told` hears of each look. `in_force`: None is the base install."""
+        gate = Gate(target, baseline, self._settings, began=time.monotonic(), in_force=in_force)
         while True:
             verdict = gate.observe(await self.look(component))
             told(verdict)

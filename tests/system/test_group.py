@@ -82,6 +82,7 @@ def test_a_stopped_guestagent_is_hung_while_heartbeats_go_on(group: Any) -> None
 def test_restarting_telemetry_disturbs_nobody(group: Any) -> None:
     pids = {name: group.pid(name) for name in FOUR}
     done = group.agentctl("restart", "telemetry")
+    assert "on trial" not in done.stderr
     assert "telemetry" in done.stdout
     now = {name: group.pid(name) for name in FOUR}
     assert now.pop("telemetry") != pids.pop("telemetry")

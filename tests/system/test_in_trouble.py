@@ -13,6 +13,8 @@ import pytest
 
 from ipc.places import Places
 from ipc.supervisord import Supervisord
+from release.record import Chosen, Trial
+from tests.release.product import Installed
 from tests.system.conftest import Group
 
 
@@ -57,16 +59,31 @@ def test_a_hung_component_is_restarted(own: Group, component: str) -> None:
     assert own.pid(component) != pid
 
 
-def test_ctrl_c_leaves_no_component_stopped(own: Group) -> None:
-    """Between stop and start a hung one takes seconds to end; somebody may lose patience meanwhile."""
-    pid = own.pid("netagent")
+@pytest.mark.parametrize(
+    ("component", "number"), [("netagent", signal.SIGINT), ("netagent", signal.SIGKILL), ("rdagent", signal.SIGKILL)]
+)
+def test_who_loses_patience_leaves_no_component_stopped(own: Group, component: str, number: signal.Signals) -> None:
+    """Between stop and start a hung one takes seconds to end."""
+    pid = own.pid(component)
     os.kill(pid, signal.SIGSTOP)
-    command = [sys.executable, "-P", "-m", "agentctl", "restart", "netagent", "--root", str(own.root)]
+    command = [sys.executable, "-P", "-m", "agentctl", "restart", component, "--root", str(own.root)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
-        own.until(lambda: state_at_supervisord(own, "netagent") == "STOPPING", "the stop to be asked for")
-        child.send_signal(signal.SIGINT)
+        own.until(lambda: state_at_supervisord(own, component) == "STOPPING", "the stop to be asked for")
+        child.send_signal(number)
         child.wait(60)
-    assert own.pid("netagent") != pid
+    own.until(lambda: own.component(component).get("pid", pid) not in {0, None, pid}, "another process")
+    assert own.pid(component) != pid
+
+
+def test_who_restarts_what_is_on_trial_is_told_that_it_counts(own: Group) -> None:
+    """rdagent stands still, so the trial has no end."""
+    os.kill(own.pid("rdagent"), signal.SIGSTOP)
+    installed = Installed(Places.under(own.root).installed, "telemetry")
+    installed.folder.mkdir(parents=True)
+    installed.set(trial=Trial(Chosen("0.9.0", "9" * 64), 3))
+    assert "one restart is forgiven" in own.agentctl("restart", "telemetry").stderr
+    # Nothing of it lies on the disk, so launch.py has ended the trial.
+    assert "was on trial" not in own.agentctl("restart", "telemetry").stderr
 
 
 def test_without_rdagent_each_says_itself_how_it_is(own: Group) -> None:

@@ -11,19 +11,23 @@ from hypothesis import strategies as st
 from rdagent.config import UpdateSettings
 from rdagent.update.gate import Baseline, Gate, Observation, Verdict
 from rdagent.update.usage import Usage
+from release.record import Chosen
 
 DIGEST = "ab" * 32
 OTHER = "cd" * 32
+BEFORE = Chosen("0.1.9", "ef" * 32)
 SETTINGS = UpdateSettings(trial_seconds=20.0, trial_answers=5, trial_limit=120.0, trial_memory=300.0)
 
 
 class Trial:
     """A gate, and a clock that begins at the swap."""
 
-    def __init__(self, baseline: Baseline | None = None, settings: UpdateSettings = SETTINGS) -> None:
+    def __init__(
+        self, baseline: Baseline | None = None, settings: UpdateSettings = SETTINGS, in_force: Chosen | None = BEFORE
+    ) -> None:
         self.began = 5000.0
         self.now = 0.0
-        self.gate = Gate("0.2.0", DIGEST, baseline or Baseline(), settings, began=self.began)
+        self.gate = Gate(Chosen("0.2.0", DIGEST), baseline or Baseline(), settings, began=self.began, in_force=in_force)
 
     def see(self, seconds: float, *, step: float = 1.0, **fields: Any) -> Verdict:
         """Look each `step` for so long. Without fields: well."""
@@ -92,6 +96,23 @@ def test_drill_37_announces_another_version(version: str) -> None:
 def test_another_build_and_the_base_install_are_not_the_version_on_trial() -> None:
     assert failed(Trial().see(1, digest=OTHER)) == f"announces version 0.2.0 as another build ({OTHER[:12]})"
     assert failed(Trial().see(1, digest="")) == "announces version 0.2.0 as the base install"
+
+
+@pytest.mark.parametrize("fields", [{"digest": BEFORE.digest}, {"digest": ""}], ids=["", "older than digests"])
+def test_the_version_in_force_instead_of_it_says_nothing_of_it(fields: dict[str, Any]) -> None:
+    """launch.py started that, for a try could not be counted."""
+    trial = Trial()
+    trial.see(5)
+    assert trial.see(1, pid=8, version=BEFORE.version, **fields).state == "not started"
+    assert trial.see(60).state == "not started"
+    assert Trial(in_force=None).see(1, version="0.1.0", digest="").state == "not started"
+
+
+def test_who_says_that_it_is_the_version_in_force_and_is_not_lies() -> None:
+    said = "announces version 0.1.9, not 0.2.0"
+    assert failed(Trial().see(1, version=BEFORE.version)) == said
+    assert failed(Trial().see(1, version=BEFORE.version, digest=OTHER)) == said
+    assert failed(Trial(in_force=None).see(1, version="0.1.9")) == said
 
 
 def test_drill_65_speaks_another_protocol() -> None:
@@ -375,11 +396,40 @@ def test_what_a_version_wrote_while_nobody_looked_is_not_held_against_it() -> No
     assert trial.work(20).state == "passed"
 
 
-def test_a_gap_of_half_a_minute_is_still_the_versions() -> None:
+@pytest.mark.parametrize("frozen", [5.0, 11.0, 13.0, 15.0, 25.0, 29.0])
+@pytest.mark.parametrize("answered", [True, False], ids=["after answers", "at the start"])
+def test_a_machine_that_stood_still_is_not_the_versions_silence(frozen: float, answered: bool) -> None:
+    """The look under way runs out on both of them, and the next one may come before it is awake again."""
+    trial = Trial()
+    if answered:
+        trial.see(10)
+    trial.now += frozen
+    trial.mute(0.1)
+    trial.mute(2.5, step=2.5)
+    assert trial.see(20).state != "failed"
+    assert trial.see(1).state == "passed"
+
+
+@pytest.mark.parametrize("look", [2.5, 6.0, 11.5])
+def test_who_answers_no_look_hangs_however_long_a_look_takes(look: float) -> None:
+    """It is not the observer who is away, as long as looks end when they have to."""
     trial = Trial()
     trial.see(10)
-    trial.now += 29
-    assert failed(trial.mute(1)).startswith("hangs")
+    assert failed(trial.mute(60, step=look)).startswith("hangs")
+    assert failed(Trial().mute(100, step=look)).startswith("hangs")
+
+
+@pytest.mark.parametrize("look", [2.5, 6.0, 11.5])
+def test_who_answers_slowly_is_well(look: float) -> None:
+    assert Trial().see(60, step=look).state == "passed"
+
+
+def test_a_trial_has_an_end_however_often_the_machine_stands_still() -> None:
+    trial = Trial()
+    for _ in range(60):
+        trial.see(3, state="degraded", what="a hiccup", step=11.9)
+        trial.see(11.9, step=11.9)
+    assert trial.gate.verdict.state != "undecided"
 
 
 @pytest.mark.parametrize(
@@ -421,7 +471,7 @@ small = UpdateSettings(trial_seconds=5.0, trial_answers=3, trial_limit=20.0)
 def test_it_never_passes_without_the_answers_of_one_process_of_the_target(
     found: list[dict[str, Any]], began: float
 ) -> None:
-    gate = Gate("0.2.0", DIGEST, Baseline(), small, began=began)
+    gate = Gate(Chosen("0.2.0", DIGEST), Baseline(), small, began=began)
     now, before, seen = began, Verdict(), []
     for look in found:
         fields = dict(look)
@@ -453,7 +503,7 @@ def test_it_never_passes_without_the_answers_of_one_process_of_the_target(
 
 @given(st.lists(looks, min_size=1, max_size=40), st.floats(0.1, 2.0))
 def test_it_is_never_undecided_for_longer_than_its_limit(found: list[dict[str, Any]], step: float) -> None:
-    gate = Gate("0.2.0", DIGEST, Baseline(), small, began=0.0)
+    gate = Gate(Chosen("0.2.0", DIGEST), Baseline(), small, began=0.0)
     for number in range(math.ceil(small.trial_limit / step) + 2):
         fields = {**found[number % len(found)]}
         fields.pop("after")
@@ -464,7 +514,7 @@ def test_it_is_never_undecided_for_longer_than_its_limit(found: list[dict[str, A
 @given(st.lists(looks, max_size=30), st.floats(-1e6, 1e6))
 def test_only_differences_of_time_count(found: list[dict[str, Any]], shift: float) -> None:
     shift = float(round(shift))
-    gates = [Gate("0.2.0", DIGEST, Baseline(), small, began=at) for at in (0.0, shift)]
+    gates = [Gate(Chosen("0.2.0", DIGEST), Baseline(), small, began=at) for at in (0.0, shift)]
     now = 0.0
     for look in found:
         fields = dict(look)
@@ -477,7 +527,7 @@ def test_only_differences_of_time_count(found: list[dict[str, Any]], shift: floa
 
 @given(st.lists(looks, max_size=40))
 def test_a_well_version_passes_whatever_came_before_as_long_as_nothing_failed(found: list[dict[str, Any]]) -> None:
-    gate = Gate("0.2.0", DIGEST, Baseline(), UpdateSettings(trial_seconds=5.0, trial_answers=3), began=0.0)
+    gate = Gate(Chosen("0.2.0", DIGEST), Baseline(), UpdateSettings(trial_seconds=5.0, trial_answers=3), began=0.0)
     now = 0.0
     for look in found[:6]:
         fields = dict(look)

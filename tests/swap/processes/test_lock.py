@@ -64,6 +64,21 @@ def test_and_taken_once_it_is_free(root: Root) -> None:
     assert root.bad("telemetry") == {}
 
 
+def test_one_that_ends_while_its_try_cannot_be_counted_is_tried_again(root: Root, shop: Any) -> None:
+    """supervisord starts it anew, launch.py cannot count that and starts the version before: it is not to blame."""
+    root.publish(shop("telemetry", "0.95.3"))
+    root.now("telemetry", "0.95.3")
+    root.until_on_trial("telemetry", "0.95.3")
+    with (root.versions("telemetry") / "state.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        root.kill("telemetry")
+        root.until(lambda: root.version("telemetry") == BASE, "the version before")
+    root.until_runs("telemetry", "0.95.3")
+    assert root.bad("telemetry") == {}
+    root.ask(RollBack(component="telemetry"))
+    root.until_runs("telemetry", BASE)
+
+
 def test_a_commit_waits_for_it_and_is_the_end(root: Root, shop: Any) -> None:
     root.publish(shop("telemetry", "0.95.2"))
     root.now("telemetry", "0.95.2")
