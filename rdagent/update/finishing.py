@@ -40,33 +40,38 @@ class Finishing:
         self._clock = clock
         self._running = running
         self._is_reborn = is_reborn
-        self.troubles: dict[str, str] = {}
-        """By component: why it cannot be gone on with, one line."""
+        self._unstarted: dict[str, str] = {}
+        self._unfinished: dict[str, str] = {}
+        """By component: why it was not."""
         self.nobody_starts = ""
         """Why no component could be started: what is begun now could not run. Empty: supervisord answers."""
+        self._told: dict[str, str] = {}
         self._pauses = Pauses(_LONGEST_PAUSE)
         self._again_at = math.inf
 
     async def go_on(self) -> None:
         """What can be is; the rest is tried again after `seconds_to_next`."""
-        unstarted = await self._attempts.restarts.finish()
-        self.nobody_starts = await self._attempts.restarts.why_nobody_starts() if unstarted else ""
-        troubles = {name: one_line(why) for name, why in unstarted.items()}
+        self._unstarted = await self._attempts.restarts.finish()
+        self.nobody_starts = await self._attempts.restarts.why_nobody_starts() if self._unstarted else ""
         for name in COMPONENTS:
-            if name not in unstarted:
-                try:
-                    await self._go_on_with(name)
-                except ReleaseError as error:
-                    troubles[name] = one_line(str(error))
-        for name, trouble in troubles.items():
-            if trouble != self.troubles.get(name):  # one line for as long as it is the same
+            if name not in self._unstarted:
+                self._unfinished[name] = await self._go_on_with(name)
+        for name, trouble in self.troubles.items():
+            if trouble != self._told.get(name):  # one line for as long as it is the same
                 logger.warning("updates: %s", trouble)
-        self.troubles = troubles
-        if troubles:
+        self._told = self.troubles
+        if self._told:
             self._again_at = self._clock.monotonic() + self._pauses.next()
         else:
             self._again_at = math.inf
             self._pauses.reset()
+
+    @property
+    def troubles(self) -> dict[str, str]:
+        """By component: why it cannot be gone on with, one line. What was in the way of what is under way is over."""
+        doing = self._attempts.doing.offer.component if self._attempts.doing else ""
+        both = {**self._unfinished, **self._unstarted}
+        return {name: one_line(trouble) for name, trouble in both.items() if trouble and name != doing}
 
     def seconds_to_next(self) -> float:
         """Until the next try; infinite if nothing is left."""
@@ -77,15 +82,20 @@ class Finishing:
         why = self.troubles.get(decision.component) or self.nobody_starts
         if not why or not isinstance(decision, Begin):
             return decision
-        return Wait(offer=decision.offer, until=time.time() + self.seconds_to_next(), why=why, lift=_LOOK_AT)
+        until = None if self._again_at == math.inf else time.time() + self.seconds_to_next()
+        return Wait(offer=decision.offer, until=until, why=why, lift=_LOOK_AT)
 
-    async def _go_on_with(self, name: str) -> None:
-        """Raises ReleaseError."""
-        record = await asyncio.to_thread(self._shelf.record, name)
-        if record.trial and not self._is_reborn():
-            await self._attempts.finish(name, record.trial.target)
-        elif name != "rdagent" and _is_suspicious(record, self._running().get(name)):
-            await self._attempts.correct(name)
+    async def _go_on_with(self, name: str) -> str:
+        """Why it cannot be; empty if it was."""
+        try:
+            record = await asyncio.to_thread(self._shelf.record, name)
+            if record.trial and not self._is_reborn():
+                await self._attempts.finish(name, record.trial.target)
+            elif name != "rdagent" and _is_suspicious(record, self._running().get(name)):
+                await self._attempts.correct(name)
+        except ReleaseError as error:
+            return str(error)
+        return ""
 
 
 def _is_suspicious(record: Record, running: str | None) -> bool:

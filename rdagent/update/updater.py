@@ -1,6 +1,7 @@
 """The updater's loop: look what is wanted, decide, and have one version at a time prove itself."""
 
 import asyncio
+import contextlib
 import logging
 import platform
 import time
@@ -170,7 +171,8 @@ class Updater:
             try:
                 self.memory.catch_up()
                 if not self.found:  # who asks how a trial goes that an earlier life began is told
-                    await asyncio.to_thread(self._take_stock)
+                    with contextlib.suppress(ReleaseError):  # who is to be started waits for no record
+                        await asyncio.to_thread(self._take_stock)
                 await self.finishing.go_on()
                 began, asked = time.time(), self.memory.now.policy.asked
                 # What lies on the disk needs neither host nor repository, which may take a minute not to answer.
