@@ -89,6 +89,8 @@ def judge(
         return _forgotten(view, version)
     if view.state == "waiting":
         return _waiting(view, plan)
+    if view.state == "settled" and view.why:
+        return Progress(component=name, state="not now", text=view.why, lift=view.lift)
     if view.state == "settled" or not view.wanted or same_version(view.wanted, view.running):
         return _nothing_to_do(view, version, updates)
     # What is said of a package does not say of which.

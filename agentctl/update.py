@@ -33,6 +33,7 @@ from ipc.places import COMPONENTS
 
 _LOOK_WITHIN = 3.0
 """Seconds. After that the records have to do."""
+_FIRST_LOOK_SECONDS, _LOOK_SECONDS = 5.0, 0.2
 _COMPONENT = click.Choice(COMPONENTS)
 
 
@@ -59,11 +60,12 @@ def status(deployment: Deployment, as_json: bool) -> None:
     """Show each component's versions, and why what is wanted does not run.
 
     Exit status for scripts: 0 all is as it is wanted, or on its way, waits for its ring, or is pinned or held by you;
-    1 a version came back or is refused; 3 rdagent does not answer: shown is what the records on disk say. A repository
-    that is away is no reason for 1: what runs goes on running.
+    1 a version came back or is refused, or what is in force does not run (in trouble); 3 rdagent does not answer, or
+    has just started and not looked yet: shown is what the records on disk say. A repository that is away is no reason
+    for 1: what runs goes on running.
     """
     try:
-        found, absent = ask(deployment, GetUpdates(), within=_LOOK_WITHIN), ""
+        found, absent = _seen(deployment), ""
     except NothingThere as error:
         if not deployment.places.state.is_dir():
             raise
@@ -239,6 +241,19 @@ def history(component: str | None, limit: int, deployment: Deployment, as_json: 
         _print_json(events)
     else:
         Terminal().print(updateview.history(events))
+
+
+def _seen(deployment: Deployment) -> Updates:
+    """Of all components: one that has just started has to look first what is there. Raises NothingThere."""
+    until = time.monotonic() + _FIRST_LOOK_SECONDS
+    while True:
+        found = ask(deployment, GetUpdates(), within=_LOOK_WITHIN)
+        if {one.component for one in found.components} >= set(COMPONENTS):
+            return found
+        if time.monotonic() > until:
+            why = "".join(f"\n{one}" for one in found.problems)
+            raise NothingThere(f"rdagent has not looked yet which versions are there.{why}")
+        time.sleep(_LOOK_SECONDS)
 
 
 def _leave(begun: UpdatePlan, going_on: Sequence[Progress], version: str, deployment: Deployment) -> None:

@@ -24,6 +24,7 @@ _STYLES = {
     "on trial": "cyan",
     "coming back": "yellow",
     "not now": "yellow",
+    "in trouble": "yellow",
     "refused": "yellow",
     "rolled back": "bold red",
 }
@@ -31,8 +32,17 @@ _DIGEST = 12
 
 
 def wants_attention(view: UpdateView) -> bool:
-    """Whether something is refused or came back. What the operator himself pinned or holds is as he wants it."""
-    return view.state == "rolled back" or (view.state == "refused" and not (view.pinned or view.held))
+    """Whether something is refused, came back, or is not as it should be. What the operator himself pinned or holds is
+    as he wants it.
+    """
+    if view.state == "refused":
+        return not (view.pinned or view.held)
+    return view.state == "rolled back" or is_in_trouble(view)
+
+
+def is_in_trouble(view: UpdateView) -> bool:
+    """Whether what is in force does not run, though nothing else is wanted."""
+    return view.state == "settled" and bool(view.why)
 
 
 def status(found: Updates, deployment: Deployment, *, from_records: bool) -> RenderableType:
@@ -45,7 +55,8 @@ def status(found: Updates, deployment: Deployment, *, from_records: bool) -> Ren
         lines += _lines(one, deployment, apart=one.held and not (found.held and one.held_until == found.held_until))
     if not from_records:
         lines.append(_repository(found.repository))
-    lines += [Text(f"! {one}", style="yellow") for one in found.problems]
+    told = tuple(one.why for one in found.components if one.why)
+    lines += [Text(f"! {one}", style="yellow") for one in found.problems if not one.startswith(told)]
     return Group(_components(found.components, from_records=from_records), Text(), *lines)
 
 
@@ -54,7 +65,8 @@ def _components(components: Sequence[UpdateView], *, from_records: bool) -> Tabl
     for one in components:
         previous = one.previous or (_BASE if one.current else "-")
         running = one.running or ("?" if from_records else "-")
-        state = Text("?" if from_records and one.state == "settled" else one.state, style=_STYLES[one.state])
+        word = "in trouble" if is_in_trouble(one) else one.state
+        state = Text("?" if from_records and word == "settled" else word, style=_STYLES[word])
         table.add_row(
             one.component, state, running, one.current or _BASE, previous, one.wanted or "-", one.wanted_by or "-"
         )

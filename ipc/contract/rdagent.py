@@ -118,7 +118,8 @@ class UpdateView(msgspec.Struct, frozen=True, kw_only=True):
     wanted: str = ""
     wanted_by: WantedBy = ""
     why: str = ""
-    """One line: why it is not what is wanted, or why the last one came back."""
+    """One line: why it is not what is wanted, or why the last one came back; of one that is `settled`, why what is in
+    force does not run."""
     lift: str = ""
     """The command that would change that; empty if there is none."""
     since: float = 0.0
@@ -163,8 +164,8 @@ class Updates(Reply, frozen=True, kw_only=True):
     """UTC, seconds since the epoch: what is said here follows from what host, repository and disk said then, or later;
     0: not looked yet."""
     problems: list[str] = []
-    """One line each: what is wrong with the host's instructions, and what the repository has that is passed over. They
-    are no reason to do anything but to mend them there."""
+    """One line each: what keeps the updater from its work on this machine, what is wrong with the host's instructions,
+    and what the repository has that is passed over."""
 
 
 class GetUpdates(Request[Updates], frozen=True, kw_only=True):

@@ -67,6 +67,8 @@ class Attempts:
         self._born = time.monotonic()
         self.restarts = Restarts(places, memory)
         self.doing: Doing | None = None
+        self._going_back: set[str] = set()
+        """Components that an order takes back: they are not started anew yet."""
 
     async def make(self, offer: Offer, may_begin: Callable[[], bool]) -> bool:
         """Have it prove itself; whether that was begun. If it may not begin any more once it was fetched, it waits on
@@ -81,8 +83,7 @@ class Attempts:
         finally:
             self.doing = None
         offer = msgspec.structs.replace(offer, version=target.version)
-        seconds = time.monotonic() - began
-        self._chronicle.note("stage", offer, message="it lies on the disk, whole and checked", seconds=seconds)
+        self._chronicle.staged(offer, time.monotonic() - began)
         baseline = await self._trials.baseline(name)
         if not may_begin():
             return False
@@ -158,8 +159,17 @@ class Attempts:
 
     async def roll_back(self, name: str, version: str, reason: str) -> None:
         """From `version` (empty: the one in force) to the previous one, from the disk; not below the floor of the one
-        that is given up. Raises ReleaseError.
+        that is given up, and not before what came into force last was started. Raises ReleaseError.
         """
+        if name in self._going_back or self._comes_back(name):
+            raise ReleaseError(_unstarted(name))
+        self._going_back.add(name)
+        try:
+            await self._step_back(name, version, reason)
+        finally:
+            self._going_back.discard(name)
+
+    async def _step_back(self, name: str, version: str, reason: str) -> None:
         base = os.environ.get("AZVMAGENT_BASE")
         given_up: list[Chosen] = []
 
@@ -169,10 +179,12 @@ class Attempts:
             check_step_back(self._shelf.root, Path(base) if base else None, record, version)
             if record.current is None:
                 raise ReleaseError(f"{name} runs from the base install; there is nothing to go back to")
+            if name in self._memory.now.to_start:
+                raise ReleaseError(_unstarted(name))
             given_up.append(record.current)
             return records.step_back(record, reason, self._chronicle.expires())
 
-        # Who sees it in force and who gives it up is one: two orders at once go back one version.
+        # Who sees it in force and who gives it up is one: launch.py and agentctl may go back as well.
         await asyncio.to_thread(self._shelf.change, name, back)
         failed = given_up[0]
         offer = Offer(component=name, version=failed.version, wanted_by="operator", digest=failed.digest)
@@ -181,6 +193,11 @@ class Attempts:
             self._be_reborn()
         else:
             await self.restarts.make(name)
+
+    def _comes_back(self, name: str) -> bool:
+        """Whether its trial has failed, and the version before is about to be started."""
+        doing = self.doing
+        return doing is not None and doing.offer.component == name and doing.phase == "roll back"
 
     async def _prove(self, offer: Offer, target: Chosen, baseline: Baseline) -> None:
         """From the swap to the end of the trial."""
@@ -303,6 +320,14 @@ class Attempts:
 
 def _comes_back(offer: Offer, reason: str) -> str:
     return f"{offer.version} failed: {one_line(reason)}; the version before is started"
+
+
+def _unstarted(name: str) -> str:
+    """Whoever goes back then gives up a version that has not even run."""
+    return (
+        f"{name} is still to be started anew as the version that came into force last, so nothing was changed; "
+        "agentctl status says what it waits for. Go back once more when it runs"
+    )
 
 
 def _is_in_force(record: Record, seen: Observation) -> bool:

@@ -17,6 +17,8 @@ from release.record import Chosen, Record
 
 _TRIALS_WITHIN = 100
 """Lines of the history."""
+_ENDS_STAGE = frozenset({"trial", "commit", "roll back", "refuse"})
+"""What comes after one of these is another attempt."""
 
 logger = logging.getLogger("rdagent")
 
@@ -78,6 +80,15 @@ class Chronicle:
         self._emitter.emit("Update", words, ok=ok, subject=offer.component, subject_version=offer.version)
         self._changed(offer.component)
 
+    def staged(self, offer: Offer, seconds: float) -> None:
+        """It lies on the disk. Told once, however often its trial cannot begin: each try finds it there."""
+        for one in reversed(self._memory.history(offer.component, _TRIALS_WITHIN)):
+            if one.phase == "stage" and one.version == offer.version:
+                return
+            if one.phase in _ENDS_STAGE:
+                break
+        self.note("stage", offer, message="it lies on the disk, whole and checked", seconds=seconds)
+
     def _before(self, offer: Offer) -> str:
         """The version that ran before it: once it runs itself, the one that its trial began from."""
         running = self._running().get(offer.component, "")
@@ -132,6 +143,9 @@ class Chronicle:
 
     def tell_of_others(self, name: str, record: Record) -> Record:
         """What launch.py or watchdog.py put on the bad list, with an end and a place. Blocking. Raises ReleaseError."""
+        if name in (unknown := self._memory.now.bad_unknown):
+            known_bad = {**self._memory.now.known_bad, name: sorted(record.bad)}
+            self._memory.change(known_bad=known_bad, bad_unknown=[one for one in unknown if one != name])
         known = self._memory.now.known_bad.get(name, [])
         fresh = {key: bad for key, bad in record.bad.items() if key not in known}
         completed = partial(records.complete, expires=self.expires(), environment=fingerprint())

@@ -19,7 +19,6 @@ from release.errors import ReleaseError, RottenTree
 from release.manifest import same_version
 from release.record import Chosen
 from release.signing import Thresholds
-from release.tree import check_layer, check_version
 from wire.http import HttpClient
 
 _STAGE_SECONDS = 300.0
@@ -105,14 +104,13 @@ class Installer:
         return Chosen(staged.version, staged.digest)
 
     def _is_there(self, offer: Offer) -> Chosen | None:
-        """Never fetch what is on the disk and whole. It was signed, or it would not be there."""
+        """Never fetch what is on the disk and whole."""
         for one in self._shelf.on_disk(offer.component):
             if same_version(one.version, offer.version) and offer.digest in {"", one.digest}:
                 with contextlib.suppress(RottenTree):
-                    manifest = check_version(self._shelf.folder(offer.component) / "versions" / one.version, one.digest)
-                    for layer in manifest.layers:
-                        check_layer(self._shelf.root / "deps" / layer.sha256, layer)
-                    return Chosen(one.version, one.digest)
+                    there = Chosen(one.version, one.digest)
+                    self._shelf.check_whole(offer.component, there)
+                    return there
         return None
 
     async def _stage(

@@ -9,7 +9,7 @@ import msgspec
 
 from ipc.contract.rdagent import UpdateEvent, UpdateOutcome
 from ipc.errors import StateError
-from ipc.places import Places
+from ipc.places import COMPONENTS, Places
 from ipc.statefile import read_state, write_atomically, write_state
 from rdagent.update.gate import Baseline
 from rdagent.update.offers import Offer
@@ -63,6 +63,11 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     outcome: UpdateOutcome | None = None
     imported: dict[str, list[str]] = {}
     """By component: versions that a bundle brought, and that nobody could bring again."""
+    lost: str = ""
+    """One line for the operator: his words were lost, and where what is left of them lies. Empty: he spoke since, or
+    nothing was."""
+    bad_unknown: list[str] = []
+    """Components of which it was lost which stories are in the history: those on the bad list by now count as told."""
 
     @property
     def to_start(self) -> list[str]:
@@ -83,10 +88,12 @@ class Memory:
     def __init__(self, places: Places) -> None:
         folder = places.state_of("rdagent")
         self._file, self._history_file = folder / "updates.json", folder / "update-history.jsonl"
-        self.now = self._read()
-        self._history, self._is_torn = _read_history(self._history_file)
         self._unwritten: dict[Path, str] = {}
         """By file that is older than what we know: why."""
+        self._history, self._is_torn = _read_history(self._history_file)
+        self.now = self._read()
+        if self.now.lost:
+            self._write()  # the next life has to know it, too
 
     def change(self, **fields: object) -> None:
         """Keep these fields of Remembered, until we end if they cannot be written."""
@@ -167,7 +174,30 @@ class Memory:
             return msgspec.structs.replace(read, policy=sound(read.policy))
         except StateError as error:
             logger.warning("%s; what the operator said of updates is forgotten", error)
-            return Remembered()
+            if not self._file.is_file():
+                return Remembered()  # it never held a word
+            kept = _kept_beside(self._file)
+            lost = (
+                f"pins, holds and what you asked for are forgotten: {self._file.name} {error.reason[:80]}; "
+                f"what is left of it lies in {kept}. Say it once more: agentctl update pin, hold, now"
+            )
+            return Remembered(lost=lost, bad_unknown=list(COMPONENTS))
+
+
+def _kept_beside(file: Path) -> Path:
+    """Where the bytes of a damaged file stay readable: beside it, in the place of an earlier one; where that cannot be,
+    it is not known for how long.
+    """
+    kept, temporary = file.with_name(f"{file.name}.damaged"), file.with_name(f".{file.name}.damaged.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.hardlink_to(file)  # no byte is needed for that on a disk that is full
+        temporary.replace(kept)
+        temporary.unlink(missing_ok=True)  # rename(2) leaves it where both are the same file already
+    except OSError as error:
+        logger.warning("%s cannot be kept as %s: %s", file, kept, error.strerror)
+        return file
+    return kept
 
 
 def _read_history(path: Path) -> tuple[list[UpdateEvent], bool]:

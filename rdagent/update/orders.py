@@ -36,7 +36,7 @@ from rdagent.update.obstacles import floor_of
 from rdagent.update.plan import order
 from rdagent.update.policy import Policy
 from rdagent.update.updater import Updater
-from rdagent.update.views import to_step, to_view, with_story
+from rdagent.update.views import to_step, to_view, with_story, with_trouble
 from release.errors import ReleaseError
 from release.manifest import same_version
 from release.record import Record
@@ -52,6 +52,8 @@ class Orders:
     async def get_updates(self, _: GetUpdates) -> Updates:
         self._updater.hear_of_keys()
         await self._hear_of_trial()
+        for name in list(self._updater.found):
+            await self._updater.rot.look(self._updater.seen(name))
         return self._updates()
 
     async def get_plan(self, _: GetUpdatePlan) -> UpdatePlan:
@@ -119,6 +121,7 @@ class Orders:
             await self._updater.attempts.roll_back(name, request.version[:64], request.reason[:300])
         except ReleaseError as error:
             raise _no(request, str(error)) from error
+        self._updater.memory.change(lost="")
         self._updater.look_again()
         return self._updates()
 
@@ -153,13 +156,13 @@ class Orders:
     def _kept(self, request: Request[Any], policy: Policy) -> Updates:
         """The operator's new word is on disk before he hears that it is. Raises Refused if it cannot be written."""
         try:
-            self._updater.memory.keep(policy=policy)
+            self._updater.memory.keep(policy=policy, lost="")
         except NotKeptError as error:
             raise _no(request, str(error)) from error
         return self._decided(policy)
 
     def _decided(self, policy: Policy) -> Updates:
-        self._updater.memory.change(policy=policy)
+        self._updater.memory.change(policy=policy, lost="")  # he has spoken
         self._updater.decide_anew()
         self._updater.look_again()
         return self._updates()
@@ -186,7 +189,7 @@ class Orders:
             held_until=hold.until if hold else None,
             outcome=updater.memory.now.outcome,
             looked_at=updater.looked_at,
-            problems=updater.wishes.problems,
+            problems=updater.problems,
         )
 
     def _view(self, name: str, now: float) -> UpdateView:
@@ -197,8 +200,12 @@ class Orders:
         view = to_view(decision, seen, self._policy, now=now)
         view = with_story(view, updater.memory.history(name, 1), seen.record)
         doing = updater.attempts.doing
-        if doing is None and seen.record.trial and updater.trouble:
-            return msgspec.structs.replace(view, why=updater.trouble, lift="")
+        trouble = updater.finishing.troubles.get(name, "") or (updater.trouble if seen.record.trial else "")
+        if doing is None and trouble:
+            return with_trouble(view, trouble)
+        rotten, lift = updater.rot.why(seen)
+        if rotten and view.state == "settled":
+            return msgspec.structs.replace(view, why=rotten, lift=lift)
         if doing is None or doing.offer.component != name:
             return view
         return with_doing(view, doing, updater.settings.trial_seconds)

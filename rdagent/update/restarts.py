@@ -4,10 +4,9 @@ import asyncio
 import logging
 
 from ipc.places import COMPONENTS, Places
-from ipc.supervisord import SupervisordError
+from ipc.supervisord import Supervisord, SupervisordError
 from rdagent.update.memory import Memory
 from rdagent.update.swap import restart, start
-from release.errors import ReleaseError
 
 logger = logging.getLogger("rdagent")
 
@@ -33,12 +32,9 @@ class Restarts:
             self._note_stopped(name, is_stopped=False)
             return True
 
-    async def finish(self) -> None:
-        """Those that an earlier life of ours began, or that could not be made.
-
-        Raises ReleaseError for what cannot be started; the others are.
-        """
-        trouble = []
+    async def finish(self) -> dict[str, str]:
+        """Those that an earlier life of ours began, or that could not be made: by component, why it cannot be."""
+        troubles = {}
         for name in self._memory.now.to_start:
             if name not in COMPONENTS:
                 self._note_stopped(name, is_stopped=False)
@@ -49,11 +45,18 @@ class Restarts:
                 try:
                     await asyncio.to_thread(start, self._places, name)
                 except SupervisordError as error:
-                    trouble.append(f"{name} was stopped to be started anew, and cannot be: {error}")
+                    troubles[name] = f"{name} was stopped to be started anew, and cannot be: {error}"
                 else:
                     self._note_stopped(name, is_stopped=False)
-        if trouble:
-            raise ReleaseError("; ".join(trouble))
+        return troubles
+
+    async def why_nobody_starts(self) -> str:
+        """Why nothing at all could be started; empty if supervisord answers."""
+        try:
+            await asyncio.to_thread(Supervisord(self._places).pid)
+        except SupervisordError as error:
+            return f"nothing could be started: {error}"
+        return ""
 
     def _alone_with(self, name: str) -> asyncio.Lock:
         return self._alone.setdefault(name, asyncio.Lock())

@@ -11,8 +11,9 @@ from rdagent.update.decision import OnDisk
 from release import record as records
 from release.errors import ManifestError, ReleaseError
 from release.manifest import MANIFEST, decode_manifest, digest, is_version
-from release.record import Record
+from release.record import Chosen, Record
 from release.signing import Trust
+from release.tree import check_layer, check_version
 from release.unpack import component_folder
 
 LAUNCHERS_SLOT = ".state.launch"
@@ -94,6 +95,12 @@ class Shelf:
                 probe.unlink()
             except OSError as error:
                 raise ReleaseError(f"{probe} cannot be written: {error.strerror}") from error
+
+    def check_whole(self, component: str, version: Chosen) -> None:
+        """Read every file of it, and of its layers. It was signed, or it would not be there. Raises RottenTree."""
+        manifest = check_version(self.folder(component) / "versions" / version.version, version.digest)
+        for layer in manifest.layers:
+            check_layer(self.root / "deps" / layer.sha256, layer)
 
     def on_disk(self, component: str) -> tuple[OnDisk, ...]:
         """Versions that have a manifest; whether every file fits is looked at before one is tried."""

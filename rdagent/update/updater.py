@@ -1,6 +1,7 @@
 """The updater's loop: look what is wanted, decide, and have one version at a time prove itself."""
 
 import asyncio
+import contextlib
 import logging
 import platform
 import time
@@ -21,15 +22,18 @@ from rdagent.update import policy as policies
 from rdagent.update.attempt import Attempts
 from rdagent.update.chronicle import Chronicle
 from rdagent.update.decision import Begin, Decision, Found, Refuse, Settled, Wait, is_same
+from rdagent.update.finishing import Finishing
 from rdagent.update.install import Installer, InstallError
 from rdagent.update.memory import Memory, Refusal, still_refused
 from rdagent.update.offers import Offer
 from rdagent.update.pauses import Clock, Pauses, longer, shortened
 from rdagent.update.plan import answer_to_host, decide, order
+from rdagent.update.rot import Rot
 from rdagent.update.shelf import Shelf
 from rdagent.update.trials import Trials, in_use
 from rdagent.update.views import story
 from rdagent.update.wishes import Wishes
+from rdagent.update.words import one_line
 from release import record as records
 from release.environment import fingerprint
 from release.errors import ReleaseError
@@ -44,7 +48,6 @@ _LIFTS = {"untrusted": "agentctl package trust KEY.pub", "trust": ""}
 """By what is wrong with a package, the command that mends it; of the trust folder the reason says how to."""
 _UNWRITTEN_PAUSE, _BUG_PAUSE = 10.0, 60.0
 _LONGEST_TROUBLE_PAUSE = 300.0
-"""Less than watchdog.py waits for the end of a trial: at each try it is told what stands in the way."""
 
 logger = logging.getLogger("rdagent")
 
@@ -105,6 +108,10 @@ class Updater:
             changed=self._changed,
             be_reborn=self._be_reborn,
         )
+        self.finishing = Finishing(
+            self.attempts, self.shelf, self._clock, running=self._running, is_reborn=lambda: self.reborn
+        )
+        self.rot = Rot(self.shelf, self._clock)
         self._wake = asyncio.Event()
         self._retries: dict[str, Retry] = {}
         """By offer: CLOCK_MONOTONIC of the next try, the pause before it, and why it was not had."""
@@ -164,8 +171,9 @@ class Updater:
             try:
                 self.memory.catch_up()
                 if not self.found:  # who asks how a trial goes that an earlier life began is told
-                    await asyncio.to_thread(self._take_stock)
-                await self._finish_trials()
+                    with contextlib.suppress(ReleaseError):  # who is to be started waits for no record
+                        await asyncio.to_thread(self._take_stock)
+                await self.finishing.go_on()
                 began, asked = time.time(), self.memory.now.policy.asked
                 # What lies on the disk needs neither host nor repository, which may take a minute not to answer.
                 hurry = asked != hurried and await asyncio.to_thread(self._lie_there, asked)
@@ -177,7 +185,8 @@ class Updater:
                 self._pauses.reset()
                 self.looked_at = began
                 if not await self._begin():
-                    pause = min(self._seconds_to_next(), _UNWRITTEN_PAUSE if self.memory.is_behind else float("inf"))
+                    unwritten = _UNWRITTEN_PAUSE if self.memory.is_behind else float("inf")
+                    pause = min(self._seconds_to_next(), self.finishing.seconds_to_next(), unwritten)
             except ReleaseError as error:
                 self._note_trouble(str(error))
                 pause = self._pauses.next()
@@ -185,6 +194,14 @@ class Updater:
                 logger.exception("bug in the updater; it begins anew")
                 pause = _BUG_PAUSE
             await self._clock.wait(self._wake, pause)
+
+    @property
+    def problems(self) -> list[str]:
+        """A line each: what is in the way of all updates or of a component's, and what is wrong with what is wanted."""
+        finishing = self.finishing
+        rotten = [f"{why}. Next: {lift}" for why, lift in map(self.rot.why, map(self.seen, list(self.found))) if why]
+        own = [*finishing.troubles.values(), finishing.nobody_starts, self.trouble, self.memory.now.lost, *rotten]
+        return list(dict.fromkeys([*map(one_line, filter(None, own)), *self.wishes.problems]))
 
     def _lie_there(self, asked: dict[str, str]) -> bool:
         """Whether all these versions are on the disk. Blocking."""
@@ -241,16 +258,6 @@ class Updater:
             self.decide_anew()
             self.look_again()
 
-    async def _finish_trials(self) -> None:
-        """What an earlier life of ours began. Raises ReleaseError."""
-        await self.attempts.restarts.finish()
-        for name in COMPONENTS:
-            record = await asyncio.to_thread(self.shelf.record, name)
-            if record.trial and not self.reborn:
-                await self.attempts.finish(name, record.trial.target)
-            elif name != "rdagent" and _is_suspicious(record, self._running().get(name)):
-                await self.attempts.correct(name)
-
     async def _decide(self, asked: dict[str, str]) -> None:
         """`asked`: what the operator had asked for before we looked what there is."""
         await asyncio.to_thread(self._take_stock)
@@ -301,12 +308,12 @@ class Updater:
     def _take_stock(self) -> None:
         """Blocking. Raises ReleaseError."""
         truth, here = self._truth(), fingerprint()
-        loaded = {name: self.shelf.record(name) for name in COMPONENTS}
+        loaded, found = {name: self.shelf.record(name) for name in COMPONENTS}, dict[str, Found]()
         for name, record in loaded.items():
             record = self._chronicle.tell_of_others(name, record)  # noqa: PLW2901  # the newer one
             others = [other for other, one in loaded.items() if one.trial and other != name]
             running = truth[name].version if name in truth else ""
-            self.found[name] = Found(
+            found[name] = Found(
                 running=running,
                 running_digest=_digest_of(running, record),
                 record=record,
@@ -315,9 +322,11 @@ class Updater:
                 python=platform.python_version(),
                 environment=here,
             )
+        self.found = found  # all at once: orders are answered meanwhile
 
     def _hindered(self, decision: Decision) -> Decision:
         """What could not be had is tried again later; what was not fit for us, when something else is offered."""
+        decision = self.finishing.hindered(decision)
         if not isinstance(decision, Begin):
             return decision
         offer = decision.offer
@@ -375,13 +384,6 @@ class Updater:
 def _forgiven(record: Record, found: Found) -> Record:
     """Without what is on the bad list no more, by the clock or by the machine it is on now."""
     return records.forgive(record, now=time.time(), environment=found.environment)
-
-
-def _is_suspicious(record: Record, running: str | None) -> bool:
-    """Whether what runs may not be what is in force. At the base install any number may be it; None: not known yet."""
-    if record.current is None:
-        return bool(record.bad)
-    return running is None or record.current.version != running
 
 
 def _digest_of(running: str, record: Record) -> str:

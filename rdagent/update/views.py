@@ -79,6 +79,15 @@ def with_story(view: UpdateView, history: Sequence[UpdateEvent], record: Record)
     return msgspec.structs.replace(view, state="rolled back", why=why, lift=lift, since=history[-1].at)
 
 
+def with_trouble(view: UpdateView, trouble: str) -> UpdateView:
+    """One that cannot be brought to where it should be; why a version came back stays told."""
+    if view.state == "on trial":
+        return msgspec.structs.replace(view, why=trouble, lift="")
+    if view.state not in {"settled", "waiting"}:
+        return view
+    return msgspec.structs.replace(view, why=trouble, lift="agentctl status")
+
+
 def _on_trial(step: PlannedUpdate, current: Chosen | None, target: Chosen, offer: Offer | None) -> PlannedUpdate:
     wanted_by = offer.wanted_by if offer and same_version(offer.version, target.version) else ""
     runs = step.from_version if step.from_version != target.version else ""

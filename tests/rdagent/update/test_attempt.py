@@ -13,6 +13,7 @@ import pytest
 from ipc.places import Places
 from rdagent.update.attempt import Attempts
 from rdagent.update.chronicle import Chronicle
+from rdagent.update.doing import Doing
 from rdagent.update.gate import Observation, Verdict
 from rdagent.update.install import Installer, InstallError
 from rdagent.update.memory import Memory
@@ -299,22 +300,46 @@ def test_a_rdagent_that_waits_to_commit_says_so(places: Places, monkeypatch: pyt
 
 
 def test_two_orders_at_once_go_back_one_version(places: Places) -> None:
+    """No supervisord runs here, so what the first brought into force has yet to be started."""
     shelf, memory = Shelf(places, lambda _: Trust(())), Memory(places)
     attempts = with_all_on_the_disk(places, shelf, memory, lambda: None)
     three, two = chosen("0.3.0"), chosen("0.2.0")
     shelf.change("telemetry", lambda before: msgspec.structs.replace(before, current=three, previous=two))
 
-    async def both() -> list[BaseException | None]:
-        orders = [attempts.roll_back("telemetry", "0.3", "a test") for _ in range(2)]
-        return await asyncio.gather(*orders, return_exceptions=True)
+    async def both(*versions: str) -> list[str]:
+        orders = [attempts.roll_back("telemetry", one, "a test") for one in versions]
+        return [str(one) for one in await asyncio.gather(*orders, return_exceptions=True) if one]
 
-    late = [str(one) for one in asyncio.run(both()) if one]
-    assert late == ["telemetry 0.3 is not in force any more, 0.2.0 is; nothing was changed"]
-    record = shelf.record("telemetry")
-    assert (record.current, list(record.bad)) == (two, [three.key])
-    # Who names none, as an older agentctl, means the one in force.
-    asyncio.run(attempts.roll_back("telemetry", "", "a test"))
-    with pytest.raises(ReleaseError, match="0.2.0 is not in force any more, the base install is; nothing was changed"):
-        asyncio.run(attempts.roll_back("telemetry", "0.2.0", "a test"))
-    with pytest.raises(ReleaseError, match="there is nothing to go back to"):
+    unstarted = "telemetry is still to be started anew as the version that came into force last, so nothing was changed"
+    # Who names none, as an older agentctl, means the one in force; who comes later may have read the new one.
+    for versions in (("0.3", "", "0.3"), ("0.2.0",), ("",)):
+        late = asyncio.run(both(*versions))
+        assert len(late) == len(versions) - (versions[0] == "0.3")
+        assert all(one.startswith(unstarted) for one in late)
+        record = shelf.record("telemetry")
+        assert (record.current, list(record.bad)) == (two, [three.key])
+    # One who reads the record after its restart, and one who read it before.
+    memory.change(stopped=[], restarting="")
+    assert asyncio.run(both("0.3.0")) == ["telemetry 0.3.0 is not in force any more, 0.2.0 is; nothing was changed"]
+    assert asyncio.run(both("")) == []
+    memory.change(stopped=[], restarting="")
+    gone = "telemetry 0.2.0 is not in force any more, the base install is; nothing was changed"
+    assert asyncio.run(both("0.2.0")) == [gone]
+    (nowhere,) = asyncio.run(both(""))
+    assert "there is nothing to go back to" in nowhere
+
+
+def test_who_is_on_its_way_back_is_not_taken_back_once_more(places: Places) -> None:
+    """A failed trial: the record is changed, and the version before is not started yet."""
+    shelf, memory = Shelf(places, lambda _: Trust(())), Memory(places)
+    attempts = with_all_on_the_disk(places, shelf, memory, lambda: None)
+    two = chosen("0.2.0")
+    shelf.change("telemetry", lambda before: msgspec.structs.replace(before, current=two))
+    attempts.doing = Doing(offer=offer("0.3.0"), phase="roll back", since=0.0)
+    with pytest.raises(ReleaseError, match="still to be started anew"):
         asyncio.run(attempts.roll_back("telemetry", "", "a test"))
+    assert shelf.record("telemetry").current == two
+    # Another component's trial is none of ours.
+    attempts.doing = Doing(offer=offer("0.3.0", component="netagent"), phase="roll back", since=0.0)
+    asyncio.run(attempts.roll_back("telemetry", "0.2.0", "a test"))
+    assert shelf.record("telemetry").current is None

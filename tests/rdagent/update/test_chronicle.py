@@ -84,3 +84,30 @@ def test_an_end_says_from_which_version_it_came(places: Places) -> None:
         ("commit", "0.1.0"),
         ("roll back", "0.1.0"),
     ]
+
+
+def test_what_lies_on_the_disk_is_told_once_for_all_tries(places: Places) -> None:
+    """While its record is held, each try finds it there."""
+    shelf, memory = Shelf(places, lambda _: Trust(())), Memory(places)
+
+    def phases() -> list[str]:
+        return [f"{one.phase} {one.version}" for one in memory.history("telemetry", 99)]
+
+    async def story() -> None:
+        bus = Bus(places, "test", "0")
+        emitter = Emitter(places, bus, "rdagent", "0", redact)
+        chronicle = Chronicle(memory, shelf, emitter, 0.0, offers=list, running=dict, changed=lambda _: None)
+        new, newer = offer("0.2.0"), offer("0.3.0")
+        for _ in range(3):
+            chronicle.staged(new, 1.0)
+            chronicle.note("fetch", new, ok=False, message="its trial cannot begin")
+        chronicle.staged(newer, 1.0)
+        chronicle.staged(new, 1.0)
+        assert phases() == ["stage 0.2.0", *["fetch 0.2.0"] * 3, "stage 0.3.0"]
+        chronicle.note("trial", new)
+        chronicle.end("roll back", new, ok=False, message="hangs")
+        chronicle.staged(new, 1.0)
+        assert phases()[-1] == "stage 0.2.0"
+        bus.close()
+
+    asyncio.run(story())

@@ -59,9 +59,40 @@ def test_a_damaged_memory_is_an_empty_one(places: Places, data: bytes) -> None:
     file.parent.mkdir(parents=True)
     file.write_bytes(data)
     memory = Memory(places)
-    assert memory.now == Remembered()
+    assert msgspec.structs.replace(memory.now, lost="", bad_unknown=[]) == Remembered()
     memory.change(policy=pin(memory.now.policy, "telemetry", "0.2.0"))
     assert Memory(places).now.policy.pins == {"telemetry": "0.2.0"}
+
+
+def test_of_a_damaged_memory_the_bytes_are_kept_and_the_loss_is_told_over_a_restart(places: Places) -> None:
+    file = places.state_of("rdagent") / "updates.json"
+    kept = file.with_name("updates.json.damaged")
+    assert Memory(places).now.lost == ""
+    for data in (b'{"policy": {"pins": {"gues', b'{"policy": {"ho', b""):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+        told = Memory(places).now.lost
+        assert "are forgotten: updates.json is damaged: " in told
+        assert f"lies in {kept}. Say it once more: agentctl update pin" in told
+        # One is kept, the newest, and who is killed at once has lost nothing either.
+        assert sorted(one.name for one in file.parent.iterdir()) == [file.name, kept.name]
+        assert kept.read_bytes() == data
+        assert Memory(places).now.lost == told
+        assert kept.read_bytes() == data
+    Memory(places).change(lost="")
+    assert Memory(places).now.lost == ""
+    assert kept.exists()
+
+
+def test_who_was_killed_before_the_loss_was_written_down_finds_it_again(places: Places) -> None:
+    """The link is there, the damaged file too."""
+    file = places.state_of("rdagent") / "updates.json"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"junk")
+    file.with_name("updates.json.damaged").hardlink_to(file)
+    assert "are forgotten" in Memory(places).now.lost
+    assert file.with_name("updates.json.damaged").read_bytes() == b"junk"
+    assert not list(file.parent.glob(".*"))
 
 
 @pytest.mark.parametrize("name", ["updates.json", "update-history.jsonl"])
