@@ -317,6 +317,7 @@ class Updater:
                 running=running,
                 running_digest=_digest_of(running, record),
                 record=record,
+                restart_due=name in self.memory.now.to_start,
                 whole=self.shelf.on_disk(name),
                 others_on_trial=others[0] if others else "",
                 python=platform.python_version(),
