@@ -91,6 +91,9 @@ def judge(
         return _waiting(view, plan)
     if view.state == "settled" and view.why:
         return Progress(component=name, state="not now", text=view.why, lift=view.lift)
+    if _is_given_up(view, version or view.wanted):
+        text = f"{view.running} is on the bad list and runs on only until {name} is started anew: {view.why}"
+        return Progress(component=name, state="refused", text=text, lift=view.lift)
     if view.state == "settled" or not view.wanted or same_version(view.wanted, view.running):
         return _nothing_to_do(view, version, updates)
     # What is said of a package does not say of which.
@@ -116,6 +119,13 @@ def _forgotten(view: UpdateView, version: str) -> Progress:
     name, runs = view.component, f"{view.running} runs" if view.running else "nobody says what runs"
     text = f"{version} was not begun, or another word took its place: it is not wanted any more, {runs}"
     return Progress(component=name, state="refused", text=text, lift=f"agentctl update now {name} {version}")
+
+
+def _is_given_up(view: UpdateView, version: str) -> bool:
+    """Whether it came back and its process runs on: it could not be replaced yet."""
+    if view.state != "rolled back" or not same_version(version, view.running) or same_version(version, view.current):
+        return False
+    return any(same_version(version, one.version) for one in view.bad)
 
 
 def _nothing_to_do(view: UpdateView, version: str, updates: Updates) -> Progress:

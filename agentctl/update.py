@@ -8,10 +8,11 @@ from typing import Any
 import click
 import msgspec
 
-from agentctl import moments, records, updateview
+from agentctl import firstlook, moments, records, updateview
 from agentctl.asking import ask
 from agentctl.deployment import Deployment
 from agentctl.errors import Declined, NothingThere, WrongUse
+from agentctl.firstlook import LOOK_WITHIN
 from agentctl.following import Progress, described, follow, is_older, pin_command
 from agentctl.goingback import gone_back
 from agentctl.options import json_option, root_option, told_as_json, version_argument
@@ -19,8 +20,6 @@ from agentctl.render import Terminal
 from agentctl.watching import impatience, watched
 from ipc.contract.rdagent import (
     GetUpdateHistory,
-    GetUpdatePlan,
-    GetUpdates,
     HoldUpdates,
     PinVersion,
     RepositoryView,
@@ -31,9 +30,6 @@ from ipc.contract.rdagent import (
 )
 from ipc.places import COMPONENTS
 
-_LOOK_WITHIN = 3.0
-"""Seconds. After that the records have to do."""
-_FIRST_LOOK_SECONDS, _LOOK_SECONDS = 5.0, 0.2
 _COMPONENT = click.Choice(COMPONENTS)
 
 
@@ -65,7 +61,7 @@ def status(deployment: Deployment, as_json: bool) -> None:
     for 1: what runs goes on running.
     """
     try:
-        found, absent = _seen(deployment), ""
+        found, absent = firstlook.seen(deployment), ""
     except NothingThere as error:
         if not deployment.places.state.is_dir():
             raise
@@ -84,8 +80,11 @@ def status(deployment: Deployment, as_json: bool) -> None:
 @root_option
 @json_option
 def plan(deployment: Deployment, as_json: bool) -> None:
-    """Show what would change, when, and what blocks it. Changes nothing."""
-    found = ask(deployment, GetUpdatePlan())
+    """Show what would change, when, and what blocks it. Changes nothing.
+
+    Exit status 3: rdagent does not answer, or has just started and not looked yet.
+    """
+    found = firstlook.planned(deployment)
     if as_json:
         _print_json(found)
     else:
@@ -182,7 +181,7 @@ def unblock(component: str, version: str, deployment: Deployment, as_json: bool)
     """
     with told_as_json(as_json):
         try:
-            found = ask(deployment, UnblockVersion(component=component, version=version), within=_LOOK_WITHIN)
+            found = ask(deployment, UnblockVersion(component=component, version=version), within=LOOK_WITHIN)
             view = next((one for one in found.components if one.component == component), None)
         except NothingThere:
             records.unblock(deployment, component, version)
@@ -241,19 +240,6 @@ def history(component: str | None, limit: int, deployment: Deployment, as_json: 
         _print_json(events)
     else:
         Terminal().print(updateview.history(events))
-
-
-def _seen(deployment: Deployment) -> Updates:
-    """Of all components: one that has just started has to look first what is there. Raises NothingThere."""
-    until = time.monotonic() + _FIRST_LOOK_SECONDS
-    while True:
-        found = ask(deployment, GetUpdates(), within=_LOOK_WITHIN)
-        if {one.component for one in found.components} >= set(COMPONENTS):
-            return found
-        if time.monotonic() > until:
-            why = "".join(f"\n{one}" for one in found.problems)
-            raise NothingThere(f"rdagent has not looked yet which versions are there.{why}")
-        time.sleep(_LOOK_SECONDS)
 
 
 def _leave(begun: UpdatePlan, going_on: Sequence[Progress], version: str, deployment: Deployment) -> None:

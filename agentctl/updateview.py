@@ -33,16 +33,16 @@ _DIGEST = 12
 
 def wants_attention(view: UpdateView) -> bool:
     """Whether something is refused, came back, or is not as it should be. What the operator himself pinned or holds is
-    as he wants it.
+    as he wants it, unless the version in force is damaged.
     """
-    if view.state == "refused":
+    if view.state == "refused" and not view.damage:
         return not (view.pinned or view.held)
-    return view.state == "rolled back" or is_in_trouble(view)
+    return view.state == "rolled back" or bool(view.damage) or is_in_trouble(view)
 
 
 def is_in_trouble(view: UpdateView) -> bool:
-    """Whether what is in force does not run, though nothing else is wanted."""
-    return view.state == "settled" and bool(view.why)
+    """Whether what is in force does not run, though nothing else is wanted or may begin."""
+    return bool(view.why if view.state == "settled" else view.damage and view.state == "refused")
 
 
 def status(found: Updates, deployment: Deployment, *, from_records: bool) -> RenderableType:
@@ -55,7 +55,7 @@ def status(found: Updates, deployment: Deployment, *, from_records: bool) -> Ren
         lines += _lines(one, deployment, apart=one.held and not (found.held and one.held_until == found.held_until))
     if not from_records:
         lines.append(_repository(found.repository))
-    told = tuple(one.why for one in found.components if one.why)
+    told = tuple(filter(None, (why for one in found.components for why in (one.why, one.damage))))
     lines += [Text(f"! {one}", style="yellow") for one in found.problems if not one.startswith(told)]
     return Group(_components(found.components, from_records=from_records), Text(), *lines)
 
@@ -88,6 +88,8 @@ def _lines(one: UpdateView, deployment: Deployment, *, apart: bool) -> list[Text
         lines.append(Text(f"Updates of {name} are held{_lasts(one.held_until)}. End it: {off}"))
     if one.why:
         lines.append(cause(name, one.why, one.lift, deployment))
+    if one.damage not in {"", one.why}:
+        lines.append(cause(name, one.damage, one.mend, deployment))
     if others := [version for version in one.staged if version not in {one.current, one.previous}]:
         lines.append(Text(f"  on disk: {name} {', '.join(others)}", style="dim"))
     for bad in one.bad:

@@ -122,6 +122,10 @@ class UpdateView(msgspec.Struct, frozen=True, kw_only=True):
     force does not run."""
     lift: str = ""
     """The command that would change that; empty if there is none."""
+    damage: str = ""
+    """One line: what is damaged of the version in force, so that another runs; whatever else is said in `why`."""
+    mend: str = ""
+    """The command that mends the damage."""
     since: float = 0.0
     """UTC, seconds since the epoch, when `state` began."""
 

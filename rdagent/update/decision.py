@@ -23,6 +23,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     running_digest: str = ""
     """SHA-256 of its manifest; empty: the base install."""
     record: Record
+    restart_due: bool = False
+    """Whether its process has yet to be started anew: what runs may be what was given up."""
     whole: tuple[OnDisk, ...] = ()
     others_on_trial: str = ""
     """The other component that has a version on trial; empty: none."""

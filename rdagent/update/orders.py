@@ -36,7 +36,7 @@ from rdagent.update.obstacles import floor_of
 from rdagent.update.plan import order
 from rdagent.update.policy import Policy
 from rdagent.update.updater import Updater
-from rdagent.update.views import to_step, to_view, with_story, with_trouble
+from rdagent.update.views import to_step, to_view, with_damage, with_story, with_trouble
 from release.errors import ReleaseError
 from release.manifest import same_version
 from release.record import Record
@@ -199,13 +199,11 @@ class Orders:
         seen = updater.seen(name)
         view = to_view(decision, seen, self._policy, now=now)
         view = with_story(view, updater.memory.history(name, 1), seen.record)
+        view = with_damage(view, *updater.rot.why(seen))
         doing = updater.attempts.doing
         trouble = updater.finishing.troubles.get(name, "") or (updater.trouble if seen.record.trial else "")
         if doing is None and trouble:
             return with_trouble(view, trouble)
-        rotten, lift = updater.rot.why(seen)
-        if rotten and view.state == "settled":
-            return msgspec.structs.replace(view, why=rotten, lift=lift)
         if doing is None or doing.offer.component != name:
             return view
         return with_doing(view, doing, updater.settings.trial_seconds)

@@ -115,8 +115,9 @@ def _rank(decision: Decision) -> int:
 
 
 def _judge(offer: Offer, situation: Situation) -> Decision:
-    if same_version(offer.version, situation.running) and not _is_outdated(offer, situation.found):
-        return other_build(offer, situation.found) or Settled(component=offer.component, offer=offer)
+    found = situation.found
+    if same_version(offer.version, situation.running) and not (_is_outdated(offer, found) or _is_given_up(found)):
+        return other_build(offer, found) or Settled(component=offer.component, offer=offer)
     return obstacle(offer, situation) or Begin(offer=offer)
 
 
@@ -125,6 +126,14 @@ def _is_outdated(offer: Offer, found: Found) -> bool:
     current = found.record.current
     swapped = current is not None and found.record.trial is None and not same_version(offer.version, current.version)
     return swapped and offer.wanted_by == "operator"
+
+
+def _is_given_up(found: Found) -> bool:
+    """Whether what runs is on the bad list, and runs only because it could not be replaced yet."""
+    current = found.record.current
+    if not found.restart_due or (current is not None and same_version(current.version, found.running)):
+        return False
+    return any(same_version(key.partition("+")[0], found.running) for key in found.record.bad)
 
 
 def _place(component: str) -> int:

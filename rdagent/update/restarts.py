@@ -45,7 +45,7 @@ class Restarts:
                 try:
                     await asyncio.to_thread(start, self._places, name)
                 except SupervisordError as error:
-                    troubles[name] = f"{name} was stopped to be started anew, and cannot be: {error}"
+                    troubles[name] = f"{name} is to be started anew, and cannot be: {error}"
                 else:
                     self._note_stopped(name, is_stopped=False)
         return troubles

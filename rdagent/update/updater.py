@@ -320,6 +320,7 @@ class Updater:
                 running_digest=_digest_of(running, record),
                 record=record,
                 whole=whole[name],
+                restart_due=name in self.memory.now.to_start,
                 others_on_trial=others[0] if others else "",
                 python=platform.python_version(),
                 environment=here,

@@ -79,6 +79,13 @@ def with_story(view: UpdateView, history: Sequence[UpdateEvent], record: Record)
     return msgspec.structs.replace(view, state="rolled back", why=why, lift=lift, since=history[-1].at)
 
 
+def with_damage(view: UpdateView, damage: str, mend: str) -> UpdateView:
+    """Told whatever else is wanted of it; and where nothing is, that is why what is in force does not run."""
+    if damage and view.state == "settled":
+        view = msgspec.structs.replace(view, why=damage, lift=mend)
+    return msgspec.structs.replace(view, damage=damage, mend=mend)
+
+
 def with_trouble(view: UpdateView, trouble: str) -> UpdateView:
     """One that cannot be brought to where it should be; why a version came back stays told."""
     if view.state == "on trial":

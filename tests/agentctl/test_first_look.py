@@ -1,4 +1,4 @@
-"""`agentctl update status` in the first moments of a rdagent: it waits for its first look, and else says so."""
+"""`agentctl update status` and `plan` in the first moments of a rdagent: they wait for its first look, else say so."""
 
 import asyncio
 import fcntl
@@ -7,7 +7,16 @@ import subprocess
 import pytest
 
 from ipc.component import Component
-from ipc.contract.rdagent import GetUpdates, PinVersion, RepositoryView, Updates, UpdateView
+from ipc.contract.rdagent import (
+    GetUpdatePlan,
+    GetUpdates,
+    PinVersion,
+    PlannedUpdate,
+    RepositoryView,
+    UpdatePlan,
+    Updates,
+    UpdateView,
+)
 from ipc.places import COMPONENTS, Places
 from release.record import LOCK, Bad, Chosen
 from tests.conftest import come_true
@@ -58,3 +67,43 @@ def test_and_shows_the_records_where_that_takes_too_long(places: Places, name: s
     with (installed.folder / LOCK).open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         asyncio.run(story())
+
+
+def test_the_plan_waits_for_it_as_well(places: Places) -> None:
+    asked = 0
+
+    async def answer(_: GetUpdatePlan) -> UpdatePlan:
+        nonlocal asked
+        asked += 1
+        names = COMPONENTS if asked > 2 else ()
+        return UpdatePlan(steps=[PlannedUpdate(component=name, from_version="0.5.0") for name in names])
+
+    async def story() -> "subprocess.CompletedProcess[str]":
+        async with Component("rdagent", "1", places) as rdagent:
+            rdagent.answer(GetUpdatePlan, answer)
+            return await agentctl(places, "plan")
+
+    found = asyncio.run(story())
+    assert (found.returncode, asked, found.stdout.count("0.5.0")) == (0, 3, len(COMPONENTS))
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]], ids=["text", "json"])
+def test_and_says_so_where_that_takes_too_long(places: Places, words: list[str]) -> None:
+    """Nothing was decided yet, which is not that nothing would change."""
+
+    async def nothing(_: GetUpdatePlan) -> UpdatePlan:
+        return UpdatePlan(steps=[])
+
+    async def trouble(_: GetUpdates) -> Updates:
+        return Updates(components=[], repository=RepositoryView(), problems=["the record is locked"])
+
+    async def story() -> "subprocess.CompletedProcess[str]":
+        async with Component("rdagent", "1", places) as rdagent:
+            rdagent.answer(GetUpdatePlan, nothing)
+            rdagent.answer(GetUpdates, trouble)
+            return await agentctl(places, "plan", *words)
+
+    found = asyncio.run(story())
+    assert (found.returncode, found.stdout) == (3, "")
+    assert "rdagent has not looked yet what is wanted" in found.stderr
+    assert "the record is locked" in found.stderr

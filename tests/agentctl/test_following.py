@@ -4,6 +4,7 @@ import msgspec
 
 from agentctl.following import Progress, judge
 from ipc.contract.rdagent import (
+    BadVersion,
     PlannedUpdate,
     RepositoryView,
     TrialView,
@@ -137,6 +138,20 @@ def test_who_names_no_version_is_not_told_of_an_older_wish() -> None:
     assert seen(unsigned, events=(refused,)).text == "0.2.0: not for us: no key"
     pinned = changed(state="refused", wanted="0.2.0", why="telemetry 0.2.0 is on the bad list")
     assert seen(pinned).text == "telemetry 0.2.0 is on the bad list"
+
+
+def test_what_was_given_up_and_runs_on_is_not_as_it_should_be() -> None:
+    """Its process has yet to be replaced; the word that asked for it may be forgotten by then."""
+    bad = [BadVersion(version="0.1.0", digest="ab", reason="hangs")]
+    gone = changed(state="rolled back", why="0.1.0 was rolled back: hangs", lift="agentctl x", bad=bad)
+    for view in (gone, msgspec.structs.replace(gone, wanted="0.1.0", wanted_by="operator")):
+        found = seen(view, version="0.1.0")
+        assert (found.state, found.lift) == ("refused", "agentctl x")
+        text = "0.1.0 is on the bad list and runs on only until telemetry is started anew: 0.1.0 was rolled back: hangs"
+        assert found.text == text
+    assert seen(msgspec.structs.replace(gone, wanted="0.1.0", wanted_by="host")).state == "refused"
+    assert seen(gone).state == "runs"  # nobody wants anything
+    assert seen(msgspec.structs.replace(gone, current="0.1"), version="0.1.0").state == "runs"
 
 
 def test_a_version_that_was_named_is_not_answered_by_what_else_is_wanted() -> None:

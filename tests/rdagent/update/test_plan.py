@@ -15,7 +15,7 @@ from rdagent.update.offers import Offer
 from rdagent.update.plan import ORDER, answer_to_host, decide, order
 from rdagent.update.policy import Policy, abort_rest, ask, go_on, hold, pin
 from release.manifest import is_version, same_version, version_key
-from release.record import Record, Trial
+from release.record import Chosen, Record, Trial
 from tests.rdagent.update import situations
 from tests.rdagent.update.situations import (
     AT_ONCE,
@@ -58,6 +58,23 @@ def test_the_operators_word_is_not_answered_by_what_no_longer_runs() -> None:
     assert settled(decided(offer("0.1.0"), here=swapped))
     same = found(record=Record(component="telemetry", current=chosen("0.1.0")))
     assert settled(decided(offer("0.1.0", "operator"), here=same, policy=word))
+
+
+@pytest.mark.parametrize("wanted_by", ["operator", "host", "channel"])
+@pytest.mark.parametrize("current", [None, chosen("0.1.0")], ids=["base install", "version"])
+def test_what_was_given_up_and_runs_on_is_not_what_is_wanted(wanted_by: str, current: Chosen | None) -> None:
+    """It is on the bad list, and its process has yet to be replaced."""
+    record = msgspec.structs.replace(bad("0.2.0"), current=current)
+    here = found("0.2.0", record=record, restart_due=True)
+    asked = Policy(asked={"telemetry": "0.2.0"}) if wanted_by == "operator" else Policy()
+    why, lift = refused(decided(offer("0.2.0", wanted_by), here=here, policy=asked))
+    assert "is on the bad list" in why
+    assert lift == "agentctl update unblock telemetry 0.2.0"
+
+
+def test_a_base_install_with_the_number_of_what_is_bad_is_what_is_wanted() -> None:
+    record = msgspec.structs.replace(bad("0.2.0"), current=None)
+    assert settled(decided(offer("0.2.0", "host"), here=found("0.2.0", record=record, running_digest="")))
 
 
 def test_the_operator_is_heard_before_the_host_and_the_host_before_the_channel() -> None:

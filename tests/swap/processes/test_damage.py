@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from ipc.contract.rdagent import PinVersion
 from tests.swap.processes.conftest import Shop
 from tests.swap.processes.product import BASE, Root
 
@@ -40,6 +41,17 @@ def test_who_runs_instead_of_a_damaged_version_is_told_and_mended(root: Root, sh
     assert "in trouble" in text
     assert text.count("because of damage") == 1
     assert "agentctl update now telemetry 0.96.0" in text
+    # Whatever else is wanted, and whoever stands in the way of it.
+    root.publish(shop("telemetry", "0.97.0"))
+    root.ask(PinVersion(component="telemetry", version="0.96.0"))
+    root.host.post("/api/components", {"component": "telemetry", "version": "0.97.0", "from_version": ""})
+    root.until(lambda: (one := root.view("telemetry")) and one.state == "refused", "the host's word to be refused")
+    code, text = status(root)
+    assert (code, text.count("because of damage")) == (1, 1)
+    assert "telemetry in trouble" in text
+    assert f"! telemetry: {why}" in text
+    assert f"Next: agentctl update now telemetry 0.96.0 --root {root.folder}" in text
+    root.host.delete("/api/components/telemetry")
     root.now("telemetry", "0.96.0")
     root.until_runs("telemetry", "0.96.0")
     root.until(lambda: (one := root.view("telemetry")) and one.running == "0.96.0", "rdagent to see it")
