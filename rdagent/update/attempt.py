@@ -31,7 +31,7 @@ from release.record import Chosen, Record
 
 _DISK_PAUSE = 5.0
 _REBIRTH_PAUSE = 60.0
-_ANSWER_LOOKS = 20
+_ANSWER_SECONDS = 15.0
 _ANOTHER_JUDGE = Verdict(state="failed", reason="another judge gave it up meanwhile")
 """launch.py or the watchdog was faster."""
 
@@ -203,10 +203,11 @@ class Attempts:
         """From the swap to the end of the trial."""
         began = time.monotonic()
         self._now(offer, "trial")
-        current = (await asyncio.to_thread(self._shelf.record, offer.component)).current
-        verdict = await self._trials.judge(offer.component, target, current, baseline, self._told)
+        record = await asyncio.to_thread(self._shelf.record, offer.component)
+        others = [one for one in (record.current, record.previous) if one]
+        verdict = await self._trials.judge(offer.component, target, others, baseline, self._told)
         if verdict.state == "not started":
-            verdict = await self._why_not_started(offer, target)
+            verdict = await self._after_no_start(offer, target, verdict.reason)
         if verdict.state == "passed":
             committed = await self._commit(offer.component, target)
             if committed.current == target:
@@ -217,13 +218,13 @@ class Attempts:
             verdict = _ANOTHER_JUDGE
         await self._come_back(offer, target, verdict.reason, began)
 
-    async def _why_not_started(self, offer: Offer, target: Chosen) -> Verdict:
-        """Raises ReleaseError if it still is on trial: no try of it could be counted, so it has to have another."""
+    async def _after_no_start(self, offer: Offer, target: Chosen, reason: str) -> Verdict:
+        """Raises ReleaseError if it still is on trial: it has to have another try."""
         trial = (await asyncio.to_thread(self._shelf.record, offer.component)).trial
         if trial is None or trial.target != target:
             return _ANOTHER_JUDGE
         self.doing = None
-        raise ReleaseError(f"{offer.name} is on trial and was not started, its try could not be counted")
+        raise ReleaseError(f"{offer.name} is on trial and was not started: {reason}")
 
     async def _come_back(self, offer: Offer, target: Chosen, reason: str, began: float) -> None:
         self._now(offer, "roll back", _comes_back(offer, reason))
@@ -289,7 +290,8 @@ class Attempts:
 
     async def _until_known(self, failed: Offer) -> None:
         """That another version answers: who decides meanwhile would believe that the failed one runs and is wanted."""
-        for _ in range(_ANSWER_LOOKS):
+        until = time.monotonic() + _ANSWER_SECONDS
+        while time.monotonic() < until:
             answered = (await self._trials.look(failed.component)).answered
             if answered and self._running().get(failed.component) != failed.version:
                 return

@@ -1,5 +1,6 @@
 """What became of each update: for the history, the journal, the log, and the host."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -141,8 +142,8 @@ class Chronicle:
             self._memory.change(outcome=outcome)
             self._changed(offer.component)
 
-    def tell_of_others(self, name: str, record: Record) -> Record:
-        """What launch.py or watchdog.py put on the bad list, with an end and a place. Blocking. Raises ReleaseError."""
+    async def tell_of_others(self, name: str, record: Record) -> Record:
+        """What launch.py or watchdog.py put on the bad list, with an end and a place. Raises ReleaseError."""
         if name in (unknown := self._memory.now.bad_unknown):
             known_bad = {**self._memory.now.known_bad, name: sorted(record.bad)}
             self._memory.change(known_bad=known_bad, bad_unknown=[one for one in unknown if one != name])
@@ -150,7 +151,7 @@ class Chronicle:
         fresh = {key: bad for key, bad in record.bad.items() if key not in known}
         completed = partial(records.complete, expires=self.expires(), environment=fingerprint())
         if completed(record) != record:
-            record = self._shelf.change(name, completed)
+            record = await asyncio.to_thread(self._shelf.change, name, completed)
         for key, bad in fresh.items():
             self.came_back(self._wanted(name, key), bad.reason[:500])
         return record

@@ -7,6 +7,7 @@ final.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from rdagent.config import UpdateSettings
 from rdagent.update.usage import Tally, Usage
 from rdagent.update.words import one_line
+from release.manifest import is_version, version_key
 from release.record import Chosen
 
 START_LIMIT = 20.0
@@ -27,6 +29,7 @@ LOOK_LIMIT = 4.0
 GAP_LIMIT = 12.0
 """Seconds, more than any look takes, after which it is not the version that was away, but whoever observes."""
 
+_DIGESTS_SINCE = (0, 2)
 _MIB = 1 << 20
 
 
@@ -43,7 +46,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     now: float
     """CLOCK_MONOTONIC."""
     answered: bool
-    """To this very look. If not, only `foreign`, `stranger`, `pid`, `rss_bytes` and `usage` say something."""
+    """To this very look. If not, only `foreign`, `stranger`, `pid`, `unknown`, `rss_bytes` and `usage` count."""
     foreign: str = ""
     """Why it cannot be understood: it speaks another version of the protocol."""
     stranger: str = ""
@@ -61,15 +64,20 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """Resident memory; None: not known."""
     usage: Usage | None = None
     """None: not known."""
+    is_base: bool = False
+    """By its command line it is the base install, which no version on trial is started as."""
+    unknown: str = ""
+    """Why supervisord does not say what it runs; empty: it does."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What is to become of it."""
 
     state: Literal["undecided", "passed", "failed", "not started"] = "undecided"
-    """not started: the version in force answers, for launch.py could not count a try. That says nothing of this one."""
+    """not started: another version was, for launch.py could not count a try; or nobody starts any. It says nothing of
+    this one."""
     reason: str = ""
-    """failed: one line."""
+    """failed, not started: one line."""
     well_seconds: float = 0.0
     """How long it has been well so far."""
     answers: int = 0
@@ -86,12 +94,12 @@ class Gate:
         settings: UpdateSettings,
         *,
         began: float,
-        in_force: Chosen | None = None,
+        others: Sequence[Chosen] = (),
     ) -> None:
-        """`began`: CLOCK_MONOTONIC of the swap; `in_force`: None is the base install."""
+        """`began`: CLOCK_MONOTONIC of the swap; `others`: what launch.py may start instead, beside the base install."""
         self._version = target.version
         self._digest = target.digest
-        self._in_force = in_force
+        self._others = others
         self._baseline = baseline
         self._settings = settings
         self._looked_at = began
@@ -122,15 +130,18 @@ class Gate:
         self._seen += min(gap, LOOK_LIMIT)
         if gap > GAP_LIMIT:
             self._begin_anew()
-        if self._is_in_force(seen):
-            self._verdict = Verdict(state="not started")
+        if self._is_another(seen):
+            self._verdict = Verdict(state="not started", reason="its try could not be counted")
             return self._verdict
         self._note_process(seen)
         self._note_usage(seen)
         reason = self._why_failed(seen)
         if not reason and seen.answered:
             self._note_answer(seen)
-        if reason:
+        if reason and seen.unknown and not seen.answered:
+            # Whoever ended is not started again, and the version before could not be, either.
+            self._verdict = Verdict(state="not started", reason=seen.unknown)
+        elif reason:
             self._verdict = Verdict(state="failed", reason=reason)
         elif self._seen - self._began > self._settings.trial_limit:
             self._verdict = Verdict(state="failed", reason=self._too_late())
@@ -138,13 +149,13 @@ class Gate:
             self._verdict = msgspec.structs.replace(self._verdict, state="passed")
         return self._verdict
 
-    def _is_in_force(self, seen: Observation) -> bool:
-        """Its files say so, which launch.py has checked, not it. One older than digests knows its number only."""
+    def _is_another(self, seen: Observation) -> bool:
+        """By the digest launch.py gave it. One older than digests knows its number only."""
         if not seen.answered or seen.digest == self._digest:
             return False
-        if self._in_force is None:
-            return seen.digest == ""
-        return seen.version == self._in_force.version and seen.digest in {"", self._in_force.digest}
+        is_old = seen.digest == "" and is_version(seen.version) and version_key(seen.version) < _DIGESTS_SINCE
+        digests = [one.digest for one in self._others if one.version == seen.version]
+        return seen.is_base or seen.digest in digests or bool(is_old and digests)
 
     def _begin_anew(self) -> None:
         """Whoever observes was stopped or suspended; what it did not see counts neither for nor against."""

@@ -37,6 +37,15 @@ def usage(pid: int | None) -> Usage | None:
     )
 
 
+def is_base_install(pid: int | None, component: str) -> bool:
+    """Whether launch.py became it by exec, as it does for no version: its command then ends with `-m COMPONENT`."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return words[-3:] == [b"-m", component.encode(), b""]
+
+
 def _of_stat(pid: int) -> tuple[float, tuple[int, ...]]:
     """Seconds on the processor; and cminflt, cmajflt, cutime and cstime. Raises OSError, ValueError, IndexError."""
     stat = Path(f"/proc/{pid}/stat").read_bytes()

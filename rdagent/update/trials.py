@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,12 @@ class Trials:
         self,
         component: str,
         target: Chosen,
-        in_force: Chosen | None,
+        others: Sequence[Chosen],
         baseline: Baseline,
         told: Callable[[Verdict], None],
     ) -> Verdict:
-        """Look until there is a verdict; `told` hears of each look. `in_force`: None is the base install."""
-        gate = Gate(target, baseline, self._settings, began=time.monotonic(), in_force=in_force)
+        """Look until there is a verdict; `told` hears of each look. `others`: as Gate says."""
+        gate = Gate(target, baseline, self._settings, began=time.monotonic(), others=others)
         while True:
             verdict = gate.observe(await self.look(component))
             told(verdict)
@@ -74,7 +74,7 @@ class Trials:
         except (NoAnswer, FrameError, Refused) as error:
             # Only who speaks another protocol does not know how to say how it is.
             foreign = error.reason if isinstance(error, Refused) and error.code == "unsupported" else ""
-            pid, _ = await asyncio.to_thread(self._running, component)
+            pid, unknown = await asyncio.to_thread(self._running, component)
             return Observation(
                 now=time.monotonic(),
                 answered=False,
@@ -82,9 +82,10 @@ class Trials:
                 pid=pid,
                 rss_bytes=procfs.resident(pid),
                 usage=procfs.usage(pid),
+                unknown=unknown,
             )
-        ours, known = await asyncio.to_thread(self._running, component)
-        if known and ours != described.pid:
+        ours, unknown = await asyncio.to_thread(self._running, component)
+        if not unknown and ours != described.pid:
             runs = ours if ours is not None else "none"
             stranger = f"process {described.pid} answers, supervisord runs {runs}: not the version on trial"
             return Observation(now=time.monotonic(), answered=False, stranger=stranger, pid=ours)
@@ -100,6 +101,8 @@ class Trials:
             what=fault or health.what,
             rss_bytes=procfs.resident(described.pid),
             usage=procfs.usage(described.pid),
+            is_base=procfs.is_base_install(described.pid, component),
+            unknown=unknown,
         )
 
     async def _probe(self, component: str) -> str:
@@ -111,12 +114,15 @@ class Trials:
                 return refusal.reason if refusal.code == "failed" else ""
         return ""
 
-    def _running(self, component: str) -> tuple[int | None, bool]:
-        """The process supervisord runs for it, and whether supervisord knows."""
+    def _running(self, component: str) -> tuple[int | None, str]:
+        """The process supervisord runs for it, and why it does not say so; empty: it does."""
         try:
-            return next((one.pid or None, True) for one in self._supervisord.programs() if one.name == component)
-        except (SupervisordError, StopIteration):
-            return None, False
+            programs = {one.name: one.pid or None for one in self._supervisord.programs()}
+        except SupervisordError as error:
+            return None, f"nobody could start it: {error}"
+        if component not in programs:
+            return None, f"nobody could start it: supervisord knows no program {component}"
+        return programs[component], ""
 
 
 def in_use() -> set[Path]:

@@ -172,7 +172,7 @@ class Updater:
                 self.memory.catch_up()
                 if not self.found:  # who asks how a trial goes that an earlier life began is told
                     with contextlib.suppress(ReleaseError):  # who is to be started waits for no record
-                        await asyncio.to_thread(self._take_stock)
+                        await self._take_stock()
                 await self.finishing.go_on()
                 began, asked = time.time(), self.memory.now.policy.asked
                 # What lies on the disk needs neither host nor repository, which may take a minute not to answer.
@@ -260,7 +260,7 @@ class Updater:
 
     async def _decide(self, asked: dict[str, str]) -> None:
         """`asked`: what the operator had asked for before we looked what there is."""
-        await asyncio.to_thread(self._take_stock)
+        await self._take_stock()
         self.decide_anew()
         policy = self.memory.now.policy
         for name, version in asked.items():
@@ -305,12 +305,14 @@ class Updater:
         if word is not None and self.memory.now.policy.asked.get(name) == word:
             self.memory.change(policy=policies.forget(self.memory.now.policy, name))
 
-    def _take_stock(self) -> None:
-        """Blocking. Raises ReleaseError."""
+    async def _take_stock(self) -> None:
+        """Raises ReleaseError. What is remembered is changed by one thread only, orders are answered meanwhile."""
         truth, here = self._truth(), fingerprint()
-        loaded, found = {name: self.shelf.record(name) for name in COMPONENTS}, dict[str, Found]()
-        for name, record in loaded.items():
-            record = self._chronicle.tell_of_others(name, record)  # noqa: PLW2901  # the newer one
+        loaded = await asyncio.to_thread(lambda: {name: self.shelf.record(name) for name in COMPONENTS})
+        whole = await asyncio.to_thread(lambda: {name: self.shelf.on_disk(name) for name in COMPONENTS})
+        found = dict[str, Found]()
+        for name, before in loaded.items():
+            record = await self._chronicle.tell_of_others(name, before)
             others = [other for other, one in loaded.items() if one.trial and other != name]
             running = truth[name].version if name in truth else ""
             found[name] = Found(
@@ -318,12 +320,12 @@ class Updater:
                 running_digest=_digest_of(running, record),
                 record=record,
                 restart_due=name in self.memory.now.to_start,
-                whole=self.shelf.on_disk(name),
+                whole=whole[name],
                 others_on_trial=others[0] if others else "",
                 python=platform.python_version(),
                 environment=here,
             )
-        self.found = found  # all at once: orders are answered meanwhile
+        self.found = found  # all at once
 
     def _hindered(self, decision: Decision) -> Decision:
         """What could not be had is tried again later; what was not fit for us, when something else is offered."""

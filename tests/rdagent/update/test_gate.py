@@ -15,7 +15,9 @@ from release.record import Chosen
 
 DIGEST = "ab" * 32
 OTHER = "cd" * 32
-BEFORE = Chosen("0.1.9", "ef" * 32)
+BEFORE, LAST = Chosen("0.1.9", "ef" * 32), Chosen("0.2.1", "12" * 32)
+OTHERS = (LAST, BEFORE)
+"""In force, and before that."""
 SETTINGS = UpdateSettings(trial_seconds=20.0, trial_answers=5, trial_limit=120.0, trial_memory=300.0)
 
 
@@ -23,11 +25,11 @@ class Trial:
     """A gate, and a clock that begins at the swap."""
 
     def __init__(
-        self, baseline: Baseline | None = None, settings: UpdateSettings = SETTINGS, in_force: Chosen | None = BEFORE
+        self, baseline: Baseline | None = None, settings: UpdateSettings = SETTINGS, others: tuple[Chosen, ...] = OTHERS
     ) -> None:
         self.began = 5000.0
         self.now = 0.0
-        self.gate = Gate(Chosen("0.2.0", DIGEST), baseline or Baseline(), settings, began=self.began, in_force=in_force)
+        self.gate = Gate(Chosen("0.2.0", DIGEST), baseline or Baseline(), settings, began=self.began, others=others)
 
     def see(self, seconds: float, *, step: float = 1.0, **fields: Any) -> Verdict:
         """Look each `step` for so long. Without fields: well."""
@@ -98,21 +100,51 @@ def test_another_build_and_the_base_install_are_not_the_version_on_trial() -> No
     assert failed(Trial().see(1, digest="")) == "announces version 0.2.0 as the base install"
 
 
-@pytest.mark.parametrize("fields", [{"digest": BEFORE.digest}, {"digest": ""}], ids=["", "older than digests"])
-def test_the_version_in_force_instead_of_it_says_nothing_of_it(fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"version": LAST.version, "digest": LAST.digest},
+        {"version": BEFORE.version, "digest": BEFORE.digest},
+        {"version": BEFORE.version, "digest": ""},
+        {"version": "0.1.0", "digest": "", "is_base": True},
+        {"version": "0.2.0", "digest": "", "is_base": True},
+    ],
+    ids=["in force", "the one before, for that is rotten", "older than digests", "the base install", "of that number"],
+)
+def test_another_version_instead_of_it_says_nothing_of_it(fields: dict[str, Any]) -> None:
     """launch.py started that, for a try could not be counted."""
     trial = Trial()
     trial.see(5)
-    assert trial.see(1, pid=8, version=BEFORE.version, **fields).state == "not started"
+    verdict = trial.see(1, pid=8, **fields)
+    assert (verdict.state, verdict.reason) == ("not started", "its try could not be counted")
     assert trial.see(60).state == "not started"
-    assert Trial(in_force=None).see(1, version="0.1.0", digest="").state == "not started"
 
 
-def test_who_says_that_it_is_the_version_in_force_and_is_not_lies() -> None:
-    said = "announces version 0.1.9, not 0.2.0"
-    assert failed(Trial().see(1, version=BEFORE.version)) == said
-    assert failed(Trial().see(1, version=BEFORE.version, digest=OTHER)) == said
-    assert failed(Trial(in_force=None).see(1, version="0.1.9")) == said
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"version": BEFORE.version}, "announces version 0.1.9, not 0.2.0"),
+        ({"version": BEFORE.version, "digest": OTHER}, "announces version 0.1.9, not 0.2.0"),
+        ({"version": LAST.version, "digest": ""}, "announces version 0.2.1, not 0.2.0"),
+        ({"digest": ""}, "announces version 0.2.0 as the base install"),
+    ],
+)
+@pytest.mark.parametrize("others", [OTHERS, ()])
+def test_who_says_that_it_is_another_and_is_not_lies(
+    fields: dict[str, Any], said: str, others: tuple[Chosen, ...]
+) -> None:
+    assert failed(Trial(others=others).see(1, **fields)) == said
+
+
+def test_whoever_ended_while_nobody_starts_anybody_is_not_to_blame() -> None:
+    why = "nobody could start it: supervisord: no answer"
+    trial = Trial()
+    trial.see(5)
+    assert trial.mute(10, pid=None, unknown=why).state == "undecided"
+    verdict = trial.mute(1, pid=None, unknown=why)
+    assert (verdict.state, verdict.reason) == ("not started", why)
+    well = Trial()
+    assert well.see(21, unknown=why).state == "passed"
 
 
 def test_drill_65_speaks_another_protocol() -> None:
@@ -481,7 +513,7 @@ def test_it_never_passes_without_the_answers_of_one_process_of_the_target(
             assert verdict == before
             continue
         seen.append((now, look))
-        assert bool(verdict.reason) == (verdict.state == "failed")
+        assert bool(verdict.reason) == (verdict.state in {"failed", "not started"})
         if verdict.state == "passed":
             last = look["pid"]
             own = []

@@ -95,3 +95,23 @@ def test_a_commit_waits_for_it_and_is_the_end(root: Root, shop: Any) -> None:
     root.until(lambda: (found := root.updates()) and found.looked_at > began, "the next look")
     assert root.pids()["telemetry"] == pid
     assert root.phases("telemetry")[-2:] == ["trial 0.95.2", "commit 0.95.2"]
+
+
+def test_nor_is_it_to_blame_when_the_one_in_force_is_rotten_and_the_base_install_runs(root: Root, shop: Any) -> None:
+    with (root.versions("telemetry") / "versions" / "0.95.2" / "telemetry" / "__main__.py").open("a") as file:
+        file.write("# rotten\n")
+    root.publish(shop("telemetry", "0.95.4"))
+    root.now("telemetry", "0.95.4")
+    root.until_on_trial("telemetry", "0.95.4")
+    with (root.versions("telemetry") / "state.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        root.kill("telemetry")
+        root.until(lambda: root.version("telemetry") == BASE, "the base install")
+    root.until_runs("telemetry", "0.95.4")
+    assert "0.95.4" not in root.bad("telemetry")
+
+
+def test_one_that_says_it_is_the_base_install_is_a_liar(root: Root, shop: Any) -> None:
+    root.publish(shop("telemetry", "0.95.5", {"__main__.py": 'import os\nos.environ["AZVMAGENT_DIGEST"] = ""\n'}))
+    reason = root.fails("telemetry", "0.95.5", back_to="0.95.4")
+    assert reason == "announces version 0.95.5 as the base install"
