@@ -39,6 +39,9 @@ TRIAL_SECONDS = 600.0
 HAZARD_LIMIT = 3.5
 HALF_LIFE = 7200.0
 
+# Who restarts a component is done within 20 s. One that is stopped, as by Ctrl-Z, holds his lock for ever.
+RESTART_SECONDS = 60.0
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
 
 
@@ -143,6 +146,8 @@ class Watchdog:
         self._hazards = {name: Hazard() for name in PROGRAMS}
         self._life = Life()
         self._trial = Trial()
+        self._noted_at: dict[str, float] = {}
+        """By component: when its restart was seen to be under way, CLOCK_MONOTONIC."""
         self._slots: tuple[float, ...] = ()
         self._target = ""
         self._fatal_at: float | None = None
@@ -178,7 +183,7 @@ class Watchdog:
             self._fatal_at, self._pause = None, min(self._pause * 2, _LONGEST_PAUSE)
             say("rdagent was given up by supervisord and is started again")
             self._start("rdagent")
-        self._finish_restarts()
+        self._finish_restarts(now)
         if not (pid := child("rdagent")):
             return
         if reason := self._life.look(pid, self._sign("rdagent.alive"), now, self._first_sign_limit):
@@ -195,19 +200,24 @@ class Watchdog:
                 self._rejected = pid
                 os.kill(pid, signal.SIGKILL)
 
-    def _finish_restarts(self) -> None:
-        """Of who was killed between stop and start. As long as he lives, he holds the lock."""
+    def _finish_restarts(self, now: float) -> None:
+        """Of who was killed between stop and start, or is too long about it. As long as he lives, he holds the lock."""
         for name in PROGRAMS:
             note = self._run / f"{name}.restarting"
             if not _size(note):
+                self._noted_at.pop(name, None)
                 continue
             with note.open("r+b") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    is_ours = True
                 except BlockingIOError:
-                    continue
+                    is_ours = False
+                    if now - self._noted_at.setdefault(name, now) < RESTART_SECONDS:
+                        continue
                 if self._start(name):
-                    file.truncate(0)
+                    if is_ours:
+                        file.truncate(0)
                 else:
                     say(f"{name} was stopped for a restart that did not go on, and is started")
 
@@ -388,7 +398,7 @@ def start_process(socket_path: str) -> Callable[[str], bool]:
 
         try:
             supervisor = xmlrpc.client.ServerProxy("http://supervisord", Transport()).supervisor
-            state = dict(supervisor.getProcessInfo(program))["statename"]  # type: ignore[arg-type]
+            state = dict(supervisor.getProcessInfo(program))["statename"]  # type: ignore[arg-type]  # a struct
             if state in {"STARTING", "RUNNING", "BACKOFF"}:
                 return True
             if state != "STOPPING":

@@ -22,6 +22,7 @@ from ipc.errors import FrameError, NoAnswer, Refused
 from ipc.supervisord import Supervisord, SupervisordError
 
 _PATIENCE = 15.0
+_OTHERS_PATIENCE = 2 * _PATIENCE
 _LOOK_SECONDS = 0.1
 _RUNS = {"STARTING", "RUNNING", "BACKOFF", "STOPPING"}
 
@@ -38,8 +39,8 @@ def restart(deployment: Deployment, component: str) -> Description:
             what_next = f"end what is left with: {deployment.command('agentctl down')}, then {what_next}"
         raise NothingThere(f"{error}\nNothing can be restarted without it; {what_next}") from error
     try:
-        # What was stopped must not stay stopped.
-        with held(impatience=False), _noted(deployment.places.restarting(component)):
+        # What was stopped must not stay stopped. Who waits for another restart may lose patience.
+        with _noted(deployment.places.restarting(component), component), held(impatience=False):
             supervisord.stop(component)
             _wait_for_the_end(supervisord, component)
             supervisord.start(component)
@@ -49,11 +50,28 @@ def restart(deployment: Deployment, component: str) -> Description:
 
 
 @contextmanager
-def _noted(note: Path) -> Iterator[None]:
-    """watchdog.py starts it if we do not come to the block's end. Another restart of it is waited for."""
+def _noted(note: Path, component: str, patience: float = _OTHERS_PATIENCE) -> Iterator[None]:
+    """watchdog.py starts it if we do not come to the block's end. Another restart of it is waited for.
+
+    Raises CommandError if that does not end within `patience` seconds: it may be stopped, as by Ctrl-Z.
+    """
     descriptor = os.open(note, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def is_ours() -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if not wait_until(is_ours, patience):
+            other = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            raise CommandError(
+                f"another restart of {component}, process {other}, has not ended within {patience:g} s. "
+                "End it, and say it again"
+            )
+        os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
         os.ftruncate(descriptor, 0)

@@ -408,6 +408,21 @@ def test_a_restart_whose_doer_is_killed_is_finished(group: Group) -> None:
     assert len(group.started) == 2
 
 
+def test_a_restart_whose_doer_is_stopped_is_finished_too(group: Group) -> None:
+    """As by Ctrl-Z: he lives, and holds the lock for ever."""
+    group.installed.set(current=chosen(group.put("1.0.0", WELL)))
+    group.start(watchdog=group.changed({"RESTART_SECONDS = 60.0": "RESTART_SECONDS = 8.0"}))
+    assert wait_until(lambda: len(group.started) == 1, 30)
+    places = Places(*(group.run for _ in range(6)))
+    lock = Lock(places.restarting("rdagent"), "a restart")
+    Supervisord(places).stop("rdagent")
+    assert wait_until(lambda: len(group.started) == 2, 60), group.said()
+    pid, ticks = group.child(b"rdagent"), group.ticks()
+    assert wait_until(lambda: group.ticks() > ticks + 10, 40)
+    assert group.child(b"rdagent") == pid
+    lock.release()
+
+
 def test_a_watchdog_that_is_killed_comes_back(group: Group) -> None:
     group.installed.set(current=chosen(group.put("1.0.0", WELL)))
     group.start()

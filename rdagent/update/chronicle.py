@@ -147,11 +147,12 @@ class Chronicle:
         if name in (unknown := self._memory.now.bad_unknown):
             known_bad = {**self._memory.now.known_bad, name: sorted(record.bad)}
             self._memory.change(known_bad=known_bad, bad_unknown=[one for one in unknown if one != name])
-        known = self._memory.now.known_bad.get(name, [])
-        fresh = {key: bad for key, bad in record.bad.items() if key not in known}
         completed = partial(records.complete, expires=self.expires(), environment=fingerprint())
         if completed(record) != record:
             record = await asyncio.to_thread(self._shelf.change, name, completed)
+        # An order may have told its own meanwhile.
+        known = self._memory.now.known_bad.get(name, [])
+        fresh = {key: bad for key, bad in record.bad.items() if key not in known}
         for key, bad in fresh.items():
             self.came_back(self._wanted(name, key), bad.reason[:500])
         return record

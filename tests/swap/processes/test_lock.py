@@ -64,15 +64,20 @@ def test_and_taken_once_it_is_free(root: Root) -> None:
     assert root.bad("telemetry") == {}
 
 
-def test_one_that_ends_while_its_try_cannot_be_counted_is_tried_again(root: Root, shop: Any) -> None:
-    """supervisord starts it anew, launch.py cannot count that and starts the version before: it is not to blame."""
-    root.publish(shop("telemetry", "0.95.3"))
-    root.now("telemetry", "0.95.3")
-    root.until_on_trial("telemetry", "0.95.3")
+def end_uncounted(root: Root, version: str) -> None:
+    """On trial, while launch.py cannot count a try: the base install runs then."""
+    root.now("telemetry", version)
+    root.until_on_trial("telemetry", version)
     with (root.versions("telemetry") / "state.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         root.kill("telemetry")
-        root.until(lambda: root.version("telemetry") == BASE, "the version before")
+        root.until(lambda: root.version("telemetry") == BASE, "the base install")
+
+
+def test_one_that_ends_while_its_try_cannot_be_counted_is_tried_again(root: Root, shop: Any) -> None:
+    """supervisord starts it anew, launch.py cannot count that and starts the version before: it is not to blame."""
+    root.publish(shop("telemetry", "0.95.3"))
+    end_uncounted(root, "0.95.3")
     root.until_runs("telemetry", "0.95.3")
     assert root.bad("telemetry") == {}
     root.ask(RollBack(component="telemetry"))
@@ -101,12 +106,7 @@ def test_nor_is_it_to_blame_when_the_one_in_force_is_rotten_and_the_base_install
     with (root.versions("telemetry") / "versions" / "0.95.2" / "telemetry" / "__main__.py").open("a") as file:
         file.write("# rotten\n")
     root.publish(shop("telemetry", "0.95.4"))
-    root.now("telemetry", "0.95.4")
-    root.until_on_trial("telemetry", "0.95.4")
-    with (root.versions("telemetry") / "state.lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        root.kill("telemetry")
-        root.until(lambda: root.version("telemetry") == BASE, "the base install")
+    end_uncounted(root, "0.95.4")
     root.until_runs("telemetry", "0.95.4")
     assert "0.95.4" not in root.bad("telemetry")
 
